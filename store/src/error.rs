@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What can go wrong, as values: the fields say what, [`Error::kind`] says which class.
+
+use std::path::{Path, PathBuf};
+
+use crate::format::DecodeError;
+use crate::id::SnapshotId;
+use crate::path::escape;
+
+/// The library's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that the library reports.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A system call failed.
+    #[error("cannot {action} {}", display(path))]
+    Io {
+        /// What was tried: "open", "rename", …
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// An object's bytes break the format.
+    #[error("{object} is damaged")]
+    Decode {
+        /// Store name of the object, such as `packs/ab/….pack`.
+        object: String,
+        /// Where and how.
+        source: DecodeError,
+    },
+    /// An object's bytes do not hash to its name.
+    #[error("{object} is damaged: its content hashes to {actual}")]
+    HashMismatch {
+        /// Store name of the object.
+        object: String,
+        /// Hash of what was read.
+        actual: String,
+    },
+    /// An object that others refer to is not there.
+    #[error("{object} is missing from the store")]
+    MissingObject {
+        /// Store name of the object, or `chunk <id>`.
+        object: String,
+    },
+    /// No `format` object.
+    #[error("{} is not an Evenkeel store", display(path))]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// `init` on something that is there.
+    #[error("{} already exists and is not empty", display(path))]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// No snapshot with this id, prefix or name.
+    #[error("no snapshot `{name}`")]
+    UnknownSnapshot {
+        /// What was asked for.
+        name: String,
+    },
+    /// A prefix that fits more than one snapshot.
+    #[error("snapshot prefix `{prefix}` is ambiguous: {} snapshots begin with it", candidates.len())]
+    AmbiguousSnapshot {
+        /// What was asked for.
+        prefix: String,
+        /// All that fit.
+        candidates: Vec<SnapshotId>,
+    },
+    /// The snapshot has no such path.
+    #[error("no `{path}` in area `{area}` of snapshot {snapshot}")]
+    UnknownPath {
+        /// Area's name.
+        area: String,
+        /// Escaped path.
+        path: String,
+        /// The snapshot.
+        snapshot: SnapshotId,
+    },
+    /// The snapshot has no such area.
+    #[error("snapshot {} has no area `{area}`", snapshot.short(12))]
+    UnknownArea {
+        /// Area's name.
+        area: String,
+        /// The snapshot.
+        snapshot: SnapshotId,
+    },
+    /// An area cannot be what was asked.
+    #[error("area `{area}` at {}: {reason}", display(path))]
+    Area {
+        /// Area's name.
+        area: String,
+        /// Its root.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// Another process holds the lock.
+    #[error("{} is locked by another process", display(path))]
+    Locked {
+        /// What is locked.
+        path: PathBuf,
+    },
+    /// Source files that changed while they were read.
+    #[error("{} changed while being read: {}", count(paths, "file"), list(paths))]
+    Unstable {
+        /// Full paths.
+        paths: Vec<PathBuf>,
+    },
+    /// Source entries that could not be read.
+    #[error("{} cannot be read: {}", count(paths, "file"), list(paths))]
+    Unreadable {
+        /// Full paths.
+        paths: Vec<PathBuf>,
+        /// The first failure.
+        source: std::io::Error,
+    },
+    /// Something in the source that the format or the area's rules do not allow.
+    #[error("{}: {reason}", display(path))]
+    Unsupported {
+        /// Full path.
+        path: PathBuf,
+        /// What is not allowed.
+        reason: String,
+    },
+    /// More than a limit allows.
+    #[error("{what} is {found} but at most {limit} is allowed")]
+    LimitExceeded {
+        /// Of what.
+        what: &'static str,
+        /// How much there is.
+        found: u64,
+        /// How much there may be.
+        limit: u64,
+    },
+    /// The request makes no sense as it is; `reason` says why.
+    #[error("{reason}")]
+    Refused {
+        /// Why.
+        reason: String,
+        /// What the user can do.
+        hint: Option<String>,
+    },
+    /// The caller asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// The catalog cannot be used; the caller rebuilds it.
+    #[error("catalog at {} cannot be used: {reason}", display(path))]
+    Catalog {
+        /// Its directory.
+        path: PathBuf,
+        /// What sled said.
+        reason: String,
+    },
+}
+
+/// Coarse class of an [`Error`], stable across releases; exit codes depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The system failed.
+    Io,
+    /// Stored data is damaged or missing.
+    Damaged,
+    /// A newer version or an unknown feature.
+    Unsupported,
+    /// The place is not a store.
+    NotAStore,
+    /// A name that does not exist or is not unique.
+    Unknown,
+    /// Held by another process.
+    Locked,
+    /// A source tree that cannot be committed as it is.
+    Source,
+    /// Over a limit.
+    Limit,
+    /// Refused for a reason the user can act on.
+    Refused,
+    /// Stopped on request.
+    Interrupted,
+}
+
+impl Error {
+    /// Wraps a failed system call.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>, source: impl Into<std::io::Error>) -> Self {
+        Error::Io { action, path: path.into(), source: source.into() }
+    }
+
+    /// Which class of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Io { .. } | Error::Catalog { .. } => ErrorKind::Io,
+            Error::Decode { source, .. } if source.is_unsupported() => ErrorKind::Unsupported,
+            Error::Decode { .. } | Error::HashMismatch { .. } | Error::MissingObject { .. } => ErrorKind::Damaged,
+            Error::NotAStore { .. } => ErrorKind::NotAStore,
+            Error::UnknownSnapshot { .. }
+            | Error::AmbiguousSnapshot { .. }
+            | Error::UnknownPath { .. }
+            | Error::UnknownArea { .. } => ErrorKind::Unknown,
+            Error::Locked { .. } => ErrorKind::Locked,
+            Error::Unstable { .. } | Error::Unreadable { .. } | Error::Unsupported { .. } => ErrorKind::Source,
+            Error::LimitExceeded { .. } => ErrorKind::Limit,
+            Error::Area { .. } | Error::Refused { .. } | Error::NotEmpty { .. } => ErrorKind::Refused,
+            Error::Interrupted => ErrorKind::Interrupted,
+        }
+    }
+
+    /// Whether trying again later may help without anyone changing anything.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Error::Locked { .. } | Error::Unstable { .. } => true,
+            Error::Io { source, .. } => {
+                matches!(source.kind(), std::io::ErrorKind::Interrupted | std::io::ErrorKind::TimedOut)
+            }
+            _ => false,
+        }
+    }
+}
+
+fn display(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    escape(path.as_os_str().as_bytes())
+}
+
+fn count(paths: &[PathBuf], noun: &str) -> String {
+    if paths.len() == 1 { format!("1 {noun}") } else { format!("{} {noun}s", paths.len()) }
+}
+
+/// All names up to twenty, then how many more.
+fn list(paths: &[PathBuf]) -> String {
+    const SHOWN: usize = 20;
+    let mut text = paths.iter().take(SHOWN).map(|p| display(p)).collect::<Vec<_>>().join(", ");
+    if paths.len() > SHOWN {
+        text.push_str(&format!(" and {} more", paths.len() - SHOWN));
+    }
+    text
+}

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Versioned, deduplicated snapshots of directory trees, and exact checkouts of them.
+//!
+//! ```text
+//!  write side   walk → chunk → hash → compress → pack → segment → manifest → locator → snapshot
+//!  read side    snapshot → manifest → plan → read → verify → stage → switch → record
+//!  upkeep       check
+//! ```
+//!
+//! Invariant: this crate never prints, never exits and never reads the environment.
+
+pub mod error;
+pub mod format;
+pub mod fsio;
+pub mod id;
+pub mod limits;
+pub mod path;
+pub mod progress;
+
+pub use error::{Error, ErrorKind, Result};
+pub use progress::Progress;
