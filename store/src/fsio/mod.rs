@@ -1,1 +1,28 @@
-//! x
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The only home of system calls on files: descriptor-relative access, durable writes, locks, maps.
+//!
+//! Everything inside an area is reached through a held [`Dir`] and one path component at a time, so a neighbour who
+//! swaps a directory for a symlink between two calls gains nothing. Path-based calls are banned elsewhere
+//! (`clippy.toml`).
+//!
+//! Invariant: knows files, not formats. No other module opens, creates, renames or removes anything.
+
+mod attrs;
+mod dir;
+mod durable;
+mod local;
+mod lock;
+mod map;
+mod stat;
+
+pub use attrs::{ACL_ACCESS, ACL_DEFAULT, FdAttrs, NameAttrs, decode_acl, encode_acl, xattr_namespace_of_acl};
+pub use dir::{Dir, Replace};
+pub use durable::{Batch, TempFile, publish_file};
+pub use local::{
+    DataRun, OpenFile, Space, create_dir_all, data_runs, exists, file_len, gid_of_name, group_name, hostname, list_dir,
+    now, now_coarse, owner_name, read_capped, read_exact_at, remove_file, remove_tree, space, sync_dir,
+    sync_filesystem, uid_of_name,
+};
+pub use lock::Lock;
+pub use map::Mapped;
+pub use stat::{FileType, Stat};

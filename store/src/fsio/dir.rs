@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A held directory: every operation names one component of it and follows no symlink.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::stat::{FileType, Stat};
+use crate::error::{Error, Result};
+use crate::format::manifest::Timestamp;
+
+/// What a rename may do to an existing target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replace {
+    /// The target must not exist.
+    Never,
+    /// The target is replaced in one step.
+    Allowed,
+    /// Both must exist; they change places in one step.
+    Exchange,
+}
+
+/// An open directory.
+///
+/// `path` is kept for messages only; it is never resolved again.
+#[derive(Debug)]
+pub struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Dir {
+    /// Opens a directory by path: the one place where a path is resolved. A symlink as last component is refused.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; `NotADirectory` when it is something else.
+    pub fn open(path: &Path) -> Result<Dir> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())
+            .map_err(|e| Error::io("open directory", path, io::Error::from(e)))?;
+        Ok(Dir { fd, path: path.to_path_buf() })
+    }
+
+    /// Where this directory was found; for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Full path of `name` in this directory; for messages.
+    pub fn path_of(&self, name: &[u8]) -> PathBuf {
+        if name.is_empty() { self.path.clone() } else { self.path.join(OsStr::from_bytes(name)) }
+    }
+
+    /// Opens a directory in this one. Symlinks and mount points are refused (`ELOOP`/`ENOTDIR`, `EXDEV`).
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open_dir(&self, name: &[u8]) -> io::Result<Dir> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = self.open_beneath(name, flags, Mode::empty())?;
+        Ok(Dir { fd, path: self.path_of(name) })
+    }
+
+    /// Opens a regular file for reading. Never blocks on a FIFO or device: the caller checks the type of what it got.
+    ///
+    /// # Errors
+    /// What the system says; `ELOOP` for a symlink.
+    pub fn open_file(&self, name: &[u8]) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        self.open_beneath(name, flags, Mode::empty())
+    }
+
+    /// Creates a regular file with mode 0600 that did not exist, open for reading and writing.
+    ///
+    /// # Errors
+    /// What the system says; `EEXIST` when the name is taken.
+    pub fn create_file(&self, name: &[u8]) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))?)
+    }
+
+    /// Opens or creates a private file (mode 0600) for locking or for small local state.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open_or_create(&self, name: &[u8]) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))?)
+    }
+
+    fn open_beneath(&self, name: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+        let resolve =
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(&self.fd, name, flags, mode, resolve) {
+            // Kernels before 5.6 and some sandboxes: one component with NOFOLLOW is as tight, except for mounts,
+            // which callers see by the device number of what they opened.
+            Err(Errno::NOSYS | Errno::PERM) => Ok(rustix::fs::openat(&self.fd, name, flags, mode)?),
+            Err(Errno::AGAIN) => Ok(rustix::fs::openat2(&self.fd, name, flags, mode, resolve)?),
+            found => Ok(found?),
+        }
+    }
+
+    /// Metadata of `name`, itself and not what a symlink points at. The empty name is this directory.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn stat(&self, name: &[u8]) -> io::Result<Stat> {
+        if name.is_empty() { Stat::of_fd(&self.fd) } else { Stat::of_name(&self.fd, name) }
+    }
+
+    /// As [`Dir::stat`], but `None` when there is nothing of this name.
+    ///
+    /// # Errors
+    /// What the system says, except `ENOENT`.
+    pub fn stat_opt(&self, name: &[u8]) -> io::Result<Option<Stat>> {
+        match self.stat(name) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Names in this directory, sorted bytewise, without `.` and `..`.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn names(&self) -> io::Result<Vec<Vec<u8>>> {
+        // A fresh descriptor: the position of ours must not matter.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, c".", flags, Mode::empty())?;
+        let mut names = Vec::new();
+        let mut buffer = Vec::with_capacity(32 << 10);
+        let mut iter = rustix::fs::RawDir::new(fd, buffer.spare_capacity_mut());
+        while let Some(entry) = iter.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(name.to_vec());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Target of a symlink.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>> {
+        Ok(rustix::fs::readlinkat(&self.fd, name, Vec::new())?.into_bytes())
+    }
+
+    /// Makes a directory with mode 0700.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn make_dir(&self, name: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o700))?)
+    }
+
+    /// Makes a directory (0700) unless it is there, and opens it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn make_or_open_dir(&self, name: &[u8]) -> io::Result<Dir> {
+        match self.make_dir(name) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+        self.open_dir(name)
+    }
+
+    /// Makes a symlink.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn make_symlink(&self, target: &[u8], name: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::symlinkat(target, &self.fd, name)?)
+    }
+
+    /// Makes a FIFO, socket or device node with mode 0600.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn make_special(&self, name: &[u8], file_type: FileType, device: (u32, u32)) -> io::Result<()> {
+        use rustix::fs::FileType as Raw;
+        let raw = match file_type {
+            FileType::Fifo => Raw::Fifo,
+            FileType::CharDevice => Raw::CharacterDevice,
+            FileType::BlockDevice => Raw::BlockDevice,
+            FileType::Socket => Raw::Socket,
+            FileType::File | FileType::Directory | FileType::Symlink => {
+                return Err(io::Error::from(io::ErrorKind::InvalidInput));
+            }
+        };
+        let device = rustix::fs::makedev(device.0, device.1);
+        Ok(rustix::fs::mknodat(&self.fd, name, raw, Mode::from_raw_mode(0o600), device)?)
+    }
+
+    /// Gives the inode `name` a further name in `to`.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn link(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::linkat(&self.fd, name, &to.fd, to_name, AtFlags::empty())?)
+    }
+
+    /// Renames `name` to `to_name` in `to`.
+    ///
+    /// # Errors
+    /// What the system says; `EEXIST` with [`Replace::Never`] when the target exists.
+    pub fn rename(&self, name: &[u8], to: &Dir, to_name: &[u8], replace: Replace) -> io::Result<()> {
+        let flags = match replace {
+            Replace::Never => RenameFlags::NOREPLACE,
+            Replace::Allowed => return Ok(rustix::fs::renameat(&self.fd, name, &to.fd, to_name)?),
+            Replace::Exchange => RenameFlags::EXCHANGE,
+        };
+        Ok(rustix::fs::renameat_with(&self.fd, name, &to.fd, to_name, flags)?)
+    }
+
+    /// Removes a name that is not a directory.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn unlink(&self, name: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())?)
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn remove_dir(&self, name: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Removes `name` and everything in it, never through a symlink and never across a mount point. Gives the number of
+    /// names removed.
+    ///
+    /// # Errors
+    /// The first failure; what was removed stays removed.
+    pub fn remove_all(&self, name: &[u8]) -> io::Result<u64> {
+        match self.unlink(name) {
+            Ok(()) => return Ok(1),
+            Err(e) if matches!(e.raw_os_error(), Some(code) if code == Errno::ISDIR.raw_os_error() || code == Errno::PERM.raw_os_error()) =>
+                {}
+            Err(e) => return Err(e),
+        }
+        // Depth-first with an explicit stack: (open directory, its names still to remove, its name in the parent).
+        let top = self.open_dir(name)?;
+        let names = top.names()?;
+        let mut stack = vec![(top, names, name.to_vec())];
+        let mut removed = 0;
+        while let Some((dir, names, _)) = stack.last_mut() {
+            let Some(child) = names.pop() else {
+                let (dir, _, own_name) = stack.pop().expect("the loop saw it");
+                drop(dir);
+                let parent = stack.last().map_or(self, |(parent, _, _)| parent);
+                parent.remove_dir(&own_name)?;
+                removed += 1;
+                continue;
+            };
+            if dir.stat(&child)?.is_dir() {
+                let opened = dir.open_dir(&child)?;
+                let inner = opened.names()?;
+                stack.push((opened, inner, child));
+            } else {
+                dir.unlink(&child)?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Sets owner and group of `name` itself, never of what a symlink points at. Clears set-id bits and capabilities,
+    /// as the kernel does: set the mode afterwards.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_owner(&self, name: &[u8], uid: u32, gid: u32) -> io::Result<()> {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+        Ok(rustix::fs::chownat(&self.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Sets the mtime of `name` itself (atime to the same), never of what a symlink points at.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_mtime(&self, name: &[u8], mtime: Timestamp) -> io::Result<()> {
+        Ok(rustix::fs::utimensat(&self.fd, name, &super::attrs::timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Sets the permission bits of a FIFO, socket or device node that this program has just made in a private directory.
+    ///
+    /// # Errors
+    /// What the system says; `EOPNOTSUPP` for a symlink.
+    pub fn set_mode_of_special(&self, name: &[u8], mode: u16) -> io::Result<()> {
+        // O_PATH never opens the device; its magic link reaches exactly this inode.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())?;
+        if Stat::of_fd(&fd)?.file_type == FileType::Symlink {
+            return Err(io::Error::from(Errno::OPNOTSUPP));
+        }
+        let link = super::attrs::proc_path(&fd, b"");
+        Ok(rustix::fs::chmodat(CWD, link.as_c_str(), Mode::from_raw_mode(u32::from(mode)), AtFlags::empty())?)
+    }
+
+    /// Makes this directory's names durable.
+    ///
+    /// # Errors
+    /// What `fsync` says; the transaction is then void (a second `fsync` would lie).
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.fd)?)
+    }
+
+    /// Makes everything on this file system durable.
+    ///
+    /// # Errors
+    /// What `syncfs` says; the transaction is then void.
+    pub fn sync_filesystem(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.fd)?)
+    }
+
+    /// A second descriptor of the same directory.
+    ///
+    /// # Errors
+    /// What `dup` says.
+    pub fn try_clone(&self) -> io::Result<Dir> {
+        Ok(Dir { fd: self.fd.try_clone()?, path: self.path.clone() })
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

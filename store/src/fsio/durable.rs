@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The one way to make a file durable: temporary name, write, sync, rename, sync the directory.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::local::sync_dir;
+use crate::error::{Error, Result};
+
+/// A file being written under a name that no reader looks at. Removed when dropped before it is published.
+#[derive(Debug)]
+pub struct TempFile {
+    file: Option<std::fs::File>,
+    path: PathBuf,
+    len: u64,
+}
+
+impl TempFile {
+    /// Creates a private file (0600) with a fresh random name in `dir`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn create(dir: &Path) -> Result<TempFile> {
+        loop {
+            let mut random = [0u8; 8];
+            getrandom::fill(&mut random)
+                .map_err(|e| Error::io("draw random bytes for", dir, std::io::Error::other(e)))?;
+            let path = dir.join(format!("tmp-{}", crate::id::encode_hex(&random)));
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match rustix::fs::openat(CWD, &path, flags, Mode::from_raw_mode(0o600)) {
+                Ok(fd) => return Ok(TempFile { file: Some(fd.into()), path, len: 0 }),
+                Err(Errno::EXIST) => {}
+                Err(e) => return Err(Error::io("create", path, e)),
+            }
+        }
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let file = self.file.as_mut().expect("open until published");
+        file.write_all(bytes).map_err(|e| Error::io("write", &self.path, e))?;
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Bytes written so far.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether nothing was written yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The descriptor, for reading back what was written.
+    pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.file.as_ref().expect("open until published").as_fd()
+    }
+
+    /// Makes the content durable and gives the file its name, without waiting for the name to be durable: the caller
+    /// syncs the directory ([`Batch`] does). An existing target is replaced.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the target is then as it was.
+    pub fn publish_unsynced_name(mut self, target: &Path) -> Result<()> {
+        let file = self.file.take().expect("open until published");
+        let found = file.metadata().map_err(|e| Error::io("stat", &self.path, e))?.len();
+        if found != self.len {
+            return Err(Error::io("write all of", &self.path, std::io::Error::from(std::io::ErrorKind::WriteZero)));
+        }
+        let fd: OwnedFd = file.into();
+        rustix::fs::fsync(&fd).map_err(|e| Error::io("sync", &self.path, e))?;
+        rustix::fs::renameat(CWD, &self.path, CWD, target).map_err(|e| Error::io("rename to", target, e))?;
+        self.path = PathBuf::new();
+        Ok(())
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        if !self.path.as_os_str().is_empty() {
+            // A leftover is garbage that the next writer sweeps; there is nobody to tell here.
+            let _ = rustix::fs::unlinkat(CWD, &self.path, AtFlags::empty());
+        }
+    }
+}
+
+/// Writes `bytes` as the durable content of `target`: a temporary file in the same directory, write, check the length,
+/// sync, rename, sync the directory. After success the content survives a power cut; after failure the target is as before.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn publish_file(target: &Path, bytes: &[u8]) -> Result<()> {
+    let dir = parent(target);
+    let mut file = TempFile::create(dir)?;
+    file.write(bytes)?;
+    file.publish_unsynced_name(target)?;
+    sync_dir(dir)
+}
+
+/// Many files that share their directory syncs. Nothing may name them before [`Batch::finish`] has returned.
+#[derive(Debug, Default)]
+pub struct Batch {
+    dirs: BTreeSet<PathBuf>,
+}
+
+impl Batch {
+    /// Publishes `file` as `target`; durable only after [`Batch::finish`].
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn publish(&mut self, file: TempFile, target: &Path) -> Result<()> {
+        let dir = parent(target);
+        file.publish_unsynced_name(target)?;
+        self.dirs.insert(dir.to_path_buf());
+        Ok(())
+    }
+
+    /// Remembers that a directory was created in `dir`.
+    pub fn touched(&mut self, dir: &Path) {
+        self.dirs.insert(dir.to_path_buf());
+    }
+
+    /// Takes over what `other` still has to sync.
+    pub fn merge(&mut self, other: Batch) {
+        self.dirs.extend(other.dirs);
+    }
+
+    /// Makes all names durable.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn finish(self) -> Result<()> {
+        self.dirs.iter().try_for_each(|dir| sync_dir(dir))
+    }
+}
+
+fn parent(target: &Path) -> &Path {
+    target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn publish_replaces_and_leaves_no_temporary() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("object");
+        publish_file(&target, b"one").unwrap();
+        publish_file(&target, b"two").unwrap();
+        let names = super::super::list_dir(dir.path()).unwrap();
+        assert_eq!(names, [b"object".to_vec()]);
+        assert_eq!(super::super::read_capped(&target, 3).unwrap(), b"two");
+        drop(TempFile::create(dir.path()).unwrap());
+        assert_eq!(super::super::list_dir(dir.path()).unwrap().len(), 1);
+        super::super::remove_file(&target).unwrap();
+    }
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Path-based access to this program's own directories (stores, state), and what the system knows: time, owners, space.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
+use rustix::time::ClockId;
+
+use super::dir::Dir;
+use super::stat::Stat;
+use crate::error::{Error, Result};
+use crate::format::manifest::Timestamp;
+
+/// An object of a store, open for positioned reads.
+#[derive(Debug)]
+pub struct OpenFile {
+    fd: OwnedFd,
+    path: PathBuf,
+    len: u64,
+}
+
+impl OpenFile {
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(path: &Path) -> Result<OpenFile> {
+        let fd = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
+            .map_err(|e| Error::io("open", path, e))?;
+        let stat = Stat::of_fd(&fd).map_err(|e| Error::io("stat", path, e))?;
+        if stat.is_dir() {
+            return Err(Error::io("read", path, io::Error::from(io::ErrorKind::IsADirectory)));
+        }
+        Ok(OpenFile { fd, path: path.to_path_buf(), len: stat.size })
+    }
+
+    /// Its length when it was opened.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it had no bytes when it was opened.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; `UnexpectedEof` when the file ends first.
+    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        read_exact_at(&self.fd, buffer, offset).map_err(|e| Error::io("read", &self.path, e))
+    }
+}
+
+/// Fills `buffer` from `offset` of `fd`.
+///
+/// # Errors
+/// What the system says; `UnexpectedEof` when the file ends first.
+pub fn read_exact_at(fd: impl AsFd, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match rustix::io::pread(&fd, &mut *buffer, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => {
+                buffer = &mut buffer[read..];
+                offset += read as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Reads a whole file of at most `cap` bytes.
+///
+/// # Errors
+/// [`Error::Io`], or [`Error::LimitExceeded`] for a longer one.
+pub fn read_capped(path: &Path, cap: u64) -> Result<Vec<u8>> {
+    let file = OpenFile::open(path)?;
+    if file.len() > cap {
+        return Err(Error::LimitExceeded { what: "size of a file", found: file.len(), limit: cap });
+    }
+    let len = usize::try_from(file.len()).map_err(|_| Error::LimitExceeded {
+        what: "size of a file",
+        found: file.len(),
+        limit: cap,
+    })?;
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// A run of bytes that the file system stores, between holes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataRun {
+    /// Where it starts.
+    pub start: u64,
+    /// Where it ends.
+    pub end: u64,
+}
+
+/// Where a file of `size` bytes holds data, as `SEEK_DATA` and `SEEK_HOLE` tell; the whole file where they do not.
+///
+/// # Errors
+/// What the system says.
+pub fn data_runs(fd: impl AsFd, size: u64) -> io::Result<Vec<DataRun>> {
+    let mut runs = Vec::new();
+    let mut at = 0;
+    while at < size {
+        let start = match rustix::fs::seek(&fd, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => break,
+            Err(Errno::INVAL) => return Ok(vec![DataRun { start: 0, end: size }]),
+            Err(e) => return Err(e.into()),
+        };
+        if start >= size {
+            break;
+        }
+        let end = rustix::fs::seek(&fd, SeekFrom::Hole(start))?.min(size);
+        runs.push(DataRun { start, end });
+        at = end;
+    }
+    Ok(runs)
+}
+
+/// Whether something exists at `path` (a symlink itself counts).
+///
+/// # Errors
+/// [`Error::Io`] when that cannot be told.
+pub fn exists(path: &Path) -> Result<bool> {
+    match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        Err(e) => Err(Error::io("stat", path, e)),
+    }
+}
+
+/// Length of a file, or `None` when there is none.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn file_len(path: &Path) -> Result<Option<u64>> {
+    match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(u64::try_from(stat.st_size).ok()),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(e) => Err(Error::io("stat", path, e)),
+    }
+}
+
+/// Makes a private directory (0700) and its missing parents; gives whether it was made. Each new name is made durable.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn create_dir_all(path: &Path) -> Result<bool> {
+    match rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o700)) {
+        Ok(()) => {
+            sync_dir(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+            Ok(true)
+        }
+        Err(Errno::EXIST) => Ok(false),
+        Err(Errno::NOENT) => {
+            let parent = path.parent().ok_or_else(|| Error::io("create directory", path, Errno::NOENT))?;
+            create_dir_all(parent)?;
+            create_dir_all(path)
+        }
+        Err(e) => Err(Error::io("create directory", path, e)),
+    }
+}
+
+/// Names in a directory, sorted.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn list_dir(path: &Path) -> Result<Vec<Vec<u8>>> {
+    Dir::open(path)?.names().map_err(|e| Error::io("list", path, e))
+}
+
+/// Removes a file; it need not exist.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn remove_file(path: &Path) -> Result<()> {
+    match rustix::fs::unlinkat(CWD, path, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(Error::io("remove", path, e)),
+    }
+}
+
+/// Removes a directory of this program's own and everything in it; it need not exist.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn remove_tree(path: &Path) -> Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    if !exists(path)? {
+        return Ok(());
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::io("remove", path, Errno::INVAL));
+    };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    Dir::open(parent)?.remove_all(name.as_bytes()).map_err(|e| Error::io("remove", path, e))?;
+    Ok(())
+}
+
+/// Makes the names in a directory durable.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn sync_dir(path: &Path) -> Result<()> {
+    Dir::open(path)?.sync().map_err(|e| Error::io("sync", path, e))
+}
+
+/// Makes everything on the file system of `path` durable.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn sync_filesystem(path: &Path) -> Result<()> {
+    Dir::open(path)?.sync_filesystem().map_err(|e| Error::io("sync file system of", path, e))
+}
+
+/// Free space of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that an unprivileged user may still write.
+    pub bytes: u64,
+    /// Inodes left; `u64::MAX` where they are not counted.
+    pub inodes: u64,
+}
+
+/// Free space of the file system that `dir` is on.
+///
+/// # Errors
+/// What the system says.
+pub fn space(dir: &Dir) -> io::Result<Space> {
+    let found = rustix::fs::fstatvfs(dir)?;
+    let inodes = if found.f_files == 0 { u64::MAX } else { found.f_favail };
+    Ok(Space { bytes: found.f_bavail.saturating_mul(found.f_frsize), inodes })
+}
+
+/// The time now.
+pub fn now() -> Timestamp {
+    clock(ClockId::Realtime)
+}
+
+/// The time now as the kernel stamps inodes: never later than [`now`], behind by at most one tick.
+pub fn now_coarse() -> Timestamp {
+    clock(ClockId::RealtimeCoarse)
+}
+
+fn clock(id: ClockId) -> Timestamp {
+    let time = rustix::time::clock_gettime(id);
+    Timestamp { secs: time.tv_sec, nanos: u32::try_from(time.tv_nsec).unwrap_or(0) }
+}
+
+/// This machine's host name.
+pub fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Name of a user id in this system's user database.
+pub fn owner_name(uid: u32) -> Option<Vec<u8>> {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok()??;
+    Some(user.name.into_bytes())
+}
+
+/// Name of a group id in this system's group database.
+pub fn group_name(gid: u32) -> Option<Vec<u8>> {
+    let group = nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(gid)).ok()??;
+    Some(group.name.into_bytes())
+}
+
+/// User id of a name in this system's user database.
+pub fn uid_of_name(name: &[u8]) -> Option<u32> {
+    let user = nix::unistd::User::from_name(std::str::from_utf8(name).ok()?).ok()??;
+    Some(user.uid.as_raw())
+}
+
+/// Group id of a name in this system's group database.
+pub fn gid_of_name(name: &[u8]) -> Option<u32> {
+    let group = nix::unistd::Group::from_name(std::str::from_utf8(name).ok()?).ok()??;
+    Some(group.gid.as_raw())
+}

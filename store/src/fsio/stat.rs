@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What `statx` says of an inode, in this program's own words.
+
+use rustix::fs::{AtFlags, Statx, StatxAttributes, StatxFlags};
+use std::os::fd::AsFd;
+
+use crate::format::manifest::Timestamp;
+
+/// Kind of an inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FileType {
+    /// Regular file.
+    File,
+    /// Directory.
+    Directory,
+    /// Symbolic link.
+    Symlink,
+    /// Named pipe.
+    Fifo,
+    /// Character device.
+    CharDevice,
+    /// Block device.
+    BlockDevice,
+    /// Socket.
+    Socket,
+}
+
+/// One inode's metadata at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Kind.
+    pub file_type: FileType,
+    /// Permission bits, 0 to 0o7777.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Apparent size in bytes.
+    pub size: u64,
+    /// Bytes the file system allocated.
+    pub allocated: u64,
+    /// Content modification time.
+    pub mtime: Timestamp,
+    /// Inode change time.
+    pub ctime: Timestamp,
+    /// Inode number.
+    pub ino: u64,
+    /// Number of names.
+    pub nlink: u32,
+    /// File system's device number.
+    pub dev: (u32, u32),
+    /// Device number of a device node.
+    pub rdev: (u32, u32),
+    /// Whether this is the root of a mount (also of a bind mount on the same device).
+    pub is_mount_root: bool,
+}
+
+impl Stat {
+    pub(super) fn of_name(dir: impl AsFd, name: &[u8]) -> std::io::Result<Stat> {
+        let found =
+            rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, StatxFlags::BASIC_STATS)?;
+        Ok(Stat::from_statx(&found))
+    }
+
+    /// Of an open descriptor.
+    ///
+    /// # Errors
+    /// What `statx` says.
+    pub fn of_fd(fd: impl AsFd) -> std::io::Result<Stat> {
+        let found = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+        Ok(Stat::from_statx(&found))
+    }
+
+    fn from_statx(found: &Statx) -> Stat {
+        use rustix::fs::FileType as Raw;
+        let mode = u32::from(found.stx_mode);
+        let file_type = match Raw::from_raw_mode(mode) {
+            Raw::Directory => FileType::Directory,
+            Raw::Symlink => FileType::Symlink,
+            Raw::Fifo => FileType::Fifo,
+            Raw::CharacterDevice => FileType::CharDevice,
+            Raw::BlockDevice => FileType::BlockDevice,
+            Raw::Socket => FileType::Socket,
+            _ => FileType::File,
+        };
+        let time = |t: rustix::fs::StatxTimestamp| Timestamp { secs: t.tv_sec, nanos: t.tv_nsec };
+        Stat {
+            file_type,
+            mode: found.stx_mode & 0o7777,
+            uid: found.stx_uid,
+            gid: found.stx_gid,
+            size: found.stx_size,
+            allocated: found.stx_blocks.saturating_mul(512),
+            mtime: time(found.stx_mtime),
+            ctime: time(found.stx_ctime),
+            ino: found.stx_ino,
+            nlink: found.stx_nlink,
+            dev: (found.stx_dev_major, found.stx_dev_minor),
+            rdev: (found.stx_rdev_major, found.stx_rdev_minor),
+            is_mount_root: found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        }
+    }
+
+    /// Whether this is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.file_type == FileType::Directory
+    }
+
+    /// Whether nothing that a writer would touch differs: the same inode, size and times.
+    pub fn same_content_as(&self, other: &Stat) -> bool {
+        self.ino == other.ino
+            && self.dev == other.dev
+            && self.size == other.size
+            && self.mtime == other.mtime
+            && self.ctime == other.ctime
+    }
+}
