@@ -10,13 +10,16 @@
 //! Invariant: this crate never prints, never exits and never reads the environment.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests prepare and inspect plain files of their own"))]
 
+pub mod area;
 pub mod error;
 pub mod format;
 pub mod fsio;
 pub mod id;
+pub mod inode;
 pub mod limits;
 pub mod path;
 pub mod progress;
+pub mod walk;
 
 pub use error::{Error, ErrorKind, Result};
 pub use progress::Progress;
