@@ -11,6 +11,9 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests prepare and inspect plain files of their own"))]
 
 pub mod area;
+pub mod backend;
+pub mod chunk;
+pub mod compress;
 pub mod error;
 pub mod format;
 pub mod fsio;
