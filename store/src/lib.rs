@@ -20,9 +20,13 @@ pub mod fsio;
 pub mod id;
 pub mod inode;
 pub mod limits;
+pub mod pack;
 pub mod path;
 pub mod progress;
+pub mod read;
+pub mod store;
 pub mod walk;
 
 pub use error::{Error, ErrorKind, Result};
 pub use progress::Progress;
+pub use store::Store;

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A store: the handle through which everything else finds objects.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::backend::{Backend, LocalBackend, ObjectName};
+use crate::error::{Error, Result};
+use crate::format::DecodeError;
+use crate::format::snapshot::{self, IndexRecord, Snapshot};
+use crate::format::store::{ChunkerParams, SegmentsCurrent, StoreFormat};
+use crate::fsio::{self, Lock};
+use crate::id::{SnapshotId, StoreId};
+use crate::limits;
+use crate::read::ChunkReader;
+
+/// Fewest hex digits that may stand for a snapshot.
+pub const PREFIX_DIGITS_MIN: usize = 8;
+
+/// What a new store is made with.
+#[derive(Debug, Clone)]
+pub struct InitOptions {
+    /// How files are cut into chunks.
+    pub chunker: ChunkerParams,
+    /// A pack is closed once it has this many bytes.
+    pub pack_size: u64,
+}
+
+impl Default for InitOptions {
+    fn default() -> Self {
+        InitOptions { chunker: ChunkerParams::around(64 << 10), pack_size: 32 << 20 }
+    }
+}
+
+/// An open store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    backend: Arc<LocalBackend>,
+    format: StoreFormat,
+}
+
+impl Store {
+    /// Makes an empty store in a new or empty directory.
+    ///
+    /// # Errors
+    /// [`Error::NotEmpty`], [`Error::LimitExceeded`] for sizes outside the format, [`Error::Io`].
+    pub fn create(path: &Path, options: &InitOptions) -> Result<Store> {
+        let (low, high) = limits::CHUNK_AVG_RANGE;
+        let avg = options.chunker.avg;
+        if !(low..=high).contains(&avg) || !avg.is_power_of_two() {
+            let limit = u64::from(if avg < low { low } else { high });
+            return Err(Error::LimitExceeded { what: "average chunk size", found: u64::from(avg), limit });
+        }
+        let (low, high) = limits::PACK_TARGET_RANGE;
+        if !(low..=high).contains(&options.pack_size) {
+            let limit = if options.pack_size < low { low } else { high };
+            return Err(Error::LimitExceeded { what: "pack size", found: options.pack_size, limit });
+        }
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(|e| Error::io("draw a random id for", path, std::io::Error::other(e)))?;
+        let format = StoreFormat { store: StoreId(id), chunker: options.chunker, pack_size: options.pack_size };
+        let backend = LocalBackend::create(path)?;
+        // The `format` object comes last: without it the directory is not a store.
+        let current =
+            SegmentsCurrent { store: format.store, generation: 0, segments: Vec::new(), condemned: Vec::new() };
+        backend.publish(&ObjectName::SegmentsCurrent, &current.encode())?;
+        backend.publish(&ObjectName::SnapshotIndex, &snapshot::encode_index(&[]))?;
+        backend.publish(&ObjectName::Format, &format.encode())?;
+        Ok(Store { backend: Arc::new(backend), format })
+    }
+
+    /// Opens an existing store.
+    ///
+    /// # Errors
+    /// [`Error::NotAStore`]; [`Error::Decode`] for a newer or damaged `format`; [`Error::Io`].
+    pub fn open(path: &Path) -> Result<Store> {
+        let backend = LocalBackend::new(path);
+        let name = ObjectName::Format;
+        let bytes = match backend.read(&name, limits::FORMAT_BYTES_MAX) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Err(Error::NotAStore { path: path.to_path_buf() }),
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => {
+                return Err(Error::NotAStore { path: path.to_path_buf() });
+            }
+            Err(e) => return Err(e),
+        };
+        let format = StoreFormat::decode(&bytes).map_err(damaged(&name))?;
+        Ok(Store { backend: Arc::new(backend), format })
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> StoreId {
+        self.format.store
+    }
+
+    /// What it was made with.
+    pub fn format(&self) -> &StoreFormat {
+        &self.format
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.backend.path()
+    }
+
+    /// Where its objects are.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    /// Takes the writer's locks: one in `state_dir`, one on the store itself, and sweeps what a dead writer left.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when another process writes.
+    pub fn lock_writer(&self, state_dir: &Path) -> Result<WriterLock> {
+        let dir = state_dir.join("stores").join(self.id().to_string());
+        fsio::create_dir_all(&dir)?;
+        let state = Lock::exclusive(&dir.join("writer.lock"))?;
+        let store = Lock::exclusive_existing(&self.path().join("format"))
+            .map_err(|e| if let Error::Locked { .. } = e { Error::Locked { path: self.path().into() } } else { e })?;
+        self.backend.sweep_temporaries()?;
+        Ok(WriterLock { _locks: [state, store] })
+    }
+
+    /// Reads a snapshot's document and checks that it hashes to `id`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSnapshot`], [`Error::HashMismatch`], [`Error::Decode`], [`Error::Io`].
+    pub fn snapshot(&self, id: &SnapshotId) -> Result<Snapshot> {
+        let name = ObjectName::Snapshot(*id);
+        let bytes = self
+            .backend
+            .read(&name, limits::SNAPSHOT_BYTES_MAX)?
+            .ok_or_else(|| Error::UnknownSnapshot { name: id.to_string() })?;
+        let actual = SnapshotId::of(&bytes);
+        if actual != *id {
+            return Err(Error::HashMismatch { object: name.to_string(), actual: actual.to_string() });
+        }
+        Snapshot::decode(&bytes).map_err(damaged(&name))
+    }
+
+    /// All snapshots in order of commit. The index is a hint: what it lacks or gets wrong is found by looking.
+    ///
+    /// # Errors
+    /// [`Error::Io`]. Damaged snapshots are listed too; reading them tells.
+    pub fn snapshots(&self) -> Result<Vec<IndexRecord>> {
+        let mut there: BTreeMap<SnapshotId, ()> =
+            self.backend.list_snapshots()?.into_iter().map(|id| (id, ())).collect();
+        let mut records: Vec<IndexRecord> = self.snapshot_index()?.unwrap_or_default();
+        records.retain(|record| there.remove(&record.id).is_some());
+        for id in there.into_keys() {
+            let (parent, time) = match self.snapshot(&id) {
+                Ok(found) => (found.parent, found.time.secs),
+                Err(e) if e.kind() == crate::ErrorKind::Io => return Err(e),
+                Err(_) => (None, i64::MAX),
+            };
+            let len = self.backend.len(&ObjectName::Snapshot(id))?.unwrap_or(0);
+            records.push(IndexRecord { id, parent, time, len });
+            records.sort_by_key(|record| record.time);
+        }
+        Ok(records)
+    }
+
+    /// `snapshots/index` as it is; `None` when it is missing or damaged.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn snapshot_index(&self) -> Result<Option<Vec<IndexRecord>>> {
+        let bytes = self.backend.read(&ObjectName::SnapshotIndex, limits::SNAPSHOT_INDEX_BYTES_MAX)?;
+        Ok(bytes.and_then(|bytes| snapshot::decode_index(&bytes).ok()))
+    }
+
+    /// The snapshot that `name` means: a full id, a prefix of at least 8 digits, `@latest`, each with `~N` for N parents
+    /// back.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSnapshot`], [`Error::AmbiguousSnapshot`].
+    pub fn resolve(&self, name: &str) -> Result<SnapshotId> {
+        let unknown = || Error::UnknownSnapshot { name: name.to_string() };
+        let (base, back) = match name.rsplit_once('~') {
+            Some((base, "")) => (base, 1),
+            Some((base, count)) => (base, count.parse::<u64>().map_err(|_| unknown())?),
+            None => (name, 0),
+        };
+        let mut id = self.resolve_base(base, name)?;
+        for _ in 0..back {
+            id = self.snapshot(&id)?.parent.ok_or_else(unknown)?;
+        }
+        Ok(id)
+    }
+
+    fn resolve_base(&self, base: &str, name: &str) -> Result<SnapshotId> {
+        let unknown = || Error::UnknownSnapshot { name: name.to_string() };
+        if base == "@latest" {
+            return self.snapshots()?.last().map(|record| record.id).ok_or_else(unknown);
+        }
+        if let Ok(id) = base.parse::<SnapshotId>() {
+            return self.backend.len(&ObjectName::Snapshot(id))?.map(|_| id).ok_or_else(unknown);
+        }
+        let is_prefix = base.len() >= PREFIX_DIGITS_MIN
+            && base.len() < 64
+            && base.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if !is_prefix {
+            return Err(unknown());
+        }
+        let mut candidates: Vec<SnapshotId> =
+            self.snapshots()?.into_iter().map(|record| record.id).filter(|id| id.to_hex().starts_with(base)).collect();
+        match candidates.len() {
+            0 => Err(unknown()),
+            1 => Ok(candidates.remove(0)),
+            _ => Err(Error::AmbiguousSnapshot { prefix: base.to_string(), candidates }),
+        }
+    }
+
+    /// Whether `ancestor` is `id` itself or one of its parents.
+    ///
+    /// # Errors
+    /// As [`Store::snapshot`].
+    pub fn is_ancestor(&self, ancestor: &SnapshotId, id: &SnapshotId) -> Result<bool> {
+        let mut at = Some(*id);
+        while let Some(id) = at {
+            if id == *ancestor {
+                return Ok(true);
+            }
+            at = self.snapshot(&id)?.parent;
+        }
+        Ok(false)
+    }
+
+    /// Opens the index for reading chunks.
+    ///
+    /// # Errors
+    /// As [`ChunkReader::open`].
+    pub fn reader(&self) -> Result<ChunkReader> {
+        ChunkReader::open(self)
+    }
+
+    /// `segments/current`; `None` when it is missing, damaged or another store's.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn segments_current(&self) -> Result<Option<SegmentsCurrent>> {
+        let bytes = self.backend.read(&ObjectName::SegmentsCurrent, limits::SEGMENTS_CURRENT_BYTES_MAX)?;
+        let current = bytes.and_then(|bytes| SegmentsCurrent::decode(&bytes).ok());
+        Ok(current.filter(|current| current.store == self.id()))
+    }
+}
+
+/// Held while a store is written; released when dropped or when the process dies.
+#[derive(Debug)]
+pub struct WriterLock {
+    _locks: [Lock; 2],
+}
+
+/// Names the object that did not decode.
+pub(crate) fn damaged(name: &ObjectName) -> impl FnOnce(DecodeError) -> Error + use<> {
+    let object = name.to_string();
+    move |source| Error::Decode { object, source }
+}
