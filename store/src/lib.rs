@@ -20,6 +20,7 @@ pub mod fsio;
 pub mod id;
 pub mod inode;
 pub mod limits;
+pub mod manifest;
 pub mod pack;
 pub mod path;
 pub mod progress;

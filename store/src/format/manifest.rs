@@ -237,6 +237,26 @@ pub enum ManifestNode {
     },
 }
 
+impl Child {
+    /// Length of this child's encoding inside an inner node, in bytes.
+    pub fn encoded_len(&self) -> usize {
+        // Map head, four keys, then path, id, length and count with their heads.
+        let path = self.first.as_bytes().len();
+        1 + 4 + uint_len(path as u64) + path + 2 + 32 + uint_len(u64::from(self.len)) + uint_len(self.entries)
+    }
+}
+
+/// Bytes that CBOR takes for an unsigned integer or for a length.
+const fn uint_len(value: u64) -> usize {
+    match value {
+        0..=23 => 1,
+        24..=0xff => 2,
+        0x100..=0xffff => 3,
+        0x1_0000..=0xffff_ffff => 5,
+        _ => 9,
+    }
+}
+
 impl ManifestHead {
     /// The document's bytes.
     pub fn encode(&self) -> Vec<u8> {

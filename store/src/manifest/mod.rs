@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Manifests as trees of chunks: built while entries stream by, read in order, compared by skipping what is equal
+//! (format-spec §40).
+
+mod build;
+mod diff;
+mod read;
+
+pub use build::{BuiltManifest, ManifestBuilder, NodeSink};
+pub use diff::{Change, Diff, diff};
+pub use read::{Entries, Manifest, content_runs};
