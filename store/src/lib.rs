@@ -15,6 +15,7 @@ pub mod backend;
 pub mod chunk;
 pub mod compress;
 pub mod error;
+pub mod files_cache;
 pub mod format;
 pub mod fsio;
 pub mod id;

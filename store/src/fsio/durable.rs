@@ -51,6 +51,16 @@ impl TempFile {
         Ok(())
     }
 
+    /// Overwrites bytes that were written before; the length does not change.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write_at(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
+        use std::os::unix::fs::FileExt;
+        let file = self.file.as_mut().expect("open until published");
+        file.write_all_at(bytes, offset).map_err(|e| Error::io("write", &self.path, e))
+    }
+
     /// Bytes written so far.
     pub fn len(&self) -> u64 {
         self.len
