@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The groups that are one cargo command each.
+
+use super::Outcome;
+use crate::host;
+use crate::image::Image;
+use crate::shell::{Cmd, target_dir};
+
+/// Where tests that need a real file system of their own find it.
+const TEST_DIR: &str = "EVENKEEL_TEST_DIR";
+
+/// `cargo test --workspace`, one row per test binary. One build and one set of features for all of them.
+pub fn workspace() -> Vec<(String, Outcome)> {
+    let mut binaries = Binaries::default();
+    let cmd = Cmd::cargo().args(["test", "--workspace", "--no-fail-fast"]);
+    let result = cmd.tee(|line| binaries.see(line));
+    let mut rows: Vec<(String, Outcome)> = binaries.done.iter().map(Binary::row).collect();
+    if let Err(message) = result
+        && !binaries.done.iter().any(|binary| binary.failed > 0)
+    {
+        rows.push((String::new(), Outcome::Failed(message)));
+    }
+    rows
+}
+
+/// The tests named `root_…`, which are ignored by a plain `cargo test`, on an ext4 made for them.
+pub fn root() -> Outcome {
+    let image = match Image::ext4(&target_dir().join("xtask"), "root-tests", 4 << 30, 200_000) {
+        Ok(image) => image,
+        Err(reason) => return Outcome::LeftOut(reason),
+    };
+    if let Err(reason) =
+        host::need(&[("getfacl", "acl"), ("getfattr", "attr"), ("setcap", "libcap2-bin"), ("rsync", "rsync")])
+    {
+        return Outcome::LeftOut(reason);
+    }
+    let mut binaries = Binaries::default();
+    let cmd = Cmd::cargo()
+        .args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"])
+        .args(["--", "--ignored", "root_"])
+        .env(TEST_DIR, image.path());
+    let result = cmd.tee(|line| binaries.see(line));
+    let ran: u64 = binaries.done.iter().map(|binary| binary.passed).sum();
+    match result {
+        Ok(()) if ran == 0 => Outcome::Failed("no test is named root_…".to_owned()),
+        result => result.map(|()| format!("{ran} tests")).into(),
+    }
+}
+
+/// `cargo doc` of our own crates; a broken link or a missing page is a failure.
+pub fn docs() -> Outcome {
+    let doc = Cmd::cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    doc.run().map(|()| String::new()).into()
+}
+
+/// `evenkeel demo`: the whole main job on real files in a temporary directory.
+pub fn demo() -> Outcome {
+    let build = Cmd::cargo().args(["build", "--package", "evenkeel"]);
+    let demo = Cmd::new(target_dir().join("debug/evenkeel")).arg("demo");
+    build.run().and_then(|()| demo.run()).map(|()| String::new()).into()
+}
+
+/// One test binary, as its own output tells.
+struct Binary {
+    name: String,
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Binary {
+    fn row(&self) -> (String, Outcome) {
+        let Binary { name, passed, failed, ignored } = self;
+        let ignored = if *ignored > 0 { format!(", {ignored} for other groups") } else { String::new() };
+        let outcome = match failed {
+            0 => Outcome::Passed(format!("{passed} tests{ignored}")),
+            _ => Outcome::Failed(format!("{failed} of {} tests failed", passed + failed)),
+        };
+        (name.clone(), outcome)
+    }
+}
+
+/// Reads the output of `cargo test` line by line.
+#[derive(Default)]
+struct Binaries {
+    current: String,
+    done: Vec<Binary>,
+}
+
+impl Binaries {
+    fn see(&mut self, line: &str) {
+        let line = line.trim_start();
+        if let Some(rest) = line.strip_prefix("Running ") {
+            // "unittests src/lib.rs (target/debug/deps/evenkeel_store-0123456789abcdef)"
+            let file = rest.rsplit_once('/').map_or(rest, |(_, file)| file);
+            self.current = file.rsplit_once('-').map_or(file, |(name, _)| name).to_owned();
+        } else if let Some(name) = line.strip_prefix("Doc-tests ") {
+            self.current = format!("{name} examples");
+        } else if let Some(counts) = line.strip_prefix("test result: ") {
+            let count = |what: &str| -> u64 {
+                let field = counts.split([';', '.']).find(|field| field.trim_end().ends_with(what));
+                field.and_then(|field| field.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+            };
+            let (passed, failed, ignored) = (count(" passed"), count(" failed"), count(" ignored"));
+            if passed + failed + ignored > 0 {
+                self.done.push(Binary { name: std::mem::take(&mut self.current), passed, failed, ignored });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_from_what_cargo_prints() {
+        let mut binaries = Binaries::default();
+        for line in [
+            "     Running unittests src/lib.rs (target/debug/deps/evenkeel_store-0123456789abcdef)",
+            "test path::tests::order ... ok",
+            "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+            "     Running unittests src/main.rs (target/debug/deps/xtask-0123)",
+            "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "   Doc-tests evenkeel_store",
+            "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        ] {
+            binaries.see(line);
+        }
+        let read: Vec<_> = binaries.done.iter().map(|b| (b.name.as_str(), b.passed, b.failed, b.ignored)).collect();
+        assert_eq!(read, [("evenkeel_store", 12, 0, 3), ("evenkeel_store examples", 1, 2, 0)]);
+    }
+}
