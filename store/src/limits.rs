@@ -78,5 +78,7 @@ pub const HOLE_ALIGN: u64 = 4096;
 pub const AREAS_MAX: usize = 1024;
 /// Longest area name, in bytes.
 pub const AREA_NAME_BYTES_MAX: usize = 64;
+/// Most features in one list of the `format` object.
+pub const FEATURES_MAX: usize = 256;
 /// Most names in one user or group table.
 pub const OWNER_NAMES_MAX: usize = 1 << 16;

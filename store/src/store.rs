@@ -9,7 +9,7 @@ use crate::backend::{Backend, LocalBackend, ObjectName};
 use crate::error::{Error, Result};
 use crate::format::DecodeError;
 use crate::format::snapshot::{self, IndexRecord, Snapshot};
-use crate::format::store::{ChunkerParams, SegmentsCurrent, StoreFormat};
+use crate::format::store::{ChunkerParams, SegmentsCurrent, StoreFeatures, StoreFormat};
 use crate::fsio::{self, Lock};
 use crate::id::{SnapshotId, StoreId};
 use crate::limits;
@@ -59,7 +59,12 @@ impl Store {
         }
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|e| Error::io("draw a random id for", path, std::io::Error::other(e)))?;
-        let format = StoreFormat { store: StoreId(id), chunker: options.chunker, pack_size: options.pack_size };
+        let format = StoreFormat {
+            store: StoreId(id),
+            chunker: options.chunker,
+            pack_size: options.pack_size,
+            features: StoreFeatures::default(),
+        };
         let backend = LocalBackend::create(path)?;
         // The `format` object comes last: without it the directory is not a store.
         let current =

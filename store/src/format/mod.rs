@@ -5,11 +5,14 @@
 //! [`crate::limits`] allows before the bytes that justify it have been seen. Specified in `format-spec/`.
 
 pub mod cbor;
+mod fields;
 pub mod manifest;
 pub mod pack;
 pub mod snapshot;
 pub mod store;
 pub mod table;
+#[cfg(test)]
+mod tests;
 
 /// What is wrong with an object's bytes, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
