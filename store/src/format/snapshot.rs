@@ -329,9 +329,11 @@ pub fn decode_index(bytes: &[u8]) -> Result<Vec<IndexRecord>, DecodeError> {
         return Err(f.error(end, "hash", Reason::Hash));
     }
     let record = |at: usize| {
+        f.rule(at, "id", f.array::<32>(at) != [0; 32], "a snapshot id of zeros")?;
+        f.range(at + 72, "len", f.u64(at + 72), 1, limits::SNAPSHOT_BYTES_MAX)?;
         let parent = Some(SnapshotId(f.array(at + 32))).filter(|parent| parent.0 != [0; 32]);
         let time = i64::from_le_bytes(f.array(at + 64));
-        IndexRecord { id: SnapshotId(f.array(at)), parent, time, len: f.u64(at + 72) }
+        Ok(IndexRecord { id: SnapshotId(f.array(at)), parent, time, len: f.u64(at + 72) })
     };
-    Ok((INDEX_HEADER_LEN..end).step_by(INDEX_RECORD_LEN).map(record).collect())
+    (INDEX_HEADER_LEN..end).step_by(INDEX_RECORD_LEN).map(record).collect()
 }
