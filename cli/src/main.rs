@@ -1,2 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-fn main() {}
+//! Evenkeel's command line: arguments, configuration, output and exit codes around `evenkeel-store`.
+
+mod areas;
+mod args;
+mod commands;
+mod config;
+mod error;
+mod exit;
+mod identity;
+mod interrupt;
+mod output;
+mod session;
+mod topics;
+
+fn main() -> std::process::ExitCode {
+    commands::main()
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The command line as types. What a command takes stands beside its `run` in `commands/`.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands;
+use crate::output::ColorWhen;
+use crate::output::progress::ProgressWhen;
+
+/// After the list of commands.
+const AFTER_HELP: &str = "\
+Getting started:
+  evenkeel demo                                     the whole method on real files, in a temporary directory
+  evenkeel init /srv/store                          make a store
+  evenkeel --store /srv/store commit --area etc=/etc -m 'first snapshot'
+  evenkeel --store /srv/store checkout @latest --area etc=/srv/copy-of-etc
+
+Topics: `evenkeel help exit-codes`, `help snapshots`, `help areas`, `help config`";
+
+/// Keep every server of a fleet identical to a tested master, in the areas they share; prove it; undo it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "evenkeel",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    infer_subcommands = false,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = AFTER_HELP
+)]
+pub struct Args {
+    /// Options of every command.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Globals {
+    /// The store: a directory.
+    #[arg(long, global = true, value_name = "PATH", env = "EVENKEEL_STORE", hide_env_values = true)]
+    pub store: Option<PathBuf>,
+    /// Configuration file [default: /etc/evenkeel/evenkeel.toml, then $XDG_CONFIG_HOME/evenkeel/evenkeel.toml].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// State directory [default: /var/lib/evenkeel as root, else $XDG_STATE_HOME/evenkeel].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Print the result as JSON (schemas in docs/reference/schemas).
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// How to tell how a long operation goes, on stderr.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    #[arg(help = "Progress on stderr: auto, plain, json or none")]
+    pub progress: ProgressWhen,
+    /// When to colour.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    #[arg(help = "Colours: auto, always or never; NO_COLOR is honoured")]
+    pub color: ColorWhen,
+    /// Say nothing but the result and what went wrong.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The commands, in the order of `--help`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a store.
+    Init(commands::init::Args),
+    /// Record the areas of this machine as a snapshot.
+    #[command(hide = true)]
+    Commit(commands::commit::Args),
+    /// List snapshots, newest first.
+    Log(commands::log::Args),
+    /// Show what a snapshot holds.
+    Show(commands::show::Args),
+    /// List a directory of a snapshot.
+    Ls(commands::ls::Args),
+    /// Print a file of a snapshot.
+    Cat(commands::cat::Args),
+    /// Compare two snapshots.
+    Diff(commands::diff::Args),
+    /// Find the snapshots that hold a path.
+    Find(commands::find::Args),
+    /// Make directories of this machine match a snapshot.
+    #[command(hide = true)]
+    Checkout(commands::checkout::Args),
+    /// Tell what is checked out here and what changed since, by times and sizes.
+    #[command(hide = true)]
+    Status(commands::status::Args),
+    /// Compare what is checked out here with its snapshot, byte for byte.
+    #[command(hide = true)]
+    Verify(commands::verify::Args),
+    /// Look for damage in the store.
+    #[command(hide = true)]
+    Check(commands::check::Args),
+    /// Show the whole method on real files, in a temporary directory.
+    #[command(hide = true)]
+    Demo(commands::demo::Args),
+    /// Explain a command or a topic.
+    Help(commands::help::Args),
+    /// Print a completion script for a shell.
+    Completions(commands::completions::Args),
+    /// Print the manual page, or write all pages into a directory.
+    Man(commands::man::Args),
+}
+
+/// The clap command, for help, completions and manual pages.
+pub fn command() -> clap::Command {
+    <Args as clap::CommandFactory>::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        command().debug_assert();
+    }
+}

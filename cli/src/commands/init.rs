@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `evenkeel init`: makes a store.
+
+use std::path::PathBuf;
+
+use evenkeel_store::Store;
+use evenkeel_store::format::store::ChunkerParams;
+use evenkeel_store::store::InitOptions;
+use serde::Serialize;
+
+use super::values::parse_bytes;
+use crate::error::{CommandError, Kind, Result};
+use crate::exit::Exit;
+use crate::output::json::PathField;
+use crate::output::text;
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+Examples:
+  evenkeel init /srv/evenkeel/store
+  evenkeel init --chunk-avg 32KiB ./store";
+
+/// Arguments of `init`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Directory of the new store; it must be new or empty.
+    #[arg(value_name = "STORE")]
+    path: PathBuf,
+    /// Average chunk size: a power of two from 8 KiB to 4 MiB. Smaller finds more duplicates, larger is faster.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "64KiB")]
+    chunk_avg: u64,
+    /// Size at which a pack is closed: 1 MiB to 64 MiB.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "32MiB")]
+    pack_size: u64,
+}
+
+#[derive(Serialize)]
+struct Report {
+    store: String,
+    #[serde(flatten)]
+    path: PathField,
+    chunk_avg: u64,
+    pack_size: u64,
+}
+
+/// Makes the store.
+///
+/// # Errors
+/// When the directory is not empty, a size is outside the format, or the system fails.
+pub fn run(session: &Session, args: &Args) -> Result<Exit> {
+    let avg = u32::try_from(args.chunk_avg).unwrap_or(u32::MAX);
+    let options = InitOptions { chunker: ChunkerParams::around(avg.min(1 << 29)), pack_size: args.pack_size };
+    let store = Store::create(&args.path, &options).map_err(|error| {
+        let error = CommandError::from(error);
+        match error.source.downcast_ref() {
+            Some(evenkeel_store::Error::LimitExceeded { .. }) => CommandError { kind: Kind::Usage, ..error }
+                .hint("--chunk-avg takes a power of two from 8KiB to 4MiB, --pack-size 1MiB to 64MiB"),
+            _ => error,
+        }
+    })?;
+    if session.out.json {
+        use std::os::unix::ffi::OsStrExt;
+        let path = PathField::new(store.path().as_os_str().as_bytes());
+        let report =
+            Report { store: store.id().to_string(), path, chunk_avg: u64::from(avg), pack_size: args.pack_size };
+        session.out.document("evenkeel/init/1", &report)?;
+    } else {
+        session.out.line(format_args!("made store {} in {}", store.id(), text::path(store.path())))?;
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `evenkeel log`: the snapshots of a store, newest first.
+
+use std::collections::BTreeMap;
+
+use evenkeel_store::Store;
+use evenkeel_store::format::snapshot::Snapshot;
+use evenkeel_store::id::SnapshotId;
+use evenkeel_store::path::escape;
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::output::json;
+use crate::output::text::{self, bytes, counted};
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+Examples:
+  evenkeel log
+  evenkeel log -n 1 --json
+  evenkeel log @latest~3            the history of one snapshot";
+
+/// Digits of an id for people.
+const ID_DIGITS: usize = 12;
+
+/// Arguments of `log`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Begin here and follow parents, instead of listing all snapshots of the store.
+    #[arg(value_name = "SNAP")]
+    from: Option<String>,
+    /// List at most this many.
+    #[arg(short = 'n', long, value_name = "N")]
+    limit: Option<usize>,
+    /// One line a snapshot.
+    #[arg(long)]
+    oneline: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    snapshots: Vec<SnapshotSummary>,
+    damaged: Vec<DamagedSnapshot>,
+}
+
+/// A snapshot as `log` and `show` describe it.
+#[derive(Serialize)]
+pub struct SnapshotSummary {
+    id: SnapshotIdText,
+    parent: Option<String>,
+    depth: u64,
+    time: String,
+    author: String,
+    message: String,
+    labels: BTreeMap<String, String>,
+    areas: Vec<AreaSummary>,
+}
+
+type SnapshotIdText = String;
+
+#[derive(Serialize)]
+struct AreaSummary {
+    name: String,
+    entries: u64,
+    files: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct DamagedSnapshot {
+    id: String,
+    problem: String,
+}
+
+impl SnapshotSummary {
+    /// The fields of this snapshot.
+    pub fn new(id: &SnapshotId, snapshot: &Snapshot) -> Self {
+        let areas = snapshot.areas.iter().map(|area| AreaSummary {
+            name: area.name.clone(),
+            entries: area.entries,
+            files: area.files,
+            bytes: area.bytes,
+        });
+        SnapshotSummary {
+            id: id.to_hex(),
+            parent: snapshot.parent.map(|id| id.to_hex()),
+            depth: snapshot.depth,
+            time: json::time(snapshot.time),
+            author: snapshot.author.clone(),
+            message: snapshot.message.clone(),
+            labels: snapshot.labels.clone(),
+            areas: areas.collect(),
+        }
+    }
+}
+
+/// Lists the snapshots. A damaged one is named, and the rest listed.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn run(session: &Session, args: &Args) -> Result<Exit> {
+    let store = session.open_store()?;
+    let limit = args.limit.unwrap_or(usize::MAX);
+    let mut report = Report { snapshots: Vec::new(), damaged: Vec::new() };
+    let mut visit = |id: SnapshotId, found: evenkeel_store::Result<Snapshot>| -> Result<()> {
+        match found {
+            Ok(snapshot) if session.out.json => report.snapshots.push(SnapshotSummary::new(&id, &snapshot)),
+            Ok(snapshot) if args.oneline => session.out.line(one_line(session, &id, &snapshot))?,
+            Ok(snapshot) => print(session, &id, &snapshot)?,
+            Err(e) => {
+                session.out.failure(format_args!("{e}"));
+                report.damaged.push(DamagedSnapshot { id: id.to_hex(), problem: e.to_string() });
+            }
+        }
+        Ok(())
+    };
+    match &args.from {
+        Some(name) => {
+            let first = session.resolve(&store, name)?;
+            follow_parents(&store, first, limit, &mut visit)?;
+        }
+        None => {
+            for record in store.snapshots()?.iter().rev().take(limit) {
+                visit(record.id, store.snapshot(&record.id))?;
+            }
+        }
+    }
+    let exit = if report.damaged.is_empty() { Exit::Done } else { Exit::Damaged };
+    if session.out.json {
+        session.out.document("evenkeel/log/1", &report)?;
+    } else if args.from.is_none() && exit == Exit::Done && store.snapshots()?.is_empty() {
+        session.out.note("the store is empty: `evenkeel commit` makes a snapshot");
+    }
+    Ok(exit)
+}
+
+/// Visits a snapshot and its parents. The chain ends at a damaged one: only it knows its parent.
+fn follow_parents(
+    store: &Store,
+    first: SnapshotId,
+    limit: usize,
+    visit: &mut impl FnMut(SnapshotId, evenkeel_store::Result<Snapshot>) -> Result<()>,
+) -> Result<()> {
+    let mut next = Some(first);
+    for _ in 0..limit {
+        let Some(id) = next else { break };
+        let found = store.snapshot(&id);
+        next = found.as_ref().ok().and_then(|snapshot| snapshot.parent);
+        visit(id, found)?;
+    }
+    Ok(())
+}
+
+fn one_line(session: &Session, id: &SnapshotId, snapshot: &Snapshot) -> String {
+    let paint = session.out.paint;
+    let subject = snapshot.message.lines().next().unwrap_or_default();
+    format!("{}  {}  {}", paint.id(id.short(ID_DIGITS)), text::minute(snapshot.time), escape(subject.as_bytes()))
+}
+
+fn print(session: &Session, id: &SnapshotId, snapshot: &Snapshot) -> Result<()> {
+    let out = &session.out;
+    let areas: Vec<String> = snapshot
+        .areas
+        .iter()
+        .map(|area| format!("{}: {}, {}", area.name, counted(area.files, "file"), bytes(area.bytes)))
+        .collect();
+    out.line(format_args!(
+        "{}  {}  {}  {}",
+        out.paint.id(id.short(ID_DIGITS)),
+        text::time(snapshot.time),
+        escape(snapshot.author.as_bytes()),
+        out.paint.dim(areas.join("; ")),
+    ))?;
+    for line in snapshot.message.lines() {
+        out.line(format_args!("    {}", escape(line.as_bytes())))?;
+    }
+    for (key, value) in &snapshot.labels {
+        out.line(out.paint.dim(format_args!("    {}={}", escape(key.as_bytes()), escape(value.as_bytes()))))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! One file and one `run` a command. A command reads its arguments, calls the library, and words what came of it.
+
+pub mod cat;
+pub mod check;
+pub mod checkout;
+pub mod commit;
+pub mod completions;
+pub mod demo;
+pub mod diff;
+pub mod find;
+pub mod help;
+pub mod init;
+pub mod log;
+pub mod ls;
+pub mod man;
+pub mod show;
+pub mod status;
+pub mod values;
+pub mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::interrupt;
+use crate::output::Output;
+use crate::session::Session;
+
+/// Runs the program: arguments in, exit code out.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are written to stdout; whoever reads it may have gone away.
+            let _ = error.print();
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            return exit.into();
+        }
+    };
+    interrupt::install();
+    let out = Output::new(&args.globals);
+    run(args, out).into()
+}
+
+fn run(args: Args, out: Output) -> Exit {
+    let mut session = Session::new(args.globals, out);
+    let result = match &args.command {
+        // These must work whatever the configuration says.
+        Command::Help(args) => help::run(&session.out, args),
+        Command::Completions(args) => completions::run(&session.out, args),
+        Command::Man(args) => man::run(&session.out, args),
+        command => session.load_config().and_then(|()| dispatch(&session, command)),
+    };
+    match result.and_then(|exit| session.out.flush().map(|()| exit)) {
+        Ok(exit) => exit,
+        Err(error) => {
+            // What was printed before the failure is still true.
+            let _ = session.out.flush();
+            session.out.error(&error);
+            error.kind.exit()
+        }
+    }
+}
+
+fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
+    match command {
+        Command::Init(args) => init::run(session, args),
+        Command::Commit(args) => commit::run(session, args),
+        Command::Log(args) => log::run(session, args),
+        Command::Show(args) => show::run(session, args),
+        Command::Ls(args) => ls::run(session, args),
+        Command::Cat(args) => cat::run(session, args),
+        Command::Diff(args) => diff::run(session, args),
+        Command::Find(args) => find::run(session, args),
+        Command::Checkout(args) => checkout::run(session, args),
+        Command::Status(args) => status::run(session, args),
+        Command::Verify(args) => verify::run(session, args),
+        Command::Check(args) => check::run(session, args),
+        Command::Demo(args) => demo::run(session, args),
+        Command::Help(args) => help::run(&session.out, args),
+        Command::Completions(args) => completions::run(&session.out, args),
+        Command::Man(args) => man::run(&session.out, args),
+    }
+}

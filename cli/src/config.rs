@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `evenkeel.toml` and the places where things are by default. The only module that reads the environment.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use evenkeel_store::fsio;
+use serde::Deserialize;
+
+use crate::error::{CommandError, Kind, Result};
+use crate::output::text;
+
+/// Configuration for the whole machine.
+const SYSTEM_CONFIG: &str = "/etc/evenkeel/evenkeel.toml";
+/// State directory of the superuser.
+const SYSTEM_STATE: &str = "/var/lib/evenkeel";
+
+/// Largest configuration file, in bytes.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// What the configuration file says. Unknown keys are errors.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// The store, where `--store` does not say.
+    pub store: Option<PathBuf>,
+    /// Author of commits, where `--author` does not say.
+    pub author: Option<String>,
+    /// Areas by name.
+    #[serde(default, rename = "area")]
+    pub areas: BTreeMap<String, AreaConfig>,
+    /// What to do with host identity and secrets.
+    #[serde(default)]
+    pub identity: IdentityConfig,
+    /// Where this was read from.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+}
+
+/// One area.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct AreaConfig {
+    /// Where it is on this machine.
+    pub root: PathBuf,
+    /// Patterns of what belongs to it; empty = everything.
+    #[serde(default)]
+    pub include: Vec<String>,
+    /// Patterns of what does not.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// Name patterns of the extended attributes that are recorded.
+    #[serde(default = "default_xattrs")]
+    pub xattrs: Vec<String>,
+    /// Whether device nodes belong to it.
+    #[serde(default)]
+    pub devices: bool,
+    /// What an incremental checkout does where both sides changed a file.
+    pub on_conflict: Option<OnConflict>,
+    /// Whether owners are restored by number even where the master had a name.
+    #[serde(default)]
+    pub numeric_owners: bool,
+}
+
+/// What an incremental checkout does with a file that changed here and in the snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnConflict {
+    /// The snapshot's file wins.
+    Replace,
+    /// The file with the newer time wins.
+    Newer,
+    /// The local file wins.
+    Keep,
+    /// The snapshot's file wins, the local one stays beside it.
+    Both,
+}
+
+/// Host identity and secrets.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct IdentityConfig {
+    /// Exact absolute paths that belong to their areas although the shipped list names them.
+    #[serde(default)]
+    pub include_paths: Vec<String>,
+}
+
+fn default_xattrs() -> Vec<String> {
+    evenkeel_store::area::DEFAULT_XATTRS.map(str::to_owned).to_vec()
+}
+
+impl AreaConfig {
+    /// An area that only the command line names.
+    pub fn at(root: PathBuf) -> Self {
+        AreaConfig {
+            root,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            xattrs: default_xattrs(),
+            devices: false,
+            on_conflict: None,
+            numeric_owners: false,
+        }
+    }
+}
+
+impl Config {
+    /// Reads `named`, or else the first file of the search order that exists, or else gives an empty configuration.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`], naming file and line.
+    pub fn load(named: Option<&Path>) -> Result<Config> {
+        if let Some(path) = named {
+            return Self::read(path);
+        }
+        for path in search_order() {
+            if fsio::exists(&path)? {
+                return Self::read(&path);
+            }
+        }
+        Ok(Config::default())
+    }
+
+    fn read(path: &Path) -> Result<Config> {
+        let unusable = |source: Box<dyn std::error::Error + Send + Sync>| {
+            CommandError::caused_by(Kind::Usage, format!("cannot use the configuration {}", text::path(path)), source)
+        };
+        let bytes = fsio::read_capped(path, CONFIG_BYTES_MAX).map_err(|e| unusable(e.into()))?;
+        let source = String::from_utf8(bytes).map_err(|e| unusable(e.into()))?;
+        Self::parse(&source, path)
+    }
+
+    /// Reads the text of a configuration; relative paths in it begin at its directory.
+    fn parse(source: &str, path: &Path) -> Result<Config> {
+        let at = |line: usize, message: &str| {
+            CommandError::usage(format!("{}:{line}: {message}", text::path(path)))
+                .hint("`evenkeel help config` shows every key")
+        };
+        let mut config: Config = toml::from_str(source).map_err(|e| {
+            let line = e.span().map_or(1, |span| line_of(source, span.start));
+            at(line, e.message().lines().next().unwrap_or("not valid TOML"))
+        })?;
+        let base = std::path::absolute(path).ok().and_then(|p| p.parent().map(Path::to_path_buf)).unwrap_or_default();
+        if let Some(store) = &mut config.store {
+            *store = base.join(&*store);
+        }
+        for area in config.areas.values_mut() {
+            area.root = base.join(&area.root);
+        }
+        if let Some(path) = config.identity.include_paths.iter().find(|path| !path.starts_with('/')) {
+            let line = source.find(path.as_str()).map_or(1, |start| line_of(source, start));
+            return Err(at(line, &format!("`{path}` in include-paths is not an absolute path")));
+        }
+        config.file = Some(path.to_path_buf());
+        Ok(config)
+    }
+}
+
+fn line_of(source: &str, offset: usize) -> usize {
+    1 + source.as_bytes().iter().take(offset).filter(|&&byte| byte == b'\n').count()
+}
+
+/// Where a configuration is looked for.
+fn search_order() -> Vec<PathBuf> {
+    let user = base_dir("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("evenkeel/evenkeel.toml"));
+    [Some(PathBuf::from(SYSTEM_CONFIG)), user].into_iter().flatten().collect()
+}
+
+/// The state directory where `--state` does not say.
+///
+/// # Errors
+/// [`Kind::Usage`] when there is no home directory either.
+pub fn default_state_dir() -> Result<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(SYSTEM_STATE.into());
+    }
+    base_dir("XDG_STATE_HOME", ".local/state").map(|dir| dir.join("evenkeel")).ok_or_else(|| {
+        CommandError::usage("there is no place for the state directory: HOME is not set")
+            .hint("name one with --state DIR")
+    })
+}
+
+/// A base directory of the XDG specification: absolute, or not at all.
+fn base_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(below_home)))
+}
+
+/// `user@host`, the author of commits where nothing else says.
+pub fn default_author() -> String {
+    let uid = rustix::process::getuid().as_raw();
+    let user =
+        fsio::owner_name(uid).map_or_else(|| uid.to_string(), |name| String::from_utf8_lossy(&name).into_owned());
+    format!("{user}@{}", fsio::hostname())
+}
+
+/// For tests only: a fixed time for new snapshots, from `EVENKEEL_TEST_CLOCK` (RFC 3339).
+pub fn test_clock() -> Option<jiff::Timestamp> {
+    std::env::var("EVENKEEL_TEST_CLOCK").ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(source: &str) -> Result<Config, String> {
+        Config::parse(source, Path::new("/c/evenkeel.toml")).map_err(|e| e.source.to_string())
+    }
+
+    #[test]
+    fn every_key() {
+        let config = parse(
+            "store = \"s\"\nauthor = \"me\"\n[area.etc]\nroot = \"/etc\"\ninclude = [\"a\"]\nexclude = [\"b\"]\n\
+             xattrs = []\ndevices = true\non-conflict = \"newer\"\nnumeric-owners = true\n\
+             [identity]\ninclude-paths = [\"/etc/hosts\"]\n",
+        )
+        .unwrap();
+        assert_eq!(config.store.unwrap(), Path::new("/c/s"));
+        let etc = &config.areas["etc"];
+        assert_eq!((etc.root.as_path(), etc.on_conflict), (Path::new("/etc"), Some(OnConflict::Newer)));
+        assert!(etc.devices && etc.numeric_owners && etc.xattrs.is_empty());
+    }
+
+    #[test]
+    fn mistakes_name_their_line() {
+        for (source, expected) in [
+            ("stroe = 1", "/c/evenkeel.toml:1: unknown field `stroe`"),
+            ("\n[area.a]\nroot = \"/\"\nmode = 1", "/c/evenkeel.toml:4: unknown field `mode`"),
+            ("[area.a]\nexclude = []", "/c/evenkeel.toml:1: missing field `root`"),
+            ("\nstore = ", "/c/evenkeel.toml:2:"),
+            (
+                "\n\n[identity]\ninclude-paths = [\"etc/hosts\"]",
+                "/c/evenkeel.toml:4: `etc/hosts` in include-paths is not an absolute path",
+            ),
+        ] {
+            let message = parse(source).unwrap_err();
+            assert!(message.starts_with(expected), "{message}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! How a failure reaches the user: a kind that fixes the exit code, the chain of causes, and hints.
+//!
+//! The `From` impls here are the only place that turns a library error into a kind and its hints.
+
+use std::error::Error as StdError;
+use std::io;
+
+use evenkeel_store::{Error as StoreError, ErrorKind};
+use serde::Serialize;
+
+use crate::exit::Exit;
+
+/// Result of a command or a step of it.
+pub type Result<T, E = CommandError> = std::result::Result<T, E>;
+
+/// Coarse class of a failure; decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The world did not let us.
+    Failed,
+    /// The command line or the configuration makes no sense.
+    Usage,
+    /// No store there.
+    NoStore,
+    /// Held by another process.
+    Locked,
+    /// Stored data is damaged.
+    Damaged,
+    /// Stopped on request.
+    Interrupted,
+    /// Whoever read our output went away: not an error.
+    BrokenPipe,
+}
+
+impl Kind {
+    /// The exit code of this class.
+    pub fn exit(self) -> Exit {
+        match self {
+            Kind::Failed => Exit::Failed,
+            Kind::Usage => Exit::Usage,
+            Kind::NoStore => Exit::NoStore,
+            Kind::Locked => Exit::Locked,
+            Kind::Damaged => Exit::Damaged,
+            Kind::Interrupted => Exit::Interrupted,
+            Kind::BrokenPipe => Exit::Done,
+        }
+    }
+}
+
+/// A failed command: what to print and how to exit.
+#[derive(Debug)]
+pub struct CommandError {
+    /// Class of the failure.
+    pub kind: Kind,
+    /// What failed; its sources become `caused by` lines.
+    pub source: Box<dyn StdError + Send + Sync>,
+    /// What the reader can do about it.
+    pub hints: Vec<String>,
+}
+
+impl CommandError {
+    /// A failure with a message of our own.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        CommandError { kind, source: message.into().into(), hints: Vec::new() }
+    }
+
+    /// A command line or configuration that makes no sense.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// A failure with a message of our own, caused by `source`.
+    pub fn caused_by(
+        kind: Kind,
+        message: impl Into<String>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        let source = Box::new(Because { message: message.into(), source: source.into() });
+        CommandError { kind, source, hints: Vec::new() }
+    }
+
+    /// Adds an action that the reader can take.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// The messages below the first one, outermost first.
+    pub fn causes(&self) -> Vec<String> {
+        let mut causes = Vec::new();
+        let mut next = self.source.source();
+        while let Some(cause) = next {
+            causes.push(cause.to_string());
+            next = cause.source();
+        }
+        causes
+    }
+}
+
+/// A message with a cause.
+#[derive(Debug)]
+struct Because {
+    message: String,
+    source: Box<dyn StdError + Send + Sync>,
+}
+
+impl std::fmt::Display for Because {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Because {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(self.source.as_ref())
+    }
+}
+
+impl From<StoreError> for CommandError {
+    fn from(error: StoreError) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::Damaged => Kind::Damaged,
+            ErrorKind::NotAStore => Kind::NoStore,
+            ErrorKind::Locked => Kind::Locked,
+            ErrorKind::Interrupted => Kind::Interrupted,
+            ErrorKind::Unknown | ErrorKind::Refused => Kind::Usage,
+            _ => Kind::Failed,
+        };
+        let hints = hints(&error);
+        CommandError { kind, source: Box::new(error), hints }
+    }
+}
+
+/// Standard output could not be written.
+impl From<io::Error> for CommandError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::new(Kind::BrokenPipe, "broken pipe");
+        }
+        Self::caused_by(Kind::Failed, "cannot write to standard output", error)
+    }
+}
+
+/// A document of ours could not be written: in practice standard output, as the values always serialise.
+impl From<serde_json::Error> for CommandError {
+    fn from(error: serde_json::Error) -> Self {
+        io::Error::from(error).into()
+    }
+}
+
+/// What the reader can do about a library error.
+fn hints(error: &StoreError) -> Vec<String> {
+    let hint = match error {
+        StoreError::NotAStore { .. } => {
+            "make one with `evenkeel init STORE`, or name another with --store or EVENKEEL_STORE".into()
+        }
+        StoreError::NotEmpty { .. } => "choose a new directory; a store is never made over something else".into(),
+        StoreError::UnknownSnapshot { .. } => {
+            "`evenkeel log` lists the snapshots; a prefix needs at least 8 hex digits".into()
+        }
+        StoreError::AmbiguousSnapshot { candidates, .. } => {
+            let ids: Vec<String> = candidates.iter().take(10).map(|id| id.short(16)).collect();
+            format!("give more digits; it could be {}", ids.join(", "))
+        }
+        StoreError::UnknownPath { area, .. } => format!("`evenkeel ls SNAP {area}:` lists what is there"),
+        StoreError::UnknownArea { snapshot, .. } => {
+            format!("`evenkeel show {}` lists its areas", snapshot.short(12))
+        }
+        StoreError::Locked { .. } => "wait for the other command to end, then try again".into(),
+        StoreError::Unstable { .. } => {
+            "stop what writes to them, or record them as they are with --allow-changing".into()
+        }
+        StoreError::Unreadable { .. } => {
+            "run as a user who may read them, exclude them, or leave them out with --skip-unreadable".into()
+        }
+        StoreError::Refused { hint: Some(hint), .. } => hint.clone(),
+        StoreError::Decode { .. } if error.kind() == ErrorKind::Unsupported => {
+            "this store was written by a newer Evenkeel: use that version, or a newer one".into()
+        }
+        StoreError::Decode { .. } | StoreError::HashMismatch { .. } | StoreError::MissingObject { .. } => {
+            "`evenkeel check --read-data` lists all damage and the snapshots it hurts".into()
+        }
+        StoreError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            "free some space and run the command again; what is already stored is not stored twice".into()
+        }
+        StoreError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            "run as a user who may do that".into()
+        }
+        _ => return Vec::new(),
+    };
+    vec![hint]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_pipe_is_no_failure() {
+        let error = CommandError::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(error.kind.exit(), Exit::Done);
+    }
+
+    #[test]
+    fn the_chain_is_told_once() {
+        let inner = StoreError::io("open", "/x\n", io::Error::from_raw_os_error(2));
+        let error = CommandError::from(inner);
+        assert_eq!(error.source.to_string(), "cannot open /x\\n");
+        assert_eq!(error.causes(), ["No such file or directory (os error 2)"]);
+        let outer = CommandError::caused_by(Kind::Failed, "outer", error.source);
+        assert_eq!(outer.causes().len(), 2);
+    }
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Everything that is printed: data on stdout, everything else on stderr.
+//!
+//! [`text`] words things for people, [`json`] for programs, [`progress`] tells how a long operation goes.
+
+pub mod entry;
+pub mod json;
+pub mod progress;
+pub mod text;
+
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::io::{self, BufWriter, Stdout, Write};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::args::Globals;
+use crate::error::{CommandError, Result};
+use text::Paint;
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorWhen {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl ColorWhen {
+    /// Whether to colour what goes to `stream`.
+    fn on(self, stream: &impl anstream::stream::RawStream) -> bool {
+        match self {
+            ColorWhen::Always => true,
+            ColorWhen::Never => false,
+            ColorWhen::Auto => anstream::AutoStream::choice(stream) != anstream::ColorChoice::Never,
+        }
+    }
+}
+
+/// Where a command writes, and in which form.
+pub struct Output {
+    /// Whether the result is a JSON document instead of text.
+    pub json: bool,
+    /// How much to tell beyond the result.
+    pub verbose: u8,
+    /// Whether to say nothing but the result and what went wrong.
+    pub quiet: bool,
+    /// How progress is told.
+    pub progress: progress::Mode,
+    /// Colours of stdout.
+    pub paint: Paint,
+    /// Colours of stderr.
+    pub paint_err: Paint,
+    stdout: RefCell<BufWriter<Stdout>>,
+}
+
+impl Output {
+    /// What the global options ask for.
+    pub fn new(globals: &Globals) -> Self {
+        Output {
+            json: globals.json,
+            verbose: globals.verbose,
+            quiet: globals.quiet,
+            progress: globals.progress.mode(globals.quiet),
+            paint: Paint::new(!globals.json && globals.color.on(&io::stdout())),
+            paint_err: Paint::new(globals.color.on(&io::stderr())),
+            stdout: RefCell::new(BufWriter::with_capacity(64 << 10, io::stdout())),
+        }
+    }
+
+    /// Writes one line of the result.
+    pub fn line(&self, line: impl Display) -> Result<()> {
+        writeln!(self.stdout.borrow_mut(), "{line}")?;
+        Ok(())
+    }
+
+    /// Writes bytes of the result as they are.
+    pub fn bytes(&self, bytes: &[u8]) -> Result<()> {
+        self.stdout.borrow_mut().write_all(bytes)?;
+        Ok(())
+    }
+
+    /// Writes the result as one JSON document on one line, naming its schema.
+    pub fn document(&self, schema: &'static str, body: &impl Serialize) -> Result<()> {
+        let mut stdout = self.stdout.borrow_mut();
+        serde_json::to_writer(&mut *stdout, &json::Document { schema, body })?;
+        stdout.write_all(b"\n")?;
+        Ok(())
+    }
+
+    /// Brings out what is buffered.
+    pub fn flush(&self) -> Result<()> {
+        self.stdout.borrow_mut().flush()?;
+        Ok(())
+    }
+
+    /// Tells something on stderr that is not needed to use the result; silent with `-q`.
+    pub fn note(&self, text: impl Display) {
+        if !self.quiet {
+            self.err_line(self.paint_err.note("note:"), text);
+        }
+    }
+
+    /// Tells something on stderr that only `-v` asks for.
+    pub fn detail(&self, text: impl Display) {
+        if self.verbose > 0 && !self.quiet {
+            self.err_line(self.paint_err.note("note:"), text);
+        }
+    }
+
+    /// Tells on stderr what the user should look at.
+    pub fn warning(&self, text: impl Display) {
+        self.err_line(self.paint_err.warning("warning:"), text);
+    }
+
+    /// Tells on stderr what failed while the rest went on.
+    pub fn failure(&self, text: impl Display) {
+        self.err_line(self.paint_err.error("error:"), text);
+    }
+
+    /// Shows why the command failed; nothing when the reader of our output went away.
+    pub fn error(&self, error: &CommandError) {
+        if error.kind == crate::error::Kind::BrokenPipe {
+            return;
+        }
+        if self.json {
+            let document = json::Document { schema: "evenkeel/error/1", body: &json::Failure::of(error) };
+            if let Ok(text) = serde_json::to_string(&document) {
+                self.err_line(text, "");
+                return;
+            }
+        }
+        self.failure(&error.source);
+        for cause in error.causes() {
+            self.err_line(self.paint_err.cause("caused by:"), cause);
+        }
+        for hint in &error.hints {
+            self.err_line(self.paint_err.hint("hint:"), hint);
+        }
+    }
+
+    /// One line on stderr. A closed stderr is no reason to fail: there is nobody left to tell.
+    fn err_line(&self, label: impl Display, text: impl Display) {
+        let line = format!("{label} {text}");
+        let _ = writeln!(io::stderr().lock(), "{}", line.trim_end());
+    }
+}

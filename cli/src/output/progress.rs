@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! How a long operation goes, on stderr: bars on a terminal, plain lines elsewhere, JSON Lines on request.
+//!
+//! A thread samples the library's counters; the operation itself never waits for a terminal.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use evenkeel_store::Progress;
+use evenkeel_store::progress::ProgressSample;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::{Output, json, text};
+use crate::error::Result;
+use crate::interrupt;
+
+/// Nothing is shown for operations shorter than this.
+const PATIENCE: Duration = Duration::from_millis(800);
+/// Between two readings for a bar.
+const BAR_STEP: Duration = Duration::from_millis(100);
+/// Between two plain lines.
+const LINE_STEP: Duration = Duration::from_secs(2);
+/// Between two JSON lines.
+const JSON_STEP: Duration = Duration::from_millis(500);
+
+/// What `--progress` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProgressWhen {
+    /// Bars on a terminal, plain lines elsewhere, nothing with -q.
+    Auto,
+    /// A plain line every two seconds.
+    Plain,
+    /// JSON Lines (schema evenkeel/progress/1).
+    Json,
+    /// Nothing.
+    None,
+}
+
+impl ProgressWhen {
+    /// What this means for the stderr that we have.
+    pub fn mode(self, quiet: bool) -> Mode {
+        match self {
+            ProgressWhen::Auto if quiet => Mode::None,
+            ProgressWhen::Auto if io::stderr().is_terminal() => Mode::Bars,
+            ProgressWhen::Auto | ProgressWhen::Plain => Mode::Plain,
+            ProgressWhen::Json => Mode::Json,
+            ProgressWhen::None => Mode::None,
+        }
+    }
+}
+
+/// How progress is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Bars that are redrawn.
+    Bars,
+    /// Lines of text.
+    Plain,
+    /// Lines of JSON.
+    Json,
+    /// Not at all.
+    None,
+}
+
+/// Runs `operation`, tells how it goes, and lets Ctrl-C cancel it.
+pub fn run<T>(out: &Output, operation: impl FnOnce(&Progress) -> evenkeel_store::Result<T>) -> Result<T> {
+    let progress = Arc::new(Progress::default());
+    interrupt::watch(Some(Arc::clone(&progress)));
+    let result = std::thread::scope(|scope| {
+        let (done, ended) = mpsc::channel::<()>();
+        let counters = Arc::clone(&progress);
+        let mode = out.progress;
+        scope.spawn(move || watch(mode, &counters, &ended));
+        let result = operation(&progress);
+        drop(done);
+        result
+    });
+    interrupt::watch(None);
+    Ok(result?)
+}
+
+/// Samples until the other end of `ended` is dropped.
+fn watch(mode: Mode, progress: &Progress, ended: &mpsc::Receiver<()>) {
+    let (mut teller, step): (Box<dyn Teller>, _) = match mode {
+        Mode::None => return,
+        Mode::Bars => (Box::new(Bar::default()), BAR_STEP),
+        Mode::Plain => (Box::new(Lines::default()), LINE_STEP),
+        Mode::Json => (Box::new(JsonLines), JSON_STEP),
+    };
+    let start = Instant::now();
+    let mut wait = PATIENCE;
+    while ended.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+        teller.tell(&progress.sample(), start.elapsed());
+        wait = step;
+    }
+    teller.finish(&progress.sample(), start.elapsed());
+}
+
+/// One way to show a sample.
+trait Teller {
+    fn tell(&mut self, sample: &ProgressSample, elapsed: Duration);
+    fn finish(&mut self, _sample: &ProgressSample, _elapsed: Duration) {}
+}
+
+/// What a phase counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Bytes,
+    Items,
+    Unknown,
+}
+
+impl Unit {
+    fn of(sample: &ProgressSample) -> Unit {
+        match (sample.bytes_total, sample.items_total) {
+            (1.., _) => Unit::Bytes,
+            (0, 1..) => Unit::Items,
+            (0, 0) => Unit::Unknown,
+        }
+    }
+}
+
+/// A bar that is redrawn and vanishes at the end.
+#[derive(Default)]
+struct Bar {
+    bar: Option<(ProgressBar, &'static str, Unit)>,
+}
+
+impl Bar {
+    /// The bar for this phase; a new one when the phase or what it counts changed.
+    fn current(&mut self, sample: &ProgressSample) -> ProgressBar {
+        let unit = Unit::of(sample);
+        if let Some((bar, phase, last_unit)) = &self.bar
+            && *phase == sample.phase
+            && *last_unit == unit
+        {
+            return bar.clone();
+        }
+        if let Some((bar, ..)) = &self.bar {
+            bar.finish_and_clear();
+        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+        bar.set_style(style(unit));
+        bar.set_prefix(sample.phase);
+        self.bar = Some((bar.clone(), sample.phase, unit));
+        bar
+    }
+}
+
+impl Teller for Bar {
+    fn tell(&mut self, sample: &ProgressSample, _elapsed: Duration) {
+        let bar = self.current(sample);
+        match Unit::of(sample) {
+            Unit::Bytes => {
+                bar.set_length(sample.bytes_total);
+                bar.set_position(sample.bytes_done.min(sample.bytes_total));
+            }
+            Unit::Items => {
+                bar.set_length(sample.items_total);
+                bar.set_position(sample.items_done.min(sample.items_total));
+            }
+            Unit::Unknown => bar.set_position(sample.bytes_done),
+        }
+        bar.set_message(text::counted(sample.items_done, "item"));
+        bar.tick();
+    }
+
+    fn finish(&mut self, _sample: &ProgressSample, _elapsed: Duration) {
+        if let Some((bar, ..)) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// How a bar looks.
+fn style(unit: Unit) -> ProgressStyle {
+    let template = match unit {
+        Unit::Bytes => {
+            "{prefix:.bold} {wide_bar:.green/dim} {percent:>3}%  {binary_bytes}/{binary_total_bytes}  {msg}  \
+             {binary_bytes_per_sec:.dim}  eta {eta}"
+        }
+        Unit::Items => {
+            "{prefix:.bold} {wide_bar:.green/dim} {percent:>3}%  {human_pos}/{human_len}  {per_sec:.dim}  eta {eta}"
+        }
+        Unit::Unknown => {
+            "{spinner:.green} {prefix:.bold}  {binary_bytes}  {msg}  {binary_bytes_per_sec:.dim}  {elapsed}"
+        }
+    };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─")
+}
+
+/// A line of text every few seconds.
+#[derive(Default)]
+struct Lines {
+    last: Option<(&'static str, u64, Duration)>,
+}
+
+impl Teller for Lines {
+    fn tell(&mut self, sample: &ProgressSample, elapsed: Duration) {
+        let rate = match self.last {
+            Some((phase, bytes, at)) if phase == sample.phase => {
+                rate(sample.bytes_done.saturating_sub(bytes), elapsed.saturating_sub(at))
+            }
+            _ => None,
+        };
+        self.last = Some((sample.phase, sample.bytes_done, elapsed));
+        let _ = writeln!(io::stderr().lock(), "{}", line(sample, rate));
+    }
+}
+
+/// Bytes a second.
+fn rate(bytes: u64, time: Duration) -> Option<u64> {
+    let millis = u64::try_from(time.as_millis()).ok()?;
+    bytes.saturating_mul(1000).checked_div(millis).filter(|rate| *rate > 0)
+}
+
+/// `progress: reading: 1.20 GiB of 2.30 GiB (52%), 12,345 items, 210 MiB/s, 5.4 s left`.
+fn line(sample: &ProgressSample, rate: Option<u64>) -> String {
+    let mut parts = Vec::new();
+    if sample.bytes_total > 0 {
+        let percent = sample.bytes_done.min(sample.bytes_total).saturating_mul(100) / sample.bytes_total;
+        parts.push(format!("{} of {} ({percent}%)", text::bytes(sample.bytes_done), text::bytes(sample.bytes_total)));
+    } else if sample.bytes_done > 0 {
+        parts.push(text::bytes(sample.bytes_done));
+    }
+    if sample.items_total > 0 {
+        parts.push(format!("{} of {}", text::number(sample.items_done), text::counted(sample.items_total, "item")));
+    } else {
+        parts.push(text::counted(sample.items_done, "item"));
+    }
+    if let Some(rate) = rate {
+        parts.push(format!("{}/s", text::bytes(rate)));
+        let left = sample.bytes_total.saturating_sub(sample.bytes_done);
+        if left > 0 {
+            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+            parts.push(format!("{} left", text::seconds(left as f64 / rate as f64)));
+        }
+    }
+    format!("progress: {}: {}", sample.phase, parts.join(", "))
+}
+
+/// One JSON document a reading.
+struct JsonLines;
+
+#[derive(Serialize)]
+struct JsonSample {
+    phase: &'static str,
+    seconds: f64,
+    items_done: u64,
+    items_total: u64,
+    bytes_done: u64,
+    bytes_total: u64,
+    bytes_stored: u64,
+    finished: bool,
+}
+
+impl JsonLines {
+    fn write(sample: &ProgressSample, elapsed: Duration, finished: bool) {
+        let body = JsonSample {
+            phase: sample.phase,
+            seconds: elapsed.as_secs_f64(),
+            items_done: sample.items_done,
+            items_total: sample.items_total,
+            bytes_done: sample.bytes_done,
+            bytes_total: sample.bytes_total,
+            bytes_stored: sample.bytes_stored,
+            finished,
+        };
+        if let Ok(text) = serde_json::to_string(&json::Document { schema: "evenkeel/progress/1", body: &body }) {
+            let _ = writeln!(io::stderr().lock(), "{text}");
+        }
+    }
+}
+
+impl Teller for JsonLines {
+    fn tell(&mut self, sample: &ProgressSample, elapsed: Duration) {
+        Self::write(sample, elapsed, false);
+    }
+
+    fn finish(&mut self, sample: &ProgressSample, elapsed: Duration) {
+        Self::write(sample, elapsed, true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_is_known() {
+        let unknown = ProgressSample { phase: "walking", items_done: 12_345, ..Default::default() };
+        assert_eq!(line(&unknown, None), "progress: walking: 12,345 items");
+        let known = ProgressSample {
+            phase: "reading",
+            items_done: 10,
+            items_total: 20,
+            bytes_done: 1 << 20,
+            bytes_total: 4 << 20,
+            bytes_stored: 0,
+        };
+        assert_eq!(
+            line(&known, Some(1 << 20)),
+            "progress: reading: 1.00 MiB of 4.00 MiB (25%), 10 of 20 items, 1.00 MiB/s, 3.00 s left"
+        );
+    }
+
+    #[test]
+    fn every_style_is_valid() {
+        for unit in [Unit::Bytes, Unit::Items, Unit::Unknown] {
+            style(unit);
+        }
+        assert_eq!(rate(10, Duration::ZERO), None);
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What one run of the program has at hand: options, configuration, output, and the store once it is needed.
+
+use std::path::{Path, PathBuf};
+
+use evenkeel_store::id::SnapshotId;
+use evenkeel_store::read::ChunkReader;
+use evenkeel_store::{Progress, Store};
+
+use crate::args::Globals;
+use crate::config::{self, Config};
+use crate::error::{CommandError, Result};
+use crate::output::{Output, progress};
+
+/// Options, configuration and output of this run.
+pub struct Session {
+    /// Where results and messages go.
+    pub out: Output,
+    /// What the configuration says.
+    pub config: Config,
+    config_file: Option<PathBuf>,
+    store: Option<PathBuf>,
+    state: Option<PathBuf>,
+}
+
+impl Session {
+    /// A session without a configuration yet.
+    pub fn new(globals: Globals, out: Output) -> Self {
+        let Globals { store, config, state, .. } = globals;
+        Session { out, config: Config::default(), config_file: config, store, state }
+    }
+
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_config(&mut self) -> Result<()> {
+        self.config = Config::load(self.config_file.as_deref())?;
+        Ok(())
+    }
+
+    /// Where the store is said to be.
+    pub fn store_path(&self) -> Option<&Path> {
+        self.store.as_deref().or(self.config.store.as_deref())
+    }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// A usage error when nothing names one; otherwise as [`Store::open`].
+    pub fn open_store(&self) -> Result<Store> {
+        let path = self.store_path().ok_or_else(|| {
+            CommandError::usage("no store is named")
+                .hint("name one with --store PATH, EVENKEEL_STORE, or `store = …` in the configuration")
+        })?;
+        Ok(Store::open(path)?)
+    }
+
+    /// Opens the store's index and says what was wrong with it.
+    ///
+    /// # Errors
+    /// As [`Store::reader`].
+    pub fn open_reader(&self, store: &Store) -> Result<ChunkReader> {
+        let reader = store.reader()?;
+        for note in reader.notes() {
+            self.out.warning(note);
+        }
+        Ok(reader)
+    }
+
+    /// The directory of this machine's own memory.
+    ///
+    /// # Errors
+    /// As [`config::default_state_dir`].
+    pub fn state_dir(&self) -> Result<PathBuf> {
+        match &self.state {
+            Some(path) => Ok(path.clone()),
+            None => config::default_state_dir(),
+        }
+    }
+
+    /// What no area may hold: the program's state, its configuration and the store, as absolute paths.
+    ///
+    /// # Errors
+    /// As [`Session::state_dir`].
+    pub fn protected(&self) -> Result<Vec<PathBuf>> {
+        let state = self.state_dir()?;
+        let program = std::env::current_exe().ok();
+        let paths = [Some(state.as_path()), self.store_path(), self.config.file.as_deref(), program.as_deref()];
+        Ok(paths.into_iter().flatten().filter_map(|path| std::path::absolute(path).ok()).collect())
+    }
+
+    /// Runs something long, with progress on stderr and Ctrl-C heard.
+    ///
+    /// # Errors
+    /// What `operation` fails with.
+    pub fn run_long<T>(&self, operation: impl FnOnce(&Progress) -> evenkeel_store::Result<T>) -> Result<T> {
+        progress::run(&self.out, operation)
+    }
+
+    /// The snapshot that `name` means.
+    ///
+    /// # Errors
+    /// As [`Store::resolve`].
+    pub fn resolve(&self, store: &Store, name: &str) -> Result<SnapshotId> {
+        store.resolve(name).map_err(|error| {
+            let is_latest = name.starts_with("@latest");
+            let error = CommandError::from(error);
+            if is_latest && store.snapshots().is_ok_and(|all| all.is_empty()) {
+                return CommandError {
+                    hints: vec!["the store is empty: `evenkeel commit` makes a snapshot".into()],
+                    ..error
+                };
+            }
+            error
+        })
+    }
+}
