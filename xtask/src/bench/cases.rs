@@ -112,17 +112,13 @@ impl Bench {
         second.ok_or_else(|| "needs a second --corpus, a later release of the first".to_owned())
     }
 
-    /// Our binary on the store and state below `dir`.
-    pub fn evenkeel(&self, dir: &Path) -> Cmd {
-        let [store, state] = [dir.join("store"), dir.join("state")];
-        Cmd::new(&self.binary).arg("--store").arg(store).arg("--state").arg(state).args([
-            "--progress",
-            "none",
-            "--quiet",
-        ])
+    /// Our binary on the store below `history`, as a server with the state directory `state`.
+    fn evenkeel(&self, history: &Path, state: &Path) -> Cmd {
+        let options = ["--progress", "none", "--quiet", "--store"];
+        Cmd::new(&self.binary).args(options).arg(history.join("store")).arg("--state").arg(state)
     }
 
-    /// A new store below `dir`.
+    /// A new store and a master's state below `dir`.
     ///
     /// # Errors
     /// `init` failed.
@@ -133,11 +129,7 @@ impl Bench {
     }
 
     pub fn commit(&self, dir: &Path, root: &Path) -> Cmd {
-        self.evenkeel(dir).arg("commit").arg("--area").arg(area(root))
-    }
-
-    fn checkout(&self, dir: &Path, snapshot: &str, root: &Path, options: &[&str]) -> Cmd {
-        self.evenkeel(dir).args(["checkout", snapshot]).args(options).arg("--area").arg(area(root))
+        self.evenkeel(dir, &dir.join("state")).arg("commit").arg("--area").arg(area(root))
     }
 
     /// The store that checkouts read, with both releases in it: made once, outside the timed part.
@@ -165,8 +157,8 @@ impl Bench {
             make_dir(&root)?;
             // Every destination is a new server: it has a state directory of its own.
             let checkout = |index: usize, options: &[&str]| {
-                let name = self.name_of(index);
-                self.checkout(&history, &name, &root, options).arg("--state").arg(&state)
+                let cmd = self.evenkeel(&history, &state).args(["checkout", &self.name_of(index)]);
+                cmd.args(options).arg("--area").arg(area(&root))
             };
             let Some(from) = from else { return Ok(Timed::new(checkout(to, &[]))) };
             checkout(from, &[]).read()?;
@@ -391,7 +383,7 @@ fn status(bench: &Bench) -> Result<Vec<Contest<'_>>> {
         let delivered = bench.checkout_side(None, 0);
         side("evenkeel", move |dir| {
             (delivered.prepare)(dir)?.cmd.read()?;
-            let status = bench.evenkeel(&bench.history()?).arg("status").arg("--state").arg(dir.join("state"));
+            let status = bench.evenkeel(&bench.history()?, &dir.join("state")).arg("status");
             Ok(Timed::new(status))
         })
     };
