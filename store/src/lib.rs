@@ -13,6 +13,7 @@
 pub mod area;
 pub mod backend;
 pub mod chunk;
+pub mod commit;
 pub mod compress;
 pub mod error;
 pub mod files_cache;

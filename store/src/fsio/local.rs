@@ -132,6 +132,14 @@ pub fn data_runs(fd: impl AsFd, size: u64) -> io::Result<Vec<DataRun>> {
     Ok(runs)
 }
 
+/// `path` as an absolute path without symlinks.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn canonicalize(path: &Path) -> Result<PathBuf> {
+    std::fs::canonicalize(path).map_err(|e| Error::io("find", path, e))
+}
+
 /// Whether something exists at `path` (a symlink itself counts).
 ///
 /// # Errors

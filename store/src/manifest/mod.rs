@@ -8,4 +8,5 @@ mod read;
 
 pub use build::{BuiltManifest, ManifestBuilder, NodeSink};
 pub use diff::{Change, Diff, diff};
+pub(crate) use read::data_ids;
 pub use read::{Entries, Manifest, content_runs};

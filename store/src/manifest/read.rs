@@ -3,8 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::manifest::{
-    Child, ChunkList, ChunkRun, Entry, FileContent, InodeKind, ManifestHead, ManifestNode, Node, StructureCheck,
-    decode_chunk_list,
+    Child, ChunkList, ChunkRun, Entry, FileContent, ManifestHead, ManifestNode, Node, StructureCheck, decode_chunk_list,
 };
 use crate::format::snapshot::SnapshotArea;
 use crate::format::{DecodeError, Reason};
@@ -295,17 +294,6 @@ fn runs_len_of_list(list: &[u8]) -> u64 {
         u64::from_le_bytes(len)
     });
     lens.fold(0, u64::saturating_add)
-}
-
-/// Ids of all chunks that an entry's content refers to directly (an indirect list's own chunks, not what they list).
-pub(crate) fn direct_chunks(entry: &Entry) -> Vec<ChunkId> {
-    let Node::Inode(inode) = &entry.node else { return Vec::new() };
-    let InodeKind::File(content) = &inode.kind else { return Vec::new() };
-    match &content.chunks {
-        ChunkList::Whole if content.size == 0 => Vec::new(),
-        ChunkList::Whole => vec![content.hash.into()],
-        ChunkList::Inline(runs) | ChunkList::Indirect { runs, .. } => data_ids(runs),
-    }
 }
 
 /// Ids of the data runs.

@@ -1,0 +1,564 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! One area: a walk merged with the files cache, in order, into a manifest and the next files cache.
+//!
+//! An entry whose inode is as the cache remembers it is copied as bytes. Files to read go to the workers; their places
+//! in the stream are kept open until their entries come back.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::iter::Peekable;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+
+use super::file::FileError;
+use super::pipeline::{Batch, FileDone, FileJob, Packing, ReadEntry, Shared};
+use super::{AreaCommit, OpenArea};
+use crate::area::{RuleSet, XattrRules, protected_below};
+use crate::error::{Error, Result};
+use crate::files_cache::{CacheReader, CacheRecord, CacheWriter, Fingerprint, RecordState};
+use crate::format::manifest::{AceTag, Entry, InodeKind, Node, Timestamp};
+use crate::format::snapshot::SnapshotArea;
+use crate::fsio::{self, FileType, Stat};
+use crate::id::{ChunkId, SnapshotId};
+use crate::inode::{self, UnknownXattrs};
+use crate::manifest::{ManifestBuilder, NodeSink};
+use crate::path::TreePath;
+use crate::walk::{Found, Walk, WalkError};
+
+/// Entries that may wait for a file before them.
+pub(super) const WINDOW: usize = 32_768;
+/// Bounds of one batch of files: number, bytes, and directories that it keeps open.
+const BATCH_FILES: usize = 64;
+const BATCH_BYTES: u64 = 1 << 20;
+const BATCH_DIRS: usize = 8;
+
+/// What became of one area.
+#[derive(Debug)]
+pub(super) struct AreaResult {
+    pub(super) snapshot_area: SnapshotArea,
+    pub(super) report: AreaCommit,
+    pub(super) cache: Option<PendingCache>,
+}
+
+/// A files cache that waits for the snapshot's id.
+#[derive(Debug)]
+pub(super) struct PendingCache {
+    writer: CacheWriter,
+    path: PathBuf,
+    manifest: ChunkId,
+    /// Whether it says anything that the old one does not.
+    pub(super) is_stale: bool,
+}
+
+impl PendingCache {
+    pub(super) fn finish(self, snapshot: SnapshotId) -> Result<()> {
+        self.writer.finish(&self.path, snapshot, self.manifest)
+    }
+}
+
+/// Commits all areas one after the other.
+pub(super) fn commit_areas(
+    shared: &Shared<'_>,
+    areas: &[OpenArea],
+    may_trust_cache: bool,
+    jobs: &Sender<Batch>,
+    done: &Receiver<FileDone>,
+) -> Result<Vec<AreaResult>> {
+    let mut troubles = Troubles::default();
+    let mut results = Vec::with_capacity(areas.len());
+    for area in areas {
+        results.push(commit_area(shared, area, may_trust_cache, jobs, done, &mut troubles)?);
+    }
+    troubles.into_result(shared.options().skip_unreadable)?;
+    Ok(results)
+}
+
+/// What went wrong with single files, gathered so that one commit names all of them.
+#[derive(Debug, Default)]
+struct Troubles {
+    unstable: Vec<PathBuf>,
+    unreadable: Vec<PathBuf>,
+    first: Option<std::io::Error>,
+}
+
+impl Troubles {
+    fn unreadable(&mut self, path: PathBuf, error: std::io::Error) {
+        self.unreadable.push(path);
+        self.first.get_or_insert(error);
+    }
+
+    fn into_result(self, skip_unreadable: bool) -> Result<()> {
+        match self.first {
+            Some(source) if !skip_unreadable => Err(Error::Unreadable { paths: self.unreadable, source }),
+            _ if !self.unstable.is_empty() => Err(Error::Unstable { paths: self.unstable }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn commit_area(
+    shared: &Shared<'_>,
+    area: &OpenArea,
+    may_trust_cache: bool,
+    jobs: &Sender<Batch>,
+    done: &Receiver<FileDone>,
+    troubles: &mut Troubles,
+) -> Result<AreaResult> {
+    let options = shared.options();
+    let mut protected = options.protected.clone();
+    for own in [shared.store().path(), &options.state_dir] {
+        protected.extend(fsio::canonicalize(own).ok());
+    }
+    let rules = RuleSet::new(&area.spec.rules, protected_below(&area.root, &protected))?;
+    let state = options.state_dir.join("stores").join(shared.store().id().to_string()).join("files");
+    fsio::create_dir_all(&state)?;
+    let cache_path = state.join(cache_name(area));
+    let old = if may_trust_cache { usable_cache(shared, area, &cache_path)? } else { None };
+    let known_entries = old.as_ref().map_or(0, |cache| cache.header().records);
+    shared.progress.start("reading", known_entries, 0);
+
+    let packing = Packing::new(shared)?;
+    let mut merge = Merge {
+        shared,
+        area,
+        xattrs: Arc::new(rules.xattrs().clone()),
+        allow_devices: rules.devices(),
+        start: fsio::now_coarse(),
+        old: old.map(Iterator::peekable),
+        jobs,
+        done,
+        batch: Vec::new(),
+        batch_bytes: 0,
+        batch_dirs: 0,
+        window: VecDeque::new(),
+        first_ticket: 0,
+        outstanding: 0,
+        groups: HashMap::new(),
+        lost: HashSet::new(),
+        builder: ManifestBuilder::new(packing),
+        cache: CacheWriter::create(&state)?,
+        is_stale: false,
+        owners: Owners::default(),
+        report: AreaCommit { name: area.spec.name.clone(), ..AreaCommit::default() },
+        troubles,
+    };
+    let dir = area.dir.try_clone().map_err(|e| Error::io("open", &area.root, e))?;
+    let mut walk = Walk::new(dir, &rules).map_err(|e| Error::io("read", &area.root, e))?;
+    for found in walk.by_ref() {
+        shared.check_cancelled()?;
+        merge.take(found)?;
+    }
+    merge.report.excluded = walk.left_out().excluded;
+    merge.report.identity = walk.left_out().identity.clone();
+    merge.finish(cache_path)
+}
+
+fn cache_name(area: &OpenArea) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let root = ChunkId::of(area.root.as_os_str().as_bytes());
+    format!("{}-{}", area.spec.name, root.short(16))
+}
+
+/// The files cache, if its snapshot is in the store and recorded the same attributes.
+fn usable_cache(shared: &Shared<'_>, area: &OpenArea, path: &std::path::Path) -> Result<Option<CacheReader>> {
+    let Some(cache) = CacheReader::open(path)? else { return Ok(None) };
+    let Ok(snapshot) = shared.store().snapshot(&cache.header().snapshot) else { return Ok(None) };
+    let recorded = snapshot.area(&area.spec.name);
+    let fits = recorded.is_some_and(|recorded| {
+        recorded.manifest == cache.header().manifest && recorded.rules.xattrs == area.spec.rules.xattrs
+    });
+    Ok(fits.then_some(cache))
+}
+
+impl NodeSink for Packing<'_> {
+    fn put(&mut self, bytes: Vec<u8>) -> Result<ChunkId> {
+        self.put_node(&bytes)
+    }
+}
+
+/// A place in the stream of entries.
+#[derive(Debug)]
+enum Slot {
+    /// Known.
+    Ready(Box<Ready>),
+    /// A worker reads the file; what the cache had of it, for comparison.
+    Waiting { path: TreePath, full_path: PathBuf, old: Option<Vec<u8>>, is_group: bool },
+    /// It turned out that there is nothing to record.
+    Empty,
+}
+
+#[derive(Debug)]
+struct Ready {
+    path: TreePath,
+    encoded: Vec<u8>,
+    fingerprint: Option<Fingerprint>,
+    is_file: bool,
+    size: u64,
+    owner: (u32, u32),
+    /// First member, when this is a further name of a group.
+    group: Option<TreePath>,
+}
+
+/// Ids whose names the manifest head has to hold.
+#[derive(Debug, Default)]
+struct Owners {
+    users: BTreeSet<u32>,
+    groups: BTreeSet<u32>,
+}
+
+impl Owners {
+    fn add_acls(&mut self, entry: &Entry) {
+        let Node::Inode(inode) = &entry.node else { return };
+        for ace in inode.acl.iter().chain(&inode.default_acl).flat_map(|acl| &acl.0) {
+            match ace.tag {
+                AceTag::User(id) => drop(self.users.insert(id)),
+                AceTag::Group(id) => drop(self.groups.insert(id)),
+                AceTag::UserObj | AceTag::GroupObj | AceTag::Mask | AceTag::Other => {}
+            }
+        }
+    }
+}
+
+struct Merge<'m, 's> {
+    shared: &'m Shared<'s>,
+    area: &'m OpenArea,
+    xattrs: Arc<XattrRules>,
+    allow_devices: bool,
+    start: Timestamp,
+    old: Option<Peekable<CacheReader>>,
+    jobs: &'m Sender<Batch>,
+    done: &'m Receiver<FileDone>,
+    batch: Vec<FileJob>,
+    batch_bytes: u64,
+    batch_dirs: usize,
+    window: VecDeque<Slot>,
+    /// Ticket of the window's front.
+    first_ticket: u64,
+    outstanding: usize,
+    /// First name of each inode with several names.
+    groups: HashMap<((u32, u32), u64), TreePath>,
+    /// First members that could not be recorded after all.
+    lost: HashSet<TreePath>,
+    builder: ManifestBuilder<Packing<'m>>,
+    cache: CacheWriter,
+    is_stale: bool,
+    owners: Owners,
+    report: AreaCommit,
+    troubles: &'m mut Troubles,
+}
+
+impl Merge<'_, '_> {
+    fn take(&mut self, found: Result<Found, WalkError>) -> Result<()> {
+        match found {
+            Ok(found) => self.take_found(found)?,
+            Err(e) if e.source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => {
+                self.report.unreadable.push(e.path);
+                self.troubles.unreadable(e.full_path, e.source);
+            }
+        }
+        while self.window.len() >= WINDOW {
+            self.flush_batch()?;
+            self.wait_for_one()?;
+        }
+        self.emit_ready()
+    }
+
+    fn take_found(&mut self, found: Found) -> Result<()> {
+        let old = self.old_record(&found.path)?;
+        if found.mount_point {
+            self.report.mount_points.push(found.path);
+            return Ok(());
+        }
+        match found.stat.file_type {
+            FileType::Socket => {
+                self.report.sockets += 1;
+                return Ok(());
+            }
+            FileType::CharDevice | FileType::BlockDevice if !self.allow_devices => {
+                self.report.devices.push(found.path);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let is_group = !found.stat.is_dir() && found.stat.nlink > 1;
+        if is_group {
+            if let Some(first) = self.groups.get(&(found.stat.dev, found.stat.ino)).cloned() {
+                return self.take_link(&found, first, old.as_ref());
+            }
+            self.groups.insert((found.stat.dev, found.stat.ino), found.path.clone());
+        }
+        match old {
+            Some(old) if is_unchanged(&old, &found.stat, is_group)? => self.take_unchanged(found, old),
+            old if found.stat.file_type == FileType::File => self.take_file(found, old, is_group),
+            old => self.take_other(&found, old.as_ref()),
+        }
+    }
+
+    /// The cache's record of `path`; what sorts before it is gone from the tree.
+    fn old_record(&mut self, path: &TreePath) -> Result<Option<CacheRecord>> {
+        let Some(old) = &mut self.old else { return Ok(None) };
+        loop {
+            let order = match old.peek() {
+                None => return Ok(None),
+                Some(Ok(record)) => crate::path::compare(record.path_bytes()?, path.as_bytes()),
+                Some(Err(_)) => std::cmp::Ordering::Less,
+            };
+            match order {
+                std::cmp::Ordering::Greater => return Ok(None),
+                std::cmp::Ordering::Equal => return old.next().transpose(),
+                std::cmp::Ordering::Less => {
+                    old.next().transpose()?;
+                    self.report.removed += 1;
+                }
+            }
+        }
+    }
+
+    fn take_unchanged(&mut self, found: Found, old: CacheRecord) -> Result<()> {
+        if may_name_others(&old.entry) {
+            self.owners.add_acls(&old.decode()?);
+        }
+        self.shared.progress.advance(1, 0);
+        self.window.push_back(Slot::Ready(Box::new(Ready {
+            encoded: old.entry,
+            fingerprint: old.fingerprint,
+            is_file: found.stat.file_type == FileType::File,
+            size: found.stat.size,
+            owner: (found.stat.uid, found.stat.gid),
+            group: None,
+            path: found.path,
+        })));
+        Ok(())
+    }
+
+    fn take_link(&mut self, found: &Found, first: TreePath, old: Option<&CacheRecord>) -> Result<()> {
+        let entry = Entry { path: found.path.clone(), node: Node::Link { first: first.clone() } };
+        let read = ReadEntry::new(entry, found.stat, false);
+        self.compare(old.map(|old| old.entry.as_slice()), &read.encoded);
+        self.shared.progress.advance(1, 0);
+        self.window.push_back(Slot::Ready(Box::new(self.ready(read, Some(first)))));
+        Ok(())
+    }
+
+    fn take_other(&mut self, found: &Found, old: Option<&CacheRecord>) -> Result<()> {
+        let inode = match inode::read_metadata(found, &self.xattrs, UnknownXattrs::Refuse) {
+            Ok(inode) => inode,
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                self.report.unreadable.push(found.path.clone());
+                self.troubles.unreadable(found.full_path(), source);
+                return Ok(());
+            }
+            Err(e) => return Err(e),
+        };
+        let entry = Entry { path: found.path.clone(), node: Node::Inode(inode) };
+        let read = ReadEntry::new(entry, found.stat, false);
+        self.owners.add_acls(&read.entry);
+        self.compare(old.map(|old| old.entry.as_slice()), &read.encoded);
+        self.shared.progress.advance(1, 0);
+        self.window.push_back(Slot::Ready(Box::new(self.ready(read, None))));
+        Ok(())
+    }
+
+    fn take_file(&mut self, found: Found, old: Option<CacheRecord>, is_group: bool) -> Result<()> {
+        let ticket = self.first_ticket + self.window.len() as u64;
+        self.window.push_back(Slot::Waiting {
+            path: found.path.clone(),
+            full_path: found.full_path(),
+            old: old.map(|old| old.entry),
+            is_group,
+        });
+        let same_dir = |last: &FileJob| match (&last.found.parent, &found.parent) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        if !self.batch.last().is_some_and(same_dir) {
+            self.batch_dirs += 1;
+        }
+        self.batch_bytes += found.stat.size;
+        self.shared.progress.expect(0, found.stat.size);
+        self.batch.push(FileJob { ticket, found });
+        self.outstanding += 1;
+        let is_full =
+            self.batch.len() >= BATCH_FILES || self.batch_bytes >= BATCH_BYTES || self.batch_dirs >= BATCH_DIRS;
+        if is_full { self.flush_batch() } else { Ok(()) }
+    }
+
+    /// Hands the batch to the workers; while their queue is full, takes what they have done.
+    fn flush_batch(&mut self) -> Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch { xattrs: Arc::clone(&self.xattrs), jobs: std::mem::take(&mut self.batch) };
+        (self.batch_bytes, self.batch_dirs) = (0, 0);
+        loop {
+            match self.jobs.try_send(batch) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(back)) => batch = back,
+                // The workers are gone; the first of them says why.
+                Err(TrySendError::Disconnected(_)) => return Err(Error::Interrupted),
+            }
+            self.wait_for_one()?;
+        }
+    }
+
+    /// Takes at least one finished file, and all that are there.
+    fn wait_for_one(&mut self) -> Result<()> {
+        if self.outstanding == 0 {
+            return self.emit_ready();
+        }
+        let done = self.done.recv().map_err(|_| Error::Interrupted)?;
+        self.take_done(done)?;
+        self.emit_ready()
+    }
+
+    fn take_done(&mut self, done: FileDone) -> Result<()> {
+        self.outstanding -= 1;
+        let at = usize::try_from(done.ticket - self.first_ticket).expect("inside the window");
+        let Slot::Waiting { path, full_path, old, is_group } = std::mem::replace(&mut self.window[at], Slot::Empty)
+        else {
+            unreachable!("each ticket comes back once");
+        };
+        match done.outcome {
+            Ok(read) => {
+                self.report.files_read += 1;
+                if let Node::Inode(inode) = &read.entry.node
+                    && let InodeKind::File(content) = &inode.kind
+                {
+                    self.report.bytes_read += content.size;
+                }
+                if read.unstable {
+                    self.report.unstable.push(path);
+                }
+                self.owners.add_acls(&read.entry);
+                self.compare(old.as_deref(), &read.encoded);
+                self.window[at] = Slot::Ready(Box::new(self.ready(read, None)));
+            }
+            // A single name that vanished is as if it had been removed before the walk.
+            Err(FileError::Vanished) if !is_group => {}
+            Err(FileError::Vanished | FileError::Unstable) => {
+                self.lost.insert(path);
+                self.troubles.unstable.push(full_path);
+            }
+            Err(FileError::Unreadable(e)) => {
+                self.lost.insert(path.clone());
+                self.report.unreadable.push(path);
+                self.troubles.unreadable(full_path, e);
+            }
+            Err(FileError::Fatal(e)) => return Err(e),
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, old: Option<&[u8]>, new: &[u8]) {
+        self.is_stale = true;
+        match old {
+            None => self.report.added += 1,
+            Some(old) if old != new => self.report.changed += 1,
+            Some(_) => {}
+        }
+    }
+
+    fn ready(&self, read: ReadEntry, group: Option<TreePath>) -> Ready {
+        let is_file = read.stat.file_type == FileType::File;
+        Ready {
+            path: read.entry.path,
+            encoded: read.encoded,
+            fingerprint: if read.unstable { None } else { Fingerprint::settled(&read.stat, self.start) },
+            is_file,
+            size: if is_file { read.stat.size } else { 0 },
+            owner: (read.stat.uid, read.stat.gid),
+            group,
+        }
+    }
+
+    /// Moves the window's finished front to the manifest.
+    fn emit_ready(&mut self) -> Result<()> {
+        loop {
+            match self.done.try_recv() {
+                Ok(done) => self.take_done(done)?,
+                Err(_) => break,
+            }
+        }
+        while let Some(Slot::Ready(_) | Slot::Empty) = self.window.front() {
+            self.first_ticket += 1;
+            if let Some(Slot::Ready(ready)) = self.window.pop_front() {
+                self.emit(&ready)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn emit(&mut self, ready: &Ready) -> Result<()> {
+        if ready.group.as_ref().is_some_and(|first| self.lost.contains(first)) {
+            return Ok(());
+        }
+        self.owners.users.insert(ready.owner.0);
+        self.owners.groups.insert(ready.owner.1);
+        self.report.entries += 1;
+        if ready.is_file {
+            // A further name of a group is a file to its user, but its bytes are counted once.
+            self.report.files += 1;
+            self.report.bytes += if ready.group.is_none() { ready.size } else { 0 };
+        }
+        self.cache.push(RecordState::Current, ready.fingerprint.as_ref(), &ready.encoded)?;
+        self.builder.push(&ready.path, &ready.encoded)
+    }
+
+    fn finish(mut self, cache_path: PathBuf) -> Result<AreaResult> {
+        self.flush_batch()?;
+        while !self.window.is_empty() {
+            self.wait_for_one()?;
+        }
+        if let Some(old) = &mut self.old {
+            self.report.removed += old.count() as u64;
+        }
+        let names = |ids: &BTreeSet<u32>, name: fn(u32) -> Option<Vec<u8>>| -> BTreeMap<u32, Vec<u8>> {
+            ids.iter().filter_map(|id| Some((*id, name(*id)?))).collect()
+        };
+        let users = names(&self.owners.users, fsio::owner_name);
+        let groups = names(&self.owners.groups, fsio::group_name);
+        let built = self.builder.finish(users, groups)?;
+        use std::os::unix::ffi::OsStrExt;
+        let snapshot_area = SnapshotArea {
+            name: self.area.spec.name.clone(),
+            root: self.area.root.as_os_str().as_bytes().to_vec(),
+            rules: self.area.spec.rules.clone(),
+            manifest: built.id,
+            manifest_len: built.len,
+            entries: built.entries,
+            files: self.report.files,
+            bytes: self.report.bytes,
+            unstable: self.report.unstable.len() as u64,
+        };
+        let is_stale = self.is_stale || self.report.removed > 0;
+        let cache = PendingCache { writer: self.cache, path: cache_path, manifest: built.id, is_stale };
+        Ok(AreaResult { snapshot_area, report: self.report, cache: Some(cache) })
+    }
+}
+
+/// Whether the cache proves that the inode's entry is still right.
+fn is_unchanged(old: &CacheRecord, stat: &Stat, is_group: bool) -> Result<bool> {
+    if old.state != RecordState::Current || old.fingerprint != Some(Fingerprint::of(stat)) {
+        return Ok(false);
+    }
+    // A first member may have been a further name when it was recorded.
+    Ok(!is_group || matches!(old.decode()?.node, Node::Inode(_)))
+}
+
+/// Whether an encoded entry has an ACL, which may name users and groups; without decoding it.
+fn may_name_others(encoded: &[u8]) -> bool {
+    const ACL_KEYS: std::ops::RangeInclusive<u64> = 15..=16;
+    let mut decoder = minicbor::Decoder::new(encoded);
+    let Ok(Some(pairs)) = decoder.map() else { return true };
+    for _ in 0..pairs {
+        match decoder.u64() {
+            Ok(key) if ACL_KEYS.contains(&key) => return true,
+            Ok(_) if decoder.skip().is_ok() => {}
+            _ => return true,
+        }
+    }
+    false
+}

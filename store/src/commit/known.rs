@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! "Does the store have this chunk, or will it when this commit is done?"
+
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::segments::LiveSegment;
+use crate::id::{ChunkId, PackId};
+
+/// Chunk ids are hashes already: their first bytes serve. The ids come from our own hashing, so nobody can aim them.
+#[derive(Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    fn write_usize(&mut self, _length_prefix: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type IdSet = HashSet<ChunkId, BuildHasherDefault<IdHasher>>;
+
+const SHARDS: usize = 64;
+
+/// The live segments and what this commit has met so far. Shared by all threads.
+pub(super) struct KnownChunks {
+    segments: Vec<LiveSegment>,
+    /// Packs that nothing new may refer to: condemned ones, and ones that are not there.
+    excluded: HashSet<PackId>,
+    seen: Vec<Mutex<IdSet>>,
+    new_chunks: AtomicU64,
+    new_bytes: AtomicU64,
+}
+
+impl KnownChunks {
+    pub(super) fn new(segments: Vec<LiveSegment>, excluded: HashSet<PackId>) -> KnownChunks {
+        KnownChunks {
+            segments,
+            excluded,
+            seen: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            new_chunks: AtomicU64::new(0),
+            new_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether the caller has to store this chunk: true once for each chunk that the store lacks.
+    pub(super) fn claim(&self, id: &ChunkId, len: usize) -> bool {
+        let shard = usize::from(id.as_bytes()[31]) % SHARDS;
+        if !self.seen[shard].lock().unwrap_or_else(PoisonError::into_inner).insert(*id) {
+            return false;
+        }
+        let is_stored = self.segments.iter().any(|segment| {
+            segment.table.get(id).is_some_and(|at| self.excluded.is_empty() || !self.excluded.contains(&at.pack))
+        });
+        if is_stored {
+            return false;
+        }
+        self.new_chunks.fetch_add(1, Ordering::Relaxed);
+        self.new_bytes.fetch_add(len as u64, Ordering::Relaxed);
+        true
+    }
+
+    /// Chunks claimed, and their plain bytes.
+    pub(super) fn claimed(&self) -> (u64, u64) {
+        (self.new_chunks.load(Ordering::Relaxed), self.new_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Every chunk that this commit has met, new or not.
+    pub(super) fn seen(&self) -> impl Iterator<Item = ChunkId> + '_ {
+        self.seen.iter().flat_map(|shard| {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.iter().copied().collect::<Vec<_>>()
+        })
+    }
+
+    pub(super) fn segments(&self) -> &[LiveSegment] {
+        &self.segments
+    }
+}
