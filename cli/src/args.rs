@@ -12,12 +12,16 @@ use crate::output::progress::ProgressWhen;
 /// After the list of commands.
 const AFTER_HELP: &str = "\
 Getting started:
-  evenkeel demo                                     the whole method on real files, in a temporary directory
-  evenkeel init /srv/store                          make a store
+  evenkeel demo        the whole method on real files, in a temporary directory
+  evenkeel init /srv/store
   evenkeel --store /srv/store commit --area etc=/etc -m 'first snapshot'
   evenkeel --store /srv/store checkout @latest --area etc=/srv/copy-of-etc
 
-Topics: `evenkeel help exit-codes`, `help snapshots`, `help areas`, `help config`";
+Topics of `evenkeel help TOPIC`:
+  exit-codes   what the program's exit code means
+  snapshots    how to name a snapshot, and a path in one
+  areas        what an area is, and what is left out of it
+  config       every key of evenkeel.toml";
 
 /// Keep every server of a fleet identical to a tested master, in the areas they share; prove it; undo it.
 #[derive(Debug, Parser)]
@@ -47,21 +51,35 @@ pub struct Globals {
     /// The store: a directory.
     #[arg(long, global = true, value_name = "PATH", env = "EVENKEEL_STORE", hide_env_values = true)]
     pub store: Option<PathBuf>,
-    /// Configuration file [default: /etc/evenkeel/evenkeel.toml, then $XDG_CONFIG_HOME/evenkeel/evenkeel.toml].
-    #[arg(long, global = true, value_name = "FILE")]
+    /// Configuration [default: /etc/evenkeel/evenkeel.toml, then $XDG_CONFIG_HOME/evenkeel/evenkeel.toml].
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     pub config: Option<PathBuf>,
     /// State directory [default: /var/lib/evenkeel as root, else $XDG_STATE_HOME/evenkeel].
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", hide_short_help = true)]
     pub state: Option<PathBuf>,
     /// Print the result as JSON (schemas in docs/reference/schemas).
     #[arg(long, global = true)]
     pub json: bool,
     /// How to tell how a long operation goes, on stderr.
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        hide_short_help = true
+    )]
     #[arg(help = "Progress on stderr: auto, plain, json or none")]
     pub progress: ProgressWhen,
     /// When to colour.
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        hide_short_help = true
+    )]
     #[arg(help = "Colours: auto, always or never; NO_COLOR is honoured")]
     pub color: ColorWhen,
     /// Say nothing but the result and what went wrong.
@@ -78,7 +96,6 @@ pub enum Command {
     /// Make a store.
     Init(commands::init::Args),
     /// Record the areas of this machine as a snapshot.
-    #[command(hide = true)]
     Commit(commands::commit::Args),
     /// List snapshots, newest first.
     Log(commands::log::Args),

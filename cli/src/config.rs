@@ -24,6 +24,8 @@ const CONFIG_BYTES_MAX: u64 = 1 << 20;
 pub struct Config {
     /// The store, where `--store` does not say.
     pub store: Option<PathBuf>,
+    /// The state directory, where `--state` does not say.
+    pub state: Option<PathBuf>,
     /// Author of commits, where `--author` does not say.
     pub author: Option<String>,
     /// Areas by name.
@@ -141,8 +143,8 @@ impl Config {
             at(line, e.message().lines().next().unwrap_or("not valid TOML"))
         })?;
         let base = std::path::absolute(path).ok().and_then(|p| p.parent().map(Path::to_path_buf)).unwrap_or_default();
-        if let Some(store) = &mut config.store {
-            *store = base.join(&*store);
+        for path in [&mut config.store, &mut config.state].into_iter().flatten() {
+            *path = base.join(&*path);
         }
         for area in config.areas.values_mut() {
             area.root = base.join(&area.root);
@@ -210,7 +212,7 @@ mod tests {
     #[test]
     fn every_key() {
         let config = parse(
-            "store = \"s\"\nauthor = \"me\"\n[area.etc]\nroot = \"/etc\"\ninclude = [\"a\"]\nexclude = [\"b\"]\n\
+            "store = \"s\"\nstate = \"/t\"\nauthor = \"me\"\n[area.etc]\nroot = \"/etc\"\ninclude = [\"a\"]\nexclude = [\"b\"]\n\
              xattrs = []\ndevices = true\non-conflict = \"newer\"\nnumeric-owners = true\n\
              [identity]\ninclude-paths = [\"/etc/hosts\"]\n",
         )

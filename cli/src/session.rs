@@ -73,7 +73,7 @@ impl Session {
     /// # Errors
     /// As [`config::default_state_dir`].
     pub fn state_dir(&self) -> Result<PathBuf> {
-        match &self.state {
+        match self.state.as_ref().or(self.config.state.as_ref()) {
             Some(path) => Ok(path.clone()),
             None => config::default_state_dir(),
         }

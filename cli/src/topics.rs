@@ -5,13 +5,8 @@ use std::fmt::Write as _;
 
 use crate::{exit, identity};
 
-/// Names of the topics with what they are about.
-pub const TOPICS: &[(&str, &str)] = &[
-    ("exit-codes", "what the program's exit code means"),
-    ("snapshots", "how to name a snapshot"),
-    ("areas", "what an area is, and what is left out of it"),
-    ("config", "every key of evenkeel.toml"),
-];
+/// Names of the topics.
+pub const TOPICS: &[&str] = &["exit-codes", "snapshots", "areas", "config"];
 
 const SNAPSHOTS: &str = "\
 How to name a snapshot (SNAP)
@@ -55,6 +50,7 @@ The configuration is TOML. It is --config FILE, or the first of /etc/evenkeel/ev
 $XDG_CONFIG_HOME/evenkeel/evenkeel.toml that exists. Relative paths begin at its directory. Unknown keys are errors.
 
   store = \"/srv/evenkeel/store\"      # where --store and EVENKEEL_STORE do not say
+  state = \"/var/lib/evenkeel\"        # this machine's own memory, where --state does not say
   author = \"release@example.org\"     # of commits, where --author does not say [default: user@host]
 
   [area.etc]
@@ -101,7 +97,7 @@ mod tests {
 
     #[test]
     fn every_topic_has_a_text() {
-        for (topic, _) in TOPICS {
+        for topic in TOPICS {
             assert!(text(topic).is_some(), "{topic}");
         }
         assert!(text("nothing").is_none());

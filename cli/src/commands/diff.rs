@@ -228,7 +228,7 @@ fn print_stats(out: &Output, stats: &[Stat]) -> Result<()> {
             format!("+{} -{}", bytes(stat.bytes_added), bytes(stat.bytes_deleted)),
         ]);
     }
-    for (at, line) in columns(&rows, &[false, true, true, true, true, false]).into_iter().enumerate() {
+    for (at, line) in columns(&rows, &[false, true, true, true, true, false], "  ").into_iter().enumerate() {
         out.line(if at == 0 { out.paint.bold(line) } else { line })?;
     }
     out.line(counted(total, "changed path"))

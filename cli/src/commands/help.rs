@@ -5,7 +5,7 @@ use crate::args;
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::output::Output;
-use crate::topics::{self, TOPICS};
+use crate::topics;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,14 +29,7 @@ pub fn run(out: &Output, args: &Args) -> Result<Exit> {
     let mut command = args::command();
     command.build();
     let page = match &args.subject {
-        None => {
-            let mut page = command.render_help().to_string();
-            page.push('\n');
-            for (topic, about) in TOPICS {
-                page.push_str(&format!("  {topic:<12}{about}\n"));
-            }
-            page
-        }
+        None => command.render_long_help().to_string(),
         Some(subject) => match (topics::text(subject), command.find_subcommand_mut(subject)) {
             (Some(text), _) => text,
             (None, Some(command)) => command.render_long_help().to_string(),

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 
 use evenkeel_store::Store;
 use evenkeel_store::format::store::ChunkerParams;
+use evenkeel_store::limits;
 use evenkeel_store::store::InitOptions;
 use serde::Serialize;
 
 use super::values::parse_bytes;
-use crate::error::{CommandError, Kind, Result};
+use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::output::json::PathField;
-use crate::output::text;
+use crate::output::text::{self, bytes};
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
@@ -49,24 +50,35 @@ struct Report {
 /// # Errors
 /// When the directory is not empty, a size is outside the format, or the system fails.
 pub fn run(session: &Session, args: &Args) -> Result<Exit> {
-    let avg = u32::try_from(args.chunk_avg).unwrap_or(u32::MAX);
-    let options = InitOptions { chunker: ChunkerParams::around(avg.min(1 << 29)), pack_size: args.pack_size };
-    let store = Store::create(&args.path, &options).map_err(|error| {
-        let error = CommandError::from(error);
-        match error.source.downcast_ref() {
-            Some(evenkeel_store::Error::LimitExceeded { .. }) => CommandError { kind: Kind::Usage, ..error }
-                .hint("--chunk-avg takes a power of two from 8KiB to 4MiB, --pack-size 1MiB to 64MiB"),
-            _ => error,
-        }
-    })?;
+    let options = options(args)?;
+    let store = Store::create(&args.path, &options)?;
     if session.out.json {
         use std::os::unix::ffi::OsStrExt;
         let path = PathField::new(store.path().as_os_str().as_bytes());
         let report =
-            Report { store: store.id().to_string(), path, chunk_avg: u64::from(avg), pack_size: args.pack_size };
+            Report { store: store.id().to_string(), path, chunk_avg: args.chunk_avg, pack_size: args.pack_size };
         session.out.document("evenkeel/init/1", &report)?;
     } else {
         session.out.line(format_args!("made store {} in {}", store.id(), text::path(store.path())))?;
     }
     Ok(Exit::Done)
+}
+
+/// The store's parameters, refused here in the words of the command line.
+fn options(args: &Args) -> Result<InitOptions> {
+    let (low, high) = limits::CHUNK_AVG_RANGE;
+    let avg = u32::try_from(args.chunk_avg).ok().filter(|avg| avg.is_power_of_two() && (low..=high).contains(avg));
+    let Some(avg) = avg else {
+        return Err(CommandError::usage(format!("an average chunk of {} is not possible", bytes(args.chunk_avg)))
+            .hint(format!("--chunk-avg takes a power of two from {} to {}", bytes(low.into()), bytes(high.into()))));
+    };
+    let (low, high) = limits::PACK_TARGET_RANGE;
+    if !(low..=high).contains(&args.pack_size) {
+        return Err(CommandError::usage(format!("a pack of {} is not possible", bytes(args.pack_size))).hint(format!(
+            "--pack-size takes {} to {}",
+            bytes(low),
+            bytes(high)
+        )));
+    }
+    Ok(InitOptions { chunker: ChunkerParams::around(avg), pack_size: args.pack_size })
 }

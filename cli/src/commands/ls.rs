@@ -24,6 +24,9 @@ Examples:
   evenkeel ls -l @latest etc:ssh
   evenkeel ls -R @latest~1 /etc/apt";
 
+/// Entries whose columns are aligned together by `-R`.
+const BATCH: usize = 1000;
+
 /// Arguments of `ls`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -104,27 +107,32 @@ impl Listing<'_> {
     fn print(&self, session: &Session, args: &Args) -> Result<()> {
         let is_dir = matches!(&self.top.node, Node::Inode(inode) if inode.kind == InodeKind::Directory);
         if !is_dir || args.directory {
-            return self.print_entries(session, args, vec![self.top.clone()], 0);
+            return self.print_entries(session, args, std::slice::from_ref(&self.top), 0);
         }
-        if args.recursive {
-            for entry in self.manifest.entries_below(&self.top.path) {
-                let entry = entry?;
-                if entry.path != self.top.path {
-                    self.print_entries(session, args, vec![entry], self.top.path.depth())?;
-                }
+        let depth = self.top.path.depth();
+        if !args.recursive {
+            return self.print_entries(session, args, &self.manifest.children(&self.top.path)?, depth);
+        }
+        let mut batch = Vec::with_capacity(BATCH);
+        for entry in self.manifest.entries_below(&self.top.path) {
+            let entry = entry?;
+            if entry.path != self.top.path {
+                batch.push(entry);
             }
-            return Ok(());
+            if batch.len() == BATCH {
+                self.print_entries(session, args, &batch, depth)?;
+                batch.clear();
+            }
         }
-        let children = self.manifest.children(&self.top.path)?;
-        self.print_entries(session, args, children, self.top.path.depth())
+        self.print_entries(session, args, &batch, depth)
     }
 
     /// Prints entries with the path below the first `depth` components.
-    fn print_entries(&self, session: &Session, args: &Args, entries: Vec<Entry>, depth: usize) -> Result<()> {
+    fn print_entries(&self, session: &Session, args: &Args, entries: &[Entry], depth: usize) -> Result<()> {
         let out = &session.out;
         let mut cells = Vec::new();
         let mut names = Vec::new();
-        for entry in &entries {
+        for entry in entries {
             let (inode, first) = self.inode(entry)?;
             let resolved = Resolved { path: &entry.path, inode: &inode, first };
             if out.json {
@@ -141,8 +149,8 @@ impl Listing<'_> {
             names.push(shown);
         }
         if args.long {
-            for (line, name) in columns(&cells, &LONG_RIGHT).into_iter().zip(&names) {
-                out.line(format_args!("{line}  {name}"))?;
+            for (line, name) in columns(&cells, &LONG_RIGHT, " ").into_iter().zip(&names) {
+                out.line(format_args!("{line} {name}"))?;
             }
         } else {
             for name in &names {

@@ -55,7 +55,7 @@ pub fn run(out: &Output, args: &Args) -> Result<Exit> {
 fn program_page(command: &clap::Command) -> Result<Vec<u8>> {
     let mut page = Vec::new();
     Man::new(command.clone()).render(&mut page)?;
-    for (topic, _) in TOPICS {
+    for topic in TOPICS {
         let text = topics::text(topic).unwrap_or_default();
         page.extend_from_slice(format!(".SH {}\n.nf\n{}.fi\n", topic.to_uppercase(), roff(&text)).as_bytes());
     }

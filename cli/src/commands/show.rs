@@ -130,7 +130,7 @@ fn print(session: &Session, id: &SnapshotId, snapshot: &Snapshot) -> Result<()> 
     rows.extend(snapshot.areas.iter().map(|area| {
         vec![area.name.clone(), number(area.entries), number(area.files), bytes(area.bytes), escape(&area.root)]
     }));
-    for (at, line) in columns(&rows, &[false, true, true, true, false]).into_iter().enumerate() {
+    for (at, line) in columns(&rows, &[false, true, true, true, false], "  ").into_iter().enumerate() {
         out.line(if at == 0 { out.paint.bold(line) } else { line })?;
     }
     for area in &snapshot.areas {

@@ -190,8 +190,9 @@ pub fn kind_name(kind: &InodeKind) -> &'static str {
     }
 }
 
-/// Rows of cells as aligned columns two spaces apart; `right` says which columns align right. Cells must be plain text.
-pub fn columns(rows: &[Vec<String>], right: &[bool]) -> Vec<String> {
+/// Rows of cells as aligned columns with `gap` between them; `right` says which columns align right. Cells must be plain
+/// text.
+pub fn columns(rows: &[Vec<String>], right: &[bool], gap: &str) -> Vec<String> {
     let width = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..right.len()).map(|at| width(at).unwrap_or(0)).collect();
     rows.iter()
@@ -204,7 +205,7 @@ pub fn columns(rows: &[Vec<String>], right: &[bool]) -> Vec<String> {
                     if right.get(at) == Some(&true) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
                 })
                 .collect();
-            cells.join("  ").trim_end().to_owned()
+            cells.join(gap).trim_end().to_owned()
         })
         .collect()
 }
@@ -263,6 +264,6 @@ mod tests {
     #[test]
     fn columns_align() {
         let rows = vec![vec!["a".into(), "10".into()], vec!["bcd".into(), "9".into()]];
-        assert_eq!(columns(&rows, &[false, true]), ["a    10", "bcd   9"]);
+        assert_eq!(columns(&rows, &[false, true], "  "), ["a    10", "bcd   9"]);
     }
 }
