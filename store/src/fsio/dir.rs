@@ -46,6 +46,10 @@ impl Dir {
         Ok(Dir { fd, path: path.to_path_buf() })
     }
 
+    pub(super) fn from_parts(fd: OwnedFd, path: PathBuf) -> Dir {
+        Dir { fd, path }
+    }
+
     /// Where this directory was found; for messages.
     pub fn path(&self) -> &Path {
         &self.path

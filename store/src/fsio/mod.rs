@@ -14,6 +14,7 @@ mod local;
 mod lock;
 mod map;
 mod stat;
+mod write;
 
 pub use attrs::{ACL_ACCESS, ACL_DEFAULT, FdAttrs, NameAttrs, decode_acl, encode_acl, xattr_namespace_of_acl};
 pub use dir::{Dir, Replace};
@@ -26,3 +27,4 @@ pub use local::{
 pub use lock::Lock;
 pub use map::Mapped;
 pub use stat::{FileType, Stat};
+pub use write::{effective_owner, set_len, write_all_at};
