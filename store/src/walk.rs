@@ -6,7 +6,7 @@
 //!
 //! Budget: one `statx` an entry; for a directory also one `openat2`, and `getdents64` as often as it needs.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,6 +59,14 @@ pub struct LeftOut {
     pub excluded: u64,
     /// Host identity and secrets.
     pub identity: Vec<TreePath>,
+    /// Directories that directly hold something that was left out.
+    pub holders: BTreeSet<TreePath>,
+}
+
+impl LeftOut {
+    fn held_by_parent_of(&mut self, path: &TreePath) {
+        self.holders.extend(path.parent());
+    }
 }
 
 #[derive(Debug)]
@@ -115,6 +123,8 @@ impl<'rules> Walk<'rules> {
         for passage in self.passages.drain(..) {
             if found.path.starts_with(&passage.path) {
                 self.ready.push_back(Ok(passage));
+            } else {
+                self.left_out.held_by_parent_of(&passage.path);
             }
         }
         self.ready.push_back(Ok(found));
@@ -137,9 +147,11 @@ impl<'rules> Walk<'rules> {
             Verdict::In | Verdict::Passage => {}
             Verdict::Excluded => {
                 self.left_out.excluded += 1;
+                self.left_out.held_by_parent_of(&path);
                 return Ok(());
             }
             Verdict::Identity => {
+                self.left_out.held_by_parent_of(&path);
                 self.left_out.identity.push(path);
                 return Ok(());
             }
@@ -166,7 +178,14 @@ impl<'rules> Walk<'rules> {
         found.stat = opened;
         found.dir = Some(Arc::clone(&dir));
         if verdict == Verdict::Passage {
-            self.passages.retain(|passage| path.starts_with(&passage.path));
+            let left_out = &mut self.left_out;
+            self.passages.retain(|passage| {
+                let on_the_way = path.starts_with(&passage.path);
+                if !on_the_way {
+                    left_out.held_by_parent_of(&passage.path);
+                }
+                on_the_way
+            });
             self.passages.push(found);
         } else {
             self.emit(found);
@@ -197,7 +216,12 @@ impl Iterator for Walk<'_> {
             if let Some(item) = self.ready.pop_front() {
                 return Some(item);
             }
-            let frame = self.stack.last_mut()?;
+            let Some(frame) = self.stack.last_mut() else {
+                for passage in self.passages.drain(..) {
+                    self.left_out.held_by_parent_of(&passage.path);
+                }
+                return None;
+            };
             let Some(name) = frame.names.next() else {
                 self.stack.pop();
                 continue;
