@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Metadata onto inodes that were just made in a private directory, or that are changed in place.
+//!
+//! The order is fixed by the kernel: a change of owner clears set-id bits and capabilities, and a write clears
+//! capabilities, so it is content → owner → mode → ACL → attributes → times → flags.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use super::compare::file_type;
+use crate::format::manifest::{Inode, InodeFlags, InodeKind};
+use crate::fsio::{self, ACL_ACCESS, ACL_DEFAULT, Dir, FdAttrs, NameAttrs};
+
+/// What a new inode of this process has before anything is set.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fresh {
+    owner: (u32, u32),
+}
+
+impl Fresh {
+    pub(super) fn of_this_process() -> Fresh {
+        Fresh { owner: fsio::effective_owner() }
+    }
+}
+
+/// Flags that forbid renaming an inode; set once it has its final name.
+pub(super) fn late_flags(flags: InodeFlags) -> bool {
+    flags.names().any(|name| name == "append" || name == "immutable")
+}
+
+/// Completes a new regular file or directory, open as `fd`, whose content is there.
+pub(super) fn finish_new(fd: impl AsFd, inode: &Inode, fresh: Fresh) -> io::Result<()> {
+    let attrs = FdAttrs(fd.as_fd());
+    if (inode.uid, inode.gid) != fresh.owner {
+        attrs.set_owner(inode.uid, inode.gid)?;
+    }
+    attrs.set_mode(inode.mode)?;
+    set_attributes(attrs, inode)?;
+    attrs.set_mtime(inode.mtime)?;
+    if inode.flags != InodeFlags::default() && !late_flags(inode.flags) {
+        attrs.set_flags(inode.flags)?;
+    }
+    Ok(())
+}
+
+fn set_attributes(attrs: FdAttrs<'_>, inode: &Inode) -> io::Result<()> {
+    if let Some(acl) = &inode.acl {
+        attrs.set_xattr(ACL_ACCESS, &fsio::encode_acl(acl))?;
+    }
+    if let Some(acl) = &inode.default_acl {
+        attrs.set_xattr(ACL_DEFAULT, &fsio::encode_acl(acl))?;
+    }
+    inode.xattrs.iter().try_for_each(|(name, value)| attrs.set_xattr(name, value))
+}
+
+/// Makes everything that is neither a regular file nor a directory, complete.
+pub(super) fn make_special(dir: &Dir, name: &[u8], inode: &Inode, fresh: Fresh) -> io::Result<()> {
+    match &inode.kind {
+        InodeKind::Symlink(target) => dir.make_symlink(target, name)?,
+        InodeKind::CharDevice { major, minor } | InodeKind::BlockDevice { major, minor } => {
+            dir.make_special(name, file_type(&inode.kind), (*major, *minor))?;
+        }
+        InodeKind::Fifo => dir.make_special(name, file_type(&inode.kind), (0, 0))?,
+        InodeKind::Socket | InodeKind::Directory | InodeKind::File(_) => {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+    }
+    if (inode.uid, inode.gid) != fresh.owner {
+        dir.set_owner(name, inode.uid, inode.gid)?;
+    }
+    let attrs = NameAttrs { dir, name };
+    if !matches!(inode.kind, InodeKind::Symlink(_)) {
+        dir.set_mode_of_special(name, inode.mode)?;
+        if let Some(acl) = &inode.acl {
+            attrs.set_xattr(ACL_ACCESS, &fsio::encode_acl(acl))?;
+        }
+    }
+    inode.xattrs.iter().try_for_each(|(name, value)| attrs.set_xattr(name, value))?;
+    dir.set_mtime(name, inode.mtime)
+}
+
+/// Gives a live file or directory other metadata; `live` is what it has. Only what differs is set. A directory's mtime
+/// is left to the end of the switch.
+pub(super) fn change_in_place(fd: impl AsFd, inode: &Inode, live: &Inode) -> io::Result<()> {
+    let attrs = FdAttrs(fd.as_fd());
+    if live.flags != InodeFlags::default() && live.flags != inode.flags {
+        attrs.set_flags(InodeFlags::default())?;
+    }
+    let owner_differs = (live.uid, live.gid) != (inode.uid, inode.gid);
+    if owner_differs {
+        attrs.set_owner(inode.uid, inode.gid)?;
+    }
+    if live.acl.is_some() && inode.acl.is_none() {
+        attrs.remove_xattr(ACL_ACCESS)?;
+    }
+    // Removing an ACL or changing the owner may change the mode, so it is set whenever one of them did.
+    if live.mode != inode.mode || owner_differs || live.acl != inode.acl {
+        attrs.set_mode(inode.mode)?;
+    }
+    if live.default_acl.is_some() && inode.default_acl.is_none() {
+        attrs.remove_xattr(ACL_DEFAULT)?;
+    }
+    for name in live.xattrs.keys().filter(|name| !inode.xattrs.contains_key(*name)) {
+        attrs.remove_xattr(name)?;
+    }
+    set_attributes(attrs, inode)?;
+    if inode.kind != InodeKind::Directory {
+        attrs.set_mtime(inode.mtime)?;
+    }
+    if inode.flags != InodeFlags::default() {
+        attrs.set_flags(inode.flags)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What is different in a live tree from what was last applied to it.
+//!
+//! [`status`] trusts fingerprints and judges by size and mtime where it can; [`verify`] reads every byte.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use super::compare::{Difference, differences, file_type, metadata_differences};
+use super::live::LiveArea;
+use super::merge::{AppliedEntry, LiveTree};
+use super::options::AreaTarget;
+use super::owners::OwnerMap;
+use super::record::read_applied;
+use super::state::{AreaRoot, Marker, applied_path};
+use crate::area::{self, RuleSet};
+use crate::error::{Error, Result};
+use crate::files_cache::{CacheReader, Fingerprint};
+use crate::format::manifest::{Inode, InodeKind, Node};
+use crate::format::snapshot::AreaRules;
+use crate::id::SnapshotId;
+use crate::manifest::Manifest;
+use crate::path::TreePath;
+use crate::progress::Progress;
+use crate::store::Store;
+use crate::walk::Found;
+
+/// What to look at.
+#[derive(Debug, Clone)]
+pub struct StatusOptions {
+    /// Areas on this machine.
+    pub areas: Vec<AreaTarget>,
+    /// This machine's state directory.
+    pub state_dir: PathBuf,
+    /// Absolute paths that belong to no area.
+    pub protected: Vec<PathBuf>,
+    /// Owners were taken by number.
+    pub numeric_owners: bool,
+}
+
+/// How a path differs from what was applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DriftKind {
+    /// Other content, and perhaps other metadata.
+    Content(Difference),
+    /// Other metadata only.
+    Metadata(Difference),
+    /// Not there.
+    Missing,
+    /// Another kind of inode.
+    Type,
+    /// Never delivered.
+    Stray,
+}
+
+impl DriftKind {
+    /// For people and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            DriftKind::Content(_) => "content",
+            DriftKind::Metadata(_) => "metadata",
+            DriftKind::Missing => "missing",
+            DriftKind::Type => "type",
+            DriftKind::Stray => "stray",
+        }
+    }
+}
+
+/// One path that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DriftEntry {
+    /// Relative to the area's root.
+    pub path: TreePath,
+    /// How.
+    pub what: DriftKind,
+}
+
+/// One area's part of a [`StatusReport`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AreaStatus {
+    /// Its name.
+    pub name: String,
+    /// Its root.
+    pub root: PathBuf,
+    /// The snapshot it is at; `None` when nothing was ever checked out here.
+    pub applied: Option<SnapshotId>,
+    /// An interrupted switch: the tree is a mixture of `applied` and this.
+    pub interrupted: Option<SnapshotId>,
+    /// Every difference, sorted. Strays are listed, and are no difference from the reference in incremental mode.
+    pub drift: Vec<DriftEntry>,
+    /// Paths delivered once, dropped from the reference since, and still there.
+    pub dropped_delivered: u64,
+    /// Delivered entries looked at.
+    pub entries: u64,
+    /// Bytes of file content read.
+    pub bytes_read: u64,
+    /// For people.
+    pub warnings: Vec<String>,
+}
+
+impl AreaStatus {
+    /// Whether everything that was delivered still is as it was.
+    pub fn in_sync(&self) -> bool {
+        self.applied.is_some()
+            && self.interrupted.is_none()
+            && self.drift.iter().all(|entry| entry.what == DriftKind::Stray)
+    }
+}
+
+/// What is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusReport {
+    /// One for each area asked for, in that order.
+    pub areas: Vec<AreaStatus>,
+}
+
+impl StatusReport {
+    /// Whether every area is in sync.
+    pub fn in_sync(&self) -> bool {
+        self.areas.iter().all(AreaStatus::in_sync)
+    }
+}
+
+/// Compares each area with what was last applied, reading only what its fingerprint does not prove. A regular file of
+/// another size or mtime counts as changed content without being read.
+///
+/// `store` is needed only where the local memory is lost, and for the rules of areas.
+///
+/// # Errors
+/// [`Error::Area`] for a known area without its marker; [`Error::Io`].
+pub fn status(options: &StatusOptions, store: &Store, progress: &Progress) -> Result<StatusReport> {
+    look(options, store, progress, false)
+}
+
+/// As [`status`], but reads every byte and trusts no fingerprint.
+///
+/// # Errors
+/// As [`status`].
+pub fn verify(options: &StatusOptions, store: &Store, progress: &Progress) -> Result<StatusReport> {
+    look(options, store, progress, true)
+}
+
+fn look(options: &StatusOptions, store: &Store, progress: &Progress, read_all: bool) -> Result<StatusReport> {
+    let areas = options.areas.iter().map(|target| look_at_area(options, target, store, progress, read_all));
+    Ok(StatusReport { areas: areas.collect::<Result<_>>()? })
+}
+
+fn look_at_area(
+    options: &StatusOptions,
+    target: &AreaTarget,
+    store: &Store,
+    progress: &Progress,
+    read_all: bool,
+) -> Result<AreaStatus> {
+    let root = AreaRoot::open(&target.name, &target.root, &options.state_dir)?;
+    let mut status = AreaStatus {
+        name: target.name.clone(),
+        root: target.root.clone(),
+        applied: None,
+        interrupted: None,
+        drift: Vec::new(),
+        dropped_delivered: 0,
+        entries: 0,
+        bytes_read: 0,
+        warnings: Vec::new(),
+    };
+    let Some(marker) = &root.marker else { return Ok(status) };
+    let (base, applied) = applied_of(options, target, store, marker)?;
+    status.applied = Some(base);
+    status.interrupted = marker.transaction.filter(|transaction| *transaction != base);
+    let mut rules = rules_of(store, &base, &target.name, &mut status.warnings)?;
+    rules.exclude.extend(target.exclude.iter().cloned());
+    let rules = RuleSet::new(&rules, area::protected_below(&root.path, &options.protected))?;
+    progress.start(if read_all { "verifying" } else { "comparing" }, 0, 0);
+    let live = LiveArea::new(root.dir.as_ref(), &rules, progress)?;
+    Look { live, status, read_all, groups: HashMap::new() }.run(applied)
+}
+
+type Applied = Box<dyn Iterator<Item = Result<AppliedEntry>>>;
+
+/// What was last applied, from memory or from the store.
+fn applied_of(
+    options: &StatusOptions,
+    target: &AreaTarget,
+    store: &Store,
+    marker: &Marker,
+) -> Result<(SnapshotId, Applied)> {
+    if let Some(cache) = CacheReader::open(&applied_path(&options.state_dir, marker.area))? {
+        return Ok((cache.header().snapshot, Box::new(read_applied(cache))));
+    }
+    let base = marker.applied.or(marker.transaction).ok_or_else(|| Error::Refused {
+        reason: format!("area `{}` was never completely checked out", target.name),
+        hint: Some("check it out again".into()),
+    })?;
+    let snapshot = store.snapshot(&base)?;
+    let Some(reference) = snapshot.area(&target.name) else { return Ok((base, Box::new(std::iter::empty()))) };
+    let reader = store.reader()?;
+    let manifest = Manifest::open(&reader, reference)?;
+    let owners = OwnerMap::new(manifest.head(), options.numeric_owners);
+    let entries: Vec<Result<AppliedEntry>> = manifest
+        .entries()
+        .map(|entry| Ok(AppliedEntry { entry: owners.localize(entry?), dropped: false, print: None }))
+        .collect();
+    Ok((base, Box::new(entries.into_iter())))
+}
+
+/// The area's rules in the applied snapshot.
+fn rules_of(store: &Store, base: &SnapshotId, name: &str, warnings: &mut Vec<String>) -> Result<AreaRules> {
+    match store.snapshot(base) {
+        Ok(snapshot) => Ok(snapshot.area(name).map(|area| area.rules.clone()).unwrap_or_default()),
+        Err(Error::UnknownSnapshot { .. }) => {
+            warnings.push(format!("the store does not have {}; its rules are not known", base.short(12)));
+            Ok(AreaRules::default())
+        }
+        Err(e) => Err(e),
+    }
+}
+
+struct Look<'a> {
+    live: LiveArea<'a>,
+    status: AreaStatus,
+    read_all: bool,
+    /// Hard-link groups: the inode that was applied and, once seen, the live one.
+    groups: HashMap<TreePath, (Inode, Option<u64>)>,
+}
+
+impl Look<'_> {
+    fn run(mut self, mut applied: Applied) -> Result<AreaStatus> {
+        let mut next_applied = applied.next().transpose()?;
+        let mut next_live = self.live.next()?;
+        // Below something that is not what was applied, nothing is missing by itself.
+        let mut gone: Option<TreePath> = None;
+        loop {
+            let order = match (&next_applied, &next_live) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(record), Some(found)) => record.entry.path.cmp(&found.path),
+            };
+            let record =
+                if order.is_le() { std::mem::replace(&mut next_applied, applied.next().transpose()?) } else { None };
+            let found = if order.is_ge() { next_live.take() } else { None };
+            if found.is_some() {
+                next_live = self.live.next()?;
+            }
+            match (record, found) {
+                (Some(record), Some(found)) => self.both(record, &found)?,
+                (Some(record), None) => {
+                    let below_gone = gone.as_ref().is_some_and(|gone| record.entry.path.starts_with(gone));
+                    let inode = self.resolve(&record);
+                    if record.dropped {
+                        continue;
+                    }
+                    self.status.entries += 1;
+                    if below_gone {
+                        continue;
+                    }
+                    if inode.is_none_or(|inode| inode.kind == InodeKind::Directory) {
+                        gone = Some(record.entry.path.clone());
+                    }
+                    self.differs(record.entry.path, DriftKind::Missing);
+                }
+                (None, Some(found)) if found.mount_point => {}
+                (None, Some(found)) => self.differs(found.path, DriftKind::Stray),
+                (None, None) => {}
+            }
+        }
+        Ok(self.status)
+    }
+
+    fn differs(&mut self, path: TreePath, what: DriftKind) {
+        self.status.drift.push(DriftEntry { path, what });
+    }
+
+    /// The inode that a record stands for.
+    fn resolve(&mut self, record: &AppliedEntry) -> Option<Inode> {
+        match &record.entry.node {
+            Node::Inode(inode) => {
+                if inode.links > 1 {
+                    self.groups.insert(record.entry.path.clone(), (inode.clone(), None));
+                }
+                Some(inode.clone())
+            }
+            Node::Link { first } => self.groups.get(first).map(|(inode, _)| inode.clone()),
+        }
+    }
+
+    fn both(&mut self, record: AppliedEntry, found: &Found) -> Result<()> {
+        let inode = self.resolve(&record);
+        if record.dropped {
+            self.status.dropped_delivered += 1;
+            return Ok(());
+        }
+        self.status.entries += 1;
+        let Some(inode) = inode else { return Ok(()) };
+        let path = record.entry.path.clone();
+        let mut difference = self.compare(&record, &inode, found)?;
+        difference.set_if(self.is_split(&record, found), Difference::LINKS);
+        if difference.is_none() {
+            return Ok(());
+        }
+        let what = if difference.has(Difference::KIND) {
+            DriftKind::Type
+        } else if difference.has(Difference::CONTENT) {
+            DriftKind::Content(difference)
+        } else {
+            DriftKind::Metadata(difference)
+        };
+        self.differs(path, what);
+        Ok(())
+    }
+
+    fn compare(&mut self, record: &AppliedEntry, inode: &Inode, found: &Found) -> Result<Difference> {
+        let print = record.print.as_ref();
+        let proven = print.is_some_and(|print| *print == Fingerprint::of(&found.stat));
+        if found.mount_point || found.stat.file_type != file_type(&inode.kind) {
+            return Ok(Difference::KIND);
+        }
+        if proven && !self.read_all {
+            return Ok(Difference::none());
+        }
+        let live = self.live.metadata(found)?;
+        let InodeKind::File(content) = &inode.kind else { return Ok(differences(&live, inode)) };
+        let mut difference = metadata_differences(&live, inode);
+        let same_size = content.size == found.stat.size;
+        // Whoever changed the time has most likely written; `verify` tells for certain.
+        let believed_changed = !self.read_all && print.is_some() && difference.has(Difference::MTIME);
+        if !same_size || believed_changed {
+            difference.set_if(true, Difference::CONTENT);
+            return Ok(difference);
+        }
+        let hash = self.live.content_hash(found)?;
+        self.status.bytes_read += content.size;
+        difference.set_if(hash != content.hash, Difference::CONTENT);
+        Ok(difference)
+    }
+
+    /// Whether a name that should share its group's inode has another.
+    fn is_split(&mut self, record: &AppliedEntry, found: &Found) -> bool {
+        let first = match &record.entry.node {
+            Node::Inode(_) => &record.entry.path,
+            Node::Link { first } => first,
+        };
+        match self.groups.get_mut(first) {
+            None => false,
+            Some((_, live @ None)) => {
+                *live = Some(found.stat.ino);
+                false
+            }
+            Some((_, Some(ino))) => *ino != found.stat.ino,
+        }
+    }
+}

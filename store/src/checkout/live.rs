@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The live tree of an area, as the merge wants to see it.
+
+use std::collections::BTreeSet;
+
+use super::merge::LiveTree;
+use crate::area::RuleSet;
+use crate::error::{Error, Result};
+use crate::format::manifest::Inode;
+use crate::fsio::{Dir, Stat};
+use crate::id::ContentHash;
+use crate::inode::{self, UnknownXattrs};
+use crate::path::TreePath;
+use crate::progress::Progress;
+use crate::walk::{Found, Walk};
+
+/// A walk over an area's root; empty when there is no root yet.
+pub(super) struct LiveArea<'a> {
+    walk: Option<Walk<'a>>,
+    rules: &'a RuleSet,
+    progress: &'a Progress,
+    none: BTreeSet<TreePath>,
+}
+
+impl<'a> LiveArea<'a> {
+    /// Starts a walk at `root`.
+    pub(super) fn new(root: Option<&Dir>, rules: &'a RuleSet, progress: &'a Progress) -> Result<Self> {
+        let walk = match root {
+            None => None,
+            Some(root) => {
+                let failed = |e| Error::io("list", root.path(), e);
+                Some(Walk::new(root.try_clone().map_err(failed)?, rules).map_err(failed)?)
+            }
+        };
+        Ok(LiveArea { walk, rules, progress, none: BTreeSet::new() })
+    }
+}
+
+impl LiveTree for LiveArea<'_> {
+    type Item = Found;
+
+    fn next(&mut self) -> Result<Option<Found>> {
+        let Some(next) = self.walk.as_mut().and_then(Iterator::next) else { return Ok(None) };
+        self.progress.check_cancelled()?;
+        self.progress.advance(1, 0);
+        next.map(Some).map_err(|e| Error::io("look at", e.full_path, e.source))
+    }
+
+    fn path(item: &Found) -> &TreePath {
+        &item.path
+    }
+
+    fn stat(item: &Found) -> &Stat {
+        &item.stat
+    }
+
+    fn is_mount_point(item: &Found) -> bool {
+        item.mount_point
+    }
+
+    fn metadata(&mut self, item: &Found) -> Result<Inode> {
+        inode::read_metadata(item, self.rules.xattrs(), UnknownXattrs::Ignore)
+    }
+
+    fn content_hash(&mut self, item: &Found) -> Result<ContentHash> {
+        let failed = |e| Error::io("read", item.full_path(), e);
+        let (fd, stat) = inode::open_file(item).map_err(failed)?;
+        let hash = inode::hash_content(&fd, stat.size).map_err(failed)?;
+        self.progress.advance(0, stat.size);
+        Ok(hash)
+    }
+
+    fn holds_outside(&self, dir: &TreePath) -> bool {
+        self.walk.as_ref().map_or(&self.none, |walk| &walk.left_out().holders).contains(dir)
+    }
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Makes a live tree equal to a snapshot: `plan → stage → switch → record`.
+//!
+//! - [`merge`] compares target manifest, last applied manifest and live tree; [`plan`] is the result, a plain value.
+//! - [`stage`] makes everything new in the area's private directory; [`switch`] gives it its names, one atomic step each.
+//! - [`record`] remembers what was delivered; [`state`] is where the memory is, with marker and lock.
+//! - [`run`] drives all of it; [`drift`] compares a live tree with what was last applied.
+//!
+//! Invariants: a live file is never written into; nothing live changes before everything new is staged and durable;
+//! everything live is reached through held directories; nothing stays different without being reported.
+
+mod apply;
+mod chain;
+mod compare;
+mod drift;
+mod live;
+mod merge;
+mod options;
+mod owners;
+mod plan;
+mod record;
+mod refuse;
+mod report;
+mod run;
+mod stage;
+mod state;
+mod switch;
+
+pub use compare::Difference;
+pub use drift::{AreaStatus, DriftEntry, DriftKind, StatusOptions, StatusReport, status, verify};
+pub use merge::{AppliedEntry, LiveTree, MergeRules, plan_area};
+pub use options::{Adopt, AreaTarget, Ceiling, CheckoutOptions, ConflictPolicy, Mode};
+pub use plan::{
+    Action, Change, CheckoutPlan, Counts, DroppedEntry, Kept, KeptBecause, Outcome, Reason, Skipped, Wanted,
+};
+pub use report::{AreaReport, ChangeKind, CheckoutReport, PathChange};
+pub use run::checkout;

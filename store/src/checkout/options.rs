@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a caller may ask of a checkout.
+
+use std::path::PathBuf;
+
+use crate::id::SnapshotId;
+
+/// How far a checkout goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Refreshes what the reference has and adds what is missing; removes nothing, keeps local changes and says so.
+    Incremental,
+    /// Makes the area equal to the reference: local changes are undone, what the reference lacks is removed.
+    Full,
+    /// As [`Mode::Full`], but trusts no fingerprint: every live byte is read and compared.
+    Force,
+}
+
+impl Mode {
+    /// Whether this mode also removes and restores.
+    pub fn is_full(self) -> bool {
+        self != Mode::Incremental
+    }
+}
+
+/// What the first checkout onto a tree that is not empty does with what differs. Nothing is deleted either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adopt {
+    /// The reference replaces it.
+    Replace,
+    /// It is kept and reported.
+    Keep,
+}
+
+/// Who wins in an incremental checkout when a path changed locally and in the reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ConflictPolicy {
+    /// The reference.
+    #[default]
+    Replace,
+    /// The newer mtime; a tie or a live mtime in the future goes to the reference.
+    Newer,
+    /// The local version, which is reported.
+    Keep,
+    /// The reference takes the name; the local file stays beside it as `NAME.evenkeel-local`.
+    Both,
+}
+
+/// How many removals are allowed before nothing at all is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ceiling {
+    /// This many.
+    Count(u64),
+    /// This share of the area's entries, in percent.
+    Percent(u64),
+    /// The greater of both.
+    Greater {
+        /// This many …
+        count: u64,
+        /// … or this share in percent.
+        percent: u64,
+    },
+}
+
+impl Ceiling {
+    /// Default for strays.
+    pub const STRAYS: Ceiling = Ceiling::Greater { count: 20, percent: 2 };
+    /// Default for release removals: what was delivered and is no longer in the reference.
+    pub const RELEASE: Ceiling = Ceiling::Greater { count: 100, percent: 25 };
+
+    /// The number of removals allowed in an area of `entries` entries.
+    pub fn limit(self, entries: u64) -> u64 {
+        let share = |percent: u64| entries.saturating_mul(percent) / 100;
+        match self {
+            Ceiling::Count(count) => count,
+            Ceiling::Percent(percent) => share(percent),
+            Ceiling::Greater { count, percent } => count.max(share(percent)),
+        }
+    }
+}
+
+/// One area and where it belongs on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AreaTarget {
+    /// Name in the snapshot.
+    pub name: String,
+    /// Its root here. Made when it does not exist (its parent must).
+    pub root: PathBuf,
+    /// Further patterns of what does not belong to the area here; a local rule can only exclude more.
+    pub exclude: Vec<String>,
+}
+
+/// What to check out, where, and within which bounds.
+#[derive(Debug, Clone)]
+pub struct CheckoutOptions {
+    /// The reference.
+    pub snapshot: SnapshotId,
+    /// Areas to change; areas of the snapshot that are not listed stay untouched.
+    pub areas: Vec<AreaTarget>,
+    /// `None`: full into an empty or new directory, incremental onto an ancestor, otherwise refused.
+    pub mode: Option<Mode>,
+    /// Stops after the plan; changes nothing, not even the area's own `.evenkeel`.
+    pub dry_run: bool,
+    /// Needed for the first checkout onto a tree that is not empty.
+    pub adopt: Option<Adopt>,
+    /// For paths that changed on both sides (incremental only).
+    pub conflict: ConflictPolicy,
+    /// Ceiling of strays removed, in each area.
+    pub max_delete: Ceiling,
+    /// Ceiling of release removals, in each area.
+    pub max_removals: Ceiling,
+    /// Allows a reference with nothing but its root.
+    pub allow_empty: bool,
+    /// Takes owners by number, not by name.
+    pub numeric_owners: bool,
+    /// This machine's state directory.
+    pub state_dir: PathBuf,
+    /// Workers; 0 = one for each processor.
+    pub threads: usize,
+    /// Absolute paths that no checkout touches: the program, its state, its configuration, its store.
+    pub protected: Vec<PathBuf>,
+}
+
+impl CheckoutOptions {
+    /// The defaults for `snapshot`, with no areas yet.
+    pub fn new(snapshot: SnapshotId, state_dir: PathBuf) -> Self {
+        CheckoutOptions {
+            snapshot,
+            areas: Vec::new(),
+            mode: None,
+            dry_run: false,
+            adopt: None,
+            conflict: ConflictPolicy::default(),
+            max_delete: Ceiling::STRAYS,
+            max_removals: Ceiling::RELEASE,
+            allow_empty: false,
+            numeric_owners: false,
+            state_dir,
+            threads: 0,
+            protected: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ceilings() {
+        for (ceiling, entries, limit) in [
+            (Ceiling::STRAYS, 0, 20),
+            (Ceiling::STRAYS, 1000, 20),
+            (Ceiling::STRAYS, 1050, 21),
+            (Ceiling::RELEASE, 400, 100),
+            (Ceiling::RELEASE, 408, 102),
+            (Ceiling::Count(0), u64::MAX, 0),
+            (Ceiling::Percent(100), 7, 7),
+        ] {
+            assert_eq!(ceiling.limit(entries), limit, "{ceiling:?} of {entries}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Why a checkout does not begin. Each function gives one refusal; nothing has changed when it does.
+
+use std::path::Path;
+
+use super::options::AreaTarget;
+use super::plan::CheckoutPlan;
+use crate::area::PRIVATE_DIR;
+use crate::error::{Error, Result};
+use crate::format::manifest::{Entry, InodeKind, Node};
+use crate::format::snapshot::SnapshotArea;
+use crate::fsio::{self, Dir};
+use crate::id::SnapshotId;
+use crate::path::TreePath;
+
+/// Paths that a refusal names before it only counts.
+const NAMED: usize = 20;
+/// Part of the free space and inodes that a checkout leaves to others, as a divisor.
+const RESERVE: u64 = 100;
+
+fn refused(reason: String, hint: &str) -> Error {
+    Error::Refused { reason, hint: Some(hint.to_string()) }
+}
+
+pub(super) fn empty_reference(target: &AreaTarget) -> Error {
+    let reason = format!("area `{}` of the snapshot is empty", target.name);
+    refused(reason, "if that is meant, say --allow-empty")
+}
+
+pub(super) fn other_area(target: &AreaTarget, found: &str) -> Error {
+    let reason = format!("{} is area `{found}`, not `{}`", target.root.display(), target.name);
+    refused(reason, "check --area and the configuration")
+}
+
+pub(super) fn mode_must_be_said(target: &AreaTarget, base: &SnapshotId, snapshot: &SnapshotId) -> Error {
+    let reason =
+        format!("area `{}` is at {}, which is not an ancestor of {}", target.name, base.short(12), snapshot.short(12));
+    refused(reason, "say --full to make it equal, or --incremental to keep local changes and what was dropped")
+}
+
+pub(super) fn lost_state(target: &AreaTarget, base: &SnapshotId) -> Error {
+    let reason = format!(
+        "what was delivered to area `{}` is no longer known here, and this store does not have {}, which it is at",
+        target.name,
+        base.short(12)
+    );
+    refused(reason, "use the store it was checked out from")
+}
+
+/// Areas may not be the same or nested.
+pub(super) fn overlapping<'a>(areas: impl Iterator<Item = (&'a AreaTarget, &'a Path)>) -> Result<()> {
+    let areas: Vec<_> = areas.collect();
+    for (index, (inner, path)) in areas.iter().enumerate() {
+        for (other, (outer, outer_path)) in areas.iter().enumerate() {
+            if index != other && path.starts_with(outer_path) {
+                let reason = format!("it lies in area `{}` at {}", outer.name, outer_path.display());
+                return Err(Error::Area { area: inner.name.clone(), path: path.to_path_buf(), reason });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What no manifest may bring.
+pub(super) fn forbidden(entry: &Entry, target: &AreaTarget, reference: &SnapshotArea) -> Result<()> {
+    let refuse = |what: &str| {
+        let reason = format!("area `{}` of the snapshot holds {what}: {}", target.name, entry.path);
+        Err(refused(reason, "commit the area again with rules that fit"))
+    };
+    if entry.path.components().any(|name| name == PRIVATE_DIR) {
+        return refuse("a path that is reserved for this program");
+    }
+    match &entry.node {
+        Node::Inode(inode) => match inode.kind {
+            InodeKind::CharDevice { .. } | InodeKind::BlockDevice { .. } if !reference.rules.devices => {
+                refuse("a device node, which its rules do not allow")
+            }
+            _ => Ok(()),
+        },
+        Node::Link { .. } => Ok(()),
+    }
+}
+
+/// A tripped ceiling: too many strays, or too many release removals.
+pub(super) fn ceiling(target: &AreaTarget, plan: &CheckoutPlan, strays: bool, limit: u64) -> Result<()> {
+    let found = plan.removals(strays).count() as u64;
+    if found <= limit {
+        return Ok(());
+    }
+    let what = if strays { "that were never delivered" } else { "that the reference no longer has" };
+    let listed = list(plan.removals(strays), found);
+    let reason =
+        format!("area `{}`: {found} paths {what} would be removed, but at most {limit} may be: {listed}", target.name);
+    let hint = if strays {
+        "look at them with --dry-run; exclude what belongs here, or allow more with --max-delete"
+    } else {
+        "look at them with --dry-run; if the release is meant to remove them, allow more with --max-removals"
+    };
+    Err(refused(reason, hint))
+}
+
+fn list<'p>(paths: impl Iterator<Item = &'p TreePath>, count: u64) -> String {
+    let mut text = paths.take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let more = count.saturating_sub(NAMED as u64);
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
+}
+
+/// Space and inodes for staging, which holds everything new beside everything old.
+pub(super) fn space(target: &AreaTarget, plan: &CheckoutPlan, root: &Dir) -> Result<()> {
+    let free = fsio::space(root).map_err(|e| Error::io("look at free space of", root.path(), e))?;
+    let with_reserve = |needed: u64| needed.saturating_add(needed / RESERVE);
+    let (bytes, inodes) = (with_reserve(plan.counts.bytes_to_write), with_reserve(plan.counts.inodes_to_create));
+    let refuse = |needed: u64, what: &str, free: u64| {
+        let reason = format!("area `{}` needs {needed} {what} for staging, {free} are free", target.name);
+        Err(refused(reason, "everything new is written before anything old goes; make room first"))
+    };
+    if bytes > free.bytes {
+        return refuse(bytes, "bytes", free.bytes);
+    }
+    if inodes > free.inodes {
+        return refuse(inodes, "inodes", free.inodes);
+    }
+    Ok(())
+}

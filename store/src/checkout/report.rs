@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a checkout did, or would do, for people and records.
+
+use std::path::PathBuf;
+
+use super::options::Mode;
+use super::plan::{Change, CheckoutPlan, Counts, Kept, Reason, Skipped, Wanted};
+use crate::id::SnapshotId;
+use crate::path::TreePath;
+
+/// What happened to a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// Nothing was there.
+    Add,
+    /// Something else was there.
+    Replace,
+    /// Became a further name of another path's inode.
+    Link,
+    /// Owner, mode, attributes or times.
+    Metadata,
+    /// Is gone.
+    Remove,
+}
+
+impl ChangeKind {
+    /// For people and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            ChangeKind::Add => "add",
+            ChangeKind::Replace => "replace",
+            ChangeKind::Link => "link",
+            ChangeKind::Metadata => "metadata",
+            ChangeKind::Remove => "remove",
+        }
+    }
+}
+
+/// One changed path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathChange {
+    /// Relative to the area's root.
+    pub path: TreePath,
+    /// What.
+    pub action: ChangeKind,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// One area's part of a [`CheckoutReport`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AreaReport {
+    /// Name in the snapshot.
+    pub name: String,
+    /// Its root here.
+    pub root: PathBuf,
+    /// The snapshot it was at; `None` at first contact.
+    pub before: Option<SnapshotId>,
+    /// The snapshot that an interrupted switch was making of it.
+    pub interrupted: Option<SnapshotId>,
+    /// How it was, or would be, checked out.
+    pub mode: Mode,
+    /// First contact with a tree that is not empty, and nothing said what to do with it: nothing was done, and this
+    /// report is what an adoption would do.
+    pub needs_adopt: bool,
+    /// Numbers.
+    pub counts: Counts,
+    /// Every changed path, sorted.
+    pub changes: Vec<PathChange>,
+    /// Every path that stays different from the reference, sorted.
+    pub kept: Vec<Kept>,
+    /// Entries that are not delivered by rule.
+    pub skipped: Vec<Skipped>,
+    /// Local versions that were kept beside the reference's, by their new path.
+    pub kept_aside: Vec<TreePath>,
+    /// Strays left alone.
+    pub strays: u64,
+    /// Paths delivered once, since dropped from the reference, and left alone.
+    pub dropped_delivered: u64,
+    /// Paths among `kept` where the reference wanted something else.
+    pub conflicts: u64,
+    /// Bytes of file data written, in whole blocks.
+    pub bytes_written: u64,
+    /// For people.
+    pub warnings: Vec<String>,
+}
+
+impl AreaReport {
+    /// The report of `plan`, as if everything in it came true.
+    pub(super) fn of_plan(name: &str, root: PathBuf, mode: Mode, plan: &CheckoutPlan) -> AreaReport {
+        let changes = plan.actions.iter().map(|action| PathChange {
+            path: action.path.clone(),
+            action: match &action.change {
+                Change::Add { wanted: Wanted::Link { .. }, .. }
+                | Change::Replace { wanted: Wanted::Link { .. }, .. } => ChangeKind::Link,
+                Change::Add { .. } => ChangeKind::Add,
+                Change::Replace { .. } => ChangeKind::Replace,
+                Change::Metadata { .. } => ChangeKind::Metadata,
+                Change::Remove { .. } => ChangeKind::Remove,
+            },
+            reason: action.reason,
+        });
+        AreaReport {
+            name: name.to_string(),
+            root,
+            before: None,
+            interrupted: None,
+            mode,
+            needs_adopt: false,
+            counts: plan.counts,
+            changes: changes.collect(),
+            kept: plan.kept.clone(),
+            skipped: plan.skipped.clone(),
+            kept_aside: Vec::new(),
+            strays: plan.counts.strays_left,
+            dropped_delivered: plan.counts.dropped_left,
+            conflicts: plan.kept.iter().filter(|kept| kept.because.is_conflict()).count() as u64,
+            bytes_written: plan.counts.bytes_to_write,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// What a checkout did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckoutReport {
+    /// The reference.
+    pub snapshot: SnapshotId,
+    /// One for each area asked for, in that order.
+    pub areas: Vec<AreaReport>,
+    /// Something was, or would have been, changed, but was only planned: a dry run, or an adoption that must be said.
+    pub planned_only: bool,
+    /// Every area now is as the reference, with no kept differences.
+    pub in_sync: bool,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+impl CheckoutReport {
+    /// Whether an area needs `adopt` to be said before anything is done.
+    pub fn needs_adopt(&self) -> bool {
+        self.areas.iter().any(|area| area.needs_adopt)
+    }
+
+    /// Whether no area was changed.
+    pub fn is_empty(&self) -> bool {
+        self.areas.iter().all(|area| area.changes.is_empty())
+    }
+}

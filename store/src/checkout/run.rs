@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Drives a checkout: all areas are planned and judged before any is staged, all are staged before any is switched.
+
+use std::time::Instant;
+
+use super::live::LiveArea;
+use super::merge::{AppliedEntry, MergeRules, plan_area};
+use super::options::{AreaTarget, CheckoutOptions, Mode};
+use super::owners::OwnerMap;
+use super::plan::{CheckoutPlan, Kept, KeptBecause};
+use super::record::{Recording, read_applied};
+use super::refuse;
+use super::report::{AreaReport, CheckoutReport};
+use super::stage::stage;
+use super::state::{AreaRoot, HeldArea, Marker, applied_path};
+use super::switch::{Switched, switch};
+use crate::area::{self, RuleSet, Verdict};
+use crate::error::{Error, Result};
+use crate::files_cache::CacheReader;
+use crate::format::manifest::Timestamp;
+use crate::format::snapshot::{Snapshot, SnapshotArea};
+use crate::fsio::{self, Dir};
+use crate::id::SnapshotId;
+use crate::manifest::Manifest;
+use crate::path::TreePath;
+use crate::progress::Progress;
+use crate::read::ChunkReader;
+use crate::store::Store;
+use crate::walk::Walk;
+
+/// Makes the areas of `options` equal to their state in a snapshot.
+///
+/// Nothing live changes before every area has been planned, found to be within its bounds, and staged.
+///
+/// # Errors
+/// [`Error::Refused`] and [`Error::Area`] for what may not be done as it was asked, with nothing changed;
+/// [`Error::Locked`]; damaged or missing objects; [`Error::Io`].
+pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -> Result<CheckoutReport> {
+    let started = Instant::now();
+    let snapshot = store.snapshot(&options.snapshot)?;
+    let reader = store.reader()?;
+    let run = Run { store, options, snapshot: &snapshot, reader: &reader, progress };
+    let mut areas = options.areas.iter().map(|target| run.prepare(target)).collect::<Result<Vec<_>>>()?;
+    refuse::overlapping(areas.iter().map(|area| (area.target, area.root_path())))?;
+    for area in &mut areas {
+        run.plan(area)?;
+    }
+    let planned_only = options.dry_run || areas.iter().any(|area| area.needs_adopt);
+    let reports = if planned_only {
+        areas.iter().map(|area| run.report(area, &Switched::default())).collect()
+    } else {
+        for area in &areas {
+            run.check_bounds(area)?;
+        }
+        run.apply(areas)?
+    };
+    let in_sync = !planned_only && reports.iter().all(|area| area.kept.is_empty());
+    let seconds = started.elapsed().as_secs_f64();
+    Ok(CheckoutReport { snapshot: options.snapshot, areas: reports, planned_only, in_sync, seconds })
+}
+
+struct Run<'a> {
+    store: &'a Store,
+    options: &'a CheckoutOptions,
+    snapshot: &'a Snapshot,
+    reader: &'a ChunkReader,
+    progress: &'a Progress,
+}
+
+/// One area on its way through a checkout.
+struct AreaRun<'a> {
+    target: &'a AreaTarget,
+    reference: &'a SnapshotArea,
+    manifest: Manifest<'a>,
+    owners: OwnerMap,
+    rules: RuleSet,
+    /// Patterns that only this machine has.
+    local_rules: RuleSet,
+    place: Place,
+    /// Where the root really is.
+    path: std::path::PathBuf,
+    marker: Option<Marker>,
+    /// The snapshot that the record of what was delivered belongs to.
+    base: Option<SnapshotId>,
+    mode: Mode,
+    needs_adopt: bool,
+    /// First contact with a tree that is not empty.
+    adopting: bool,
+    walk_start: Timestamp,
+    plan: CheckoutPlan,
+}
+
+/// How an area's root is held.
+enum Place {
+    /// Looked at only: a dry run.
+    Seen(Option<Dir>),
+    Held(Box<HeldArea>),
+}
+
+impl AreaRun<'_> {
+    fn root_path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    fn root(&self) -> Option<&Dir> {
+        match &self.place {
+            Place::Seen(dir) => dir.as_ref(),
+            Place::Held(held) => Some(&held.root),
+        }
+    }
+}
+
+impl<'a> Run<'a> {
+    /// Looks at an area and decides what kind of checkout it is. Takes its lock, unless this is a dry run.
+    fn prepare(&self, target: &'a AreaTarget) -> Result<AreaRun<'a>> {
+        let options = self.options;
+        let unknown = || Error::UnknownArea { area: target.name.clone(), snapshot: options.snapshot };
+        let reference = self.snapshot.area(&target.name).ok_or_else(unknown)?;
+        if reference.entries <= 1 && !options.allow_empty {
+            return Err(refuse::empty_reference(target));
+        }
+        let manifest = Manifest::open(self.reader, reference)?;
+        let owners = OwnerMap::new(manifest.head(), options.numeric_owners);
+        owners.require_all()?;
+        let seen = AreaRoot::open(&target.name, &target.root, &options.state_dir)?;
+        let path = seen.path.clone();
+        let protected = area::protected_below(&path, &options.protected);
+        let mut all_rules = reference.rules.clone();
+        all_rules.exclude.extend(target.exclude.iter().cloned());
+        let rules = RuleSet::new(&all_rules, protected.clone())?;
+        let only_local = crate::format::snapshot::AreaRules { exclude: target.exclude.clone(), ..Default::default() };
+        let local_rules = RuleSet::new(&only_local, protected)?;
+        let marker = seen.marker.clone();
+        if let Some(found) = marker.as_ref().map(|marker| &marker.name).filter(|name| **name != target.name) {
+            return Err(refuse::other_area(target, found));
+        }
+        let place = if options.dry_run {
+            Place::Seen(seen.dir)
+        } else {
+            let held = HeldArea::take(seen, &target.root, &target.name, self.store.id(), &options.state_dir)?;
+            Place::Held(Box::new(held))
+        };
+        let mut area = AreaRun {
+            target,
+            reference,
+            manifest,
+            owners,
+            rules,
+            local_rules,
+            place,
+            path,
+            marker,
+            base: None,
+            mode: Mode::Full,
+            needs_adopt: false,
+            adopting: false,
+            walk_start: Timestamp::default(),
+            plan: CheckoutPlan::default(),
+        };
+        self.choose_mode(&mut area)?;
+        Ok(area)
+    }
+
+    fn choose_mode(&self, area: &mut AreaRun<'_>) -> Result<()> {
+        let options = self.options;
+        area.base = match &area.marker {
+            None => None,
+            Some(marker) => Some(self.base_of(marker)?),
+        };
+        let Some(base) = area.base else {
+            area.adopting = is_occupied(area.root(), &area.rules)?;
+            area.needs_adopt = area.adopting && options.adopt.is_none();
+            area.mode = options.mode.unwrap_or(if area.adopting { Mode::Incremental } else { Mode::Full });
+            return Ok(());
+        };
+        area.mode = match options.mode {
+            Some(mode) => mode,
+            None if base == options.snapshot || self.descends_from(&base)? => Mode::Incremental,
+            None => return Err(refuse::mode_must_be_said(area.target, &base, &options.snapshot)),
+        };
+        Ok(())
+    }
+
+    /// The snapshot that the area's memory is of.
+    fn base_of(&self, marker: &Marker) -> Result<SnapshotId> {
+        if let Some(cache) = CacheReader::open(&applied_path(&self.options.state_dir, marker.area))? {
+            return Ok(cache.header().snapshot);
+        }
+        // The memory is lost, or the first switch was interrupted: what it was making is what may be there.
+        Ok(marker.applied.or(marker.transaction).unwrap_or(self.options.snapshot))
+    }
+
+    fn descends_from(&self, base: &SnapshotId) -> Result<bool> {
+        match self.store.is_ancestor(base, &self.options.snapshot) {
+            Err(Error::UnknownSnapshot { .. }) => Ok(false),
+            found => found,
+        }
+    }
+
+    fn plan(&self, area: &mut AreaRun<'a>) -> Result<()> {
+        self.progress.start("comparing", area.reference.entries, 0);
+        area.walk_start = fsio::now_coarse();
+        let rules = MergeRules {
+            mode: area.mode,
+            conflict: self.options.conflict,
+            adoption: area.adopting.then(|| self.options.adopt.unwrap_or(super::options::Adopt::Replace)),
+            interrupted: area.marker.as_ref().is_some_and(|marker| marker.transaction.is_some()),
+            now: fsio::now(),
+        };
+        let entries = area.manifest.entries();
+        let target = entries.map(|entry| {
+            let entry = area.owners.localize(entry?);
+            refuse::forbidden(&entry, area.target, area.reference)?;
+            Ok(entry)
+        });
+        let live = LiveArea::new(area.root(), &area.rules, self.progress)?;
+        let none_local = area.target.exclude.is_empty() && self.options.protected.is_empty();
+        let outside = |path: &TreePath, is_dir: bool| {
+            !none_local && matches!(area.local_rules.verdict_on_walk(path, is_dir), Verdict::Excluded)
+        };
+        let applied = self.applied(area)?;
+        let mut plan = plan_area(target, applied, live, &rules, outside)?;
+        if let Place::Held(held) = &area.place
+            && held.made_private
+            && !plan.dir_times.iter().any(|(path, _)| path.is_root())
+        {
+            plan.dir_times.extend(root_time(&area.manifest)?);
+        }
+        area.plan = plan;
+        Ok(())
+    }
+
+    /// What was delivered before: the record, or what the store says of the snapshot that the marker names.
+    fn applied(&self, area: &AreaRun<'a>) -> Result<Box<dyn Iterator<Item = Result<AppliedEntry>> + 'a>> {
+        let Some((marker, base)) = area.marker.as_ref().zip(area.base) else {
+            return Ok(Box::new(std::iter::empty()));
+        };
+        if let Some(cache) = CacheReader::open(&applied_path(&self.options.state_dir, marker.area))? {
+            return Ok(Box::new(read_applied(cache)));
+        }
+        let lost = |e| match e {
+            Error::UnknownSnapshot { .. } => refuse::lost_state(area.target, &base),
+            e => e,
+        };
+        let snapshot = self.store.snapshot(&base).map_err(lost)?;
+        let Some(reference) = snapshot.area(&area.target.name) else { return Ok(Box::new(std::iter::empty())) };
+        let manifest = Manifest::open(self.reader, reference)?;
+        let owners = OwnerMap::new(manifest.head(), self.options.numeric_owners);
+        let entries = manifest.entries();
+        Ok(Box::new(
+            entries.map(move |entry| Ok(AppliedEntry { entry: owners.localize(entry?), dropped: false, print: None })),
+        ))
+    }
+
+    /// Everything that a finished plan may be refused for.
+    fn check_bounds(&self, area: &AreaRun<'_>) -> Result<()> {
+        let entries = area.reference.entries;
+        refuse::ceiling(area.target, &area.plan, true, self.options.max_delete.limit(entries))?;
+        refuse::ceiling(area.target, &area.plan, false, self.options.max_removals.limit(entries))?;
+        match area.root() {
+            Some(root) => refuse::space(area.target, &area.plan, root),
+            None => Ok(()),
+        }
+    }
+
+    fn apply(&self, mut areas: Vec<AreaRun<'a>>) -> Result<Vec<AreaReport>> {
+        for area in &areas {
+            self.stage(area).inspect_err(|_| {
+                // Nothing live has changed; what was staged is of no use.
+                for area in &areas {
+                    if let Place::Held(held) = &area.place {
+                        let _ = held.clear_staging();
+                    }
+                }
+            })?;
+        }
+        areas.iter_mut().map(|area| self.switch(area)).collect()
+    }
+
+    fn stage(&self, area: &AreaRun<'_>) -> Result<()> {
+        let Place::Held(held) = &area.place else { return Ok(()) };
+        if area.plan.actions.iter().all(|action| action.wanted().is_none()) {
+            return Ok(());
+        }
+        let staging = held.staging()?;
+        stage(&area.plan, &staging, &held.root, self.reader, threads(self.options.threads), self.progress)?;
+        self.progress.start("syncing", 0, 0);
+        held.root.sync_filesystem().map_err(|e| Error::io("sync file system of", held.root.path(), e))
+    }
+
+    /// Switches one area and records it.
+    fn switch(&self, area: &mut AreaRun<'_>) -> Result<AreaReport> {
+        let Place::Held(held) = &mut area.place else { return Ok(self.report(area, &Switched::default())) };
+        let target = self.options.snapshot;
+        let known = area.marker.as_ref().is_some_and(|m| m.applied == Some(target) && m.transaction.is_none());
+        if known && area.plan.is_empty() && area.plan.counts.unproven == 0 && area.base == Some(target) {
+            return Ok(self.report(area, &Switched::default()));
+        }
+        held.begin(target, &area.path)?;
+        let mut done = Switched::default();
+        if !area.plan.is_empty() {
+            let staging = held.staging()?;
+            done = switch(&area.plan, &staging, &held.root, &area.rules, self.progress)?;
+            self.progress.start("syncing", 0, 0);
+            held.root.sync_filesystem().map_err(|e| Error::io("sync file system of", held.root.path(), e))?;
+        }
+        self.progress.start("recording", area.reference.entries, 0);
+        let recording = Recording {
+            plan: &area.plan,
+            owners: &area.owners,
+            root: &held.root,
+            walk_start: area.walk_start,
+            changed_meanwhile: &done.changed_meanwhile,
+            snapshot: target,
+            manifest: area.reference.manifest,
+        };
+        recording.write(area.manifest.entries(), &held.state)?;
+        held.end(target, &area.target.name, self.store.id())?;
+        held.clear_staging()?;
+        Ok(self.report(area, &done))
+    }
+
+    fn report(&self, area: &AreaRun<'_>, done: &Switched) -> AreaReport {
+        let mut report = AreaReport::of_plan(&area.target.name, area.target.root.clone(), area.mode, &area.plan);
+        report.before = area.base;
+        report.interrupted = area.marker.as_ref().and_then(|marker| marker.transaction);
+        report.needs_adopt = area.needs_adopt;
+        report.kept_aside = done.kept_aside.clone();
+        report.warnings.extend(self.reader.notes().iter().cloned());
+        report.warnings.extend(done.warnings.iter().cloned());
+        if !done.changed_meanwhile.is_empty() {
+            report.changes.retain(|change| !done.changed_meanwhile.contains(&change.path));
+            let because = KeptBecause::ChangedMeanwhile;
+            report.kept.extend(done.changed_meanwhile.iter().map(|path| Kept { path: path.clone(), because }));
+            report.kept.sort_by(|a, b| a.path.cmp(&b.path));
+            report.conflicts += done.changed_meanwhile.len() as u64;
+        }
+        report
+    }
+}
+
+/// Whether an area's root holds anything that belongs to the area.
+fn is_occupied(root: Option<&Dir>, rules: &RuleSet) -> Result<bool> {
+    let Some(root) = root else { return Ok(false) };
+    let failed = |e| Error::io("list", root.path(), e);
+    let walk = Walk::new(root.try_clone().map_err(failed)?, rules).map_err(failed)?;
+    Ok(walk.take(2).count() > 1)
+}
+
+fn root_time(manifest: &Manifest<'_>) -> Result<Option<(TreePath, Timestamp)>> {
+    use crate::format::manifest::Node;
+    let root = manifest.get(&TreePath::root())?;
+    Ok(root.and_then(|entry| match entry.node {
+        Node::Inode(inode) => Some((entry.path, inode.mtime)),
+        Node::Link { .. } => None,
+    }))
+}
+
+fn threads(asked: usize) -> usize {
+    if asked > 0 { asked } else { std::thread::available_parallelism().map_or(1, usize::from) }
+}

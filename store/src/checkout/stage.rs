@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Everything new is made, complete, in the area's private staging directory; nothing live changes.
+//!
+//! A directory that is wholly new becomes a tree in staging that the switch moves with one rename. An action's staged
+//! form is named by its index in the plan, so plan and staging directory together say everything.
+//!
+//! One thread goes through the plan and makes directories; workers make files, in plan order, which is close to the
+//! order of their chunks in packs. A directory gets its own metadata from whoever is last to need it.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::apply::{self, Fresh};
+use super::chain::DirChain;
+use super::plan::{Action, Change, CheckoutPlan, Wanted};
+use crate::error::{Error, Result};
+use crate::format::manifest::{ChunkRun, Inode, InodeKind};
+use crate::fsio::{self, Dir};
+use crate::manifest::content_runs;
+use crate::path::TreePath;
+use crate::progress::Progress;
+use crate::read::{ChunkReader, ReadScratch};
+
+/// Files of one directory that are handed to a worker together.
+const BATCH_FILES: usize = 64;
+/// Bytes of content after which a batch is handed over.
+const BATCH_BYTES: u64 = 1 << 20;
+/// A longer file is written by several workers.
+const SPLIT_BYTES: u64 = 8 << 20;
+/// Bytes of a split file that one worker writes at a time.
+const RANGE_BYTES: u64 = 4 << 20;
+/// Batches that wait for a worker. Each holds a directory open.
+const QUEUE_DEPTH: usize = 64;
+
+/// Name of an action's staged form.
+pub(super) fn staged_name(index: usize) -> Vec<u8> {
+    format!("{index:x}").into_bytes()
+}
+
+/// Makes everything that `plan` needs, in `staging`; `root` is the area's root, which hard links may come from. Nothing
+/// is durable yet.
+///
+/// # Errors
+/// The first failure; staging then holds garbage.
+pub(super) fn stage(
+    plan: &CheckoutPlan,
+    staging: &Dir,
+    root: &Dir,
+    reader: &ChunkReader,
+    threads: usize,
+    progress: &Progress,
+) -> Result<()> {
+    progress.start("writing files", plan.counts.inodes_to_create, plan.counts.bytes_to_write);
+    let (sender, receiver) = bounded(QUEUE_DEPTH);
+    let shared = Shared {
+        reader,
+        progress,
+        fresh: Fresh::of_this_process(),
+        failed: AtomicBool::new(false),
+        first_error: Mutex::new(None),
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            let (receiver, shared) = (receiver.clone(), &shared);
+            scope.spawn(move || shared.work(&receiver));
+        }
+        drop(receiver);
+        let top = staging.try_clone().map_err(|e| Error::io("open", staging.path(), e))?;
+        let mut stager = Stager {
+            shared: &shared,
+            sender,
+            staging: Arc::new(StagedDir { dir: top, inode: None }),
+            stack: Vec::new(),
+            batch: Vec::new(),
+            batch_bytes: 0,
+            places: HashMap::new(),
+            links: Vec::new(),
+            late_dirs: Vec::new(),
+            top: 0,
+        };
+        let result = stager.run(plan);
+        let Stager { sender, links, late_dirs, places, .. } = stager;
+        drop(sender);
+        result.map(|()| (links, late_dirs, places))
+    })
+    .and_then(|rest| match shared.first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(rest),
+    })
+    .and_then(|(links, late_dirs, places)| {
+        link_names(plan, staging, root, &links, &places)?;
+        finish_late(staging, &late_dirs, shared.fresh)
+    })
+}
+
+/// A directory being staged; `inode` is set on it when nobody needs it any more. The staging directory itself has none.
+struct StagedDir<'p> {
+    dir: Dir,
+    inode: Option<&'p Inode>,
+}
+
+/// A file that several workers write. The last one completes it.
+struct SplitFile<'p> {
+    fd: OwnedFd,
+    dir: Arc<StagedDir<'p>>,
+    name: Vec<u8>,
+    inode: &'p Inode,
+}
+
+enum Job<'p> {
+    Files { dir: Arc<StagedDir<'p>>, files: Vec<(Vec<u8>, &'p Inode)> },
+    Range { file: Arc<SplitFile<'p>>, offset: u64, runs: Vec<ChunkRun> },
+}
+
+/// What all workers use.
+struct Shared<'a> {
+    reader: &'a ChunkReader,
+    progress: &'a Progress,
+    fresh: Fresh,
+    failed: AtomicBool,
+    first_error: Mutex<Option<Error>>,
+}
+
+impl Shared<'_> {
+    fn work(&self, jobs: &Receiver<Job<'_>>) {
+        let mut scratch = ReadScratch::default();
+        for job in jobs {
+            // After a failure the queue is drained without work, so that nobody waits for ever.
+            if self.failed.load(Ordering::Relaxed) {
+                continue;
+            }
+            if let Err(error) = self.do_job(job, &mut scratch) {
+                self.failed.store(true, Ordering::Relaxed);
+                self.first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
+        }
+    }
+
+    fn do_job(&self, job: Job<'_>, scratch: &mut ReadScratch) -> Result<()> {
+        self.progress.check_cancelled()?;
+        match job {
+            Job::Files { dir, files } => {
+                for (name, inode) in files {
+                    self.make_leaf(&dir.dir, &name, inode, scratch)?;
+                }
+                self.release(dir)
+            }
+            Job::Range { file, offset, runs } => {
+                self.write_runs(&file.fd, offset, &runs, scratch)?;
+                let Some(SplitFile { fd, dir, name, inode }) = Arc::into_inner(file) else { return Ok(()) };
+                apply::finish_new(&fd, inode, self.fresh).map_err(|e| failed(&dir.dir, &name, e))?;
+                self.progress.advance(1, 0);
+                self.release(dir)
+            }
+        }
+    }
+
+    /// Makes one thing that is no directory.
+    fn make_leaf(&self, dir: &Dir, name: &[u8], inode: &Inode, scratch: &mut ReadScratch) -> Result<()> {
+        let InodeKind::File(content) = &inode.kind else {
+            apply::make_special(dir, name, inode, self.fresh).map_err(|e| failed(dir, name, e))?;
+            self.progress.advance(1, 0);
+            return Ok(());
+        };
+        let fd = dir.create_file(name).map_err(|e| failed(dir, name, e))?;
+        if content.size > 0 {
+            let runs = content_runs(self.reader, content)?;
+            if runs.iter().any(|run| matches!(run, ChunkRun::Hole { .. })) {
+                fsio::set_len(&fd, content.size).map_err(|e| failed(dir, name, e))?;
+            }
+            self.write_runs(&fd, 0, &runs, scratch)?;
+        }
+        apply::finish_new(&fd, inode, self.fresh).map_err(|e| failed(dir, name, e))?;
+        self.progress.advance(1, 0);
+        Ok(())
+    }
+
+    /// Writes runs one after the other from `offset`; holes are left out.
+    fn write_runs(&self, fd: &OwnedFd, mut offset: u64, runs: &[ChunkRun], scratch: &mut ReadScratch) -> Result<()> {
+        for run in runs {
+            match run {
+                ChunkRun::Hole { len } => offset += len,
+                ChunkRun::Data { id, len } => {
+                    let chunk = self.reader.read(id, scratch)?;
+                    let plain = chunk.plain();
+                    if plain.len() as u64 != u64::from(*len) {
+                        return Err(Error::HashMismatch {
+                            object: format!("chunk {id}"),
+                            actual: format!("{} bytes where {len} are listed", plain.len()),
+                        });
+                    }
+                    fsio::write_all_at(fd, plain, offset).map_err(|e| Error::Io {
+                        action: "write",
+                        path: "a staged file".into(),
+                        source: e,
+                    })?;
+                    offset += u64::from(*len);
+                    self.progress.advance(0, u64::from(*len));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up one use of a directory; the last one sets its metadata.
+    fn release(&self, dir: Arc<StagedDir<'_>>) -> Result<()> {
+        let Some(StagedDir { dir, inode: Some(inode) }) = Arc::into_inner(dir) else { return Ok(()) };
+        apply::finish_new(&dir, inode, self.fresh).map_err(|e| failed(&dir, b"", e))?;
+        self.progress.advance(1, 0);
+        Ok(())
+    }
+}
+
+fn failed(dir: &Dir, name: &[u8], source: std::io::Error) -> Error {
+    Error::io("write", dir.path_of(name), source)
+}
+
+/// A directory on the way to the current action.
+struct Level<'p> {
+    path: &'p TreePath,
+    dir: Arc<StagedDir<'p>>,
+    /// A hard link is still to come into it: its metadata waits.
+    waits: bool,
+}
+
+struct Stager<'s, 'p> {
+    shared: &'s Shared<'s>,
+    sender: Sender<Job<'p>>,
+    staging: Arc<StagedDir<'p>>,
+    stack: Vec<Level<'p>>,
+    /// Files of the innermost directory that no worker has yet.
+    batch: Vec<(Vec<u8>, &'p Inode)>,
+    batch_bytes: u64,
+    /// Where hard-link leaders are: their path below staging.
+    places: HashMap<&'p TreePath, Vec<u8>>,
+    /// Actions that give an inode a further name, and that name's path below staging.
+    links: Vec<(usize, Vec<u8>)>,
+    /// Directories whose metadata waits for links, by path below staging.
+    late_dirs: Vec<(Vec<u8>, &'p Inode)>,
+    /// Action whose tree or file is being staged.
+    top: usize,
+}
+
+impl<'p> Stager<'_, 'p> {
+    fn run(&mut self, plan: &'p CheckoutPlan) -> Result<()> {
+        // Directories that get links later must not be completed, and so closed to their mtime, before.
+        for (index, action) in plan.actions.iter().enumerate() {
+            if self.shared.failed.load(Ordering::Relaxed) {
+                break;
+            }
+            let Some(wanted) = action.wanted() else { continue };
+            self.climb_to(action)?;
+            if !matches!(action.change, Change::Add { inside: true, .. }) {
+                self.flush()?;
+                self.top = index;
+            }
+            match wanted {
+                Wanted::Link { .. } => {
+                    self.links.push((index, self.place(plan, action)));
+                    if let Some(level) = self.stack.last_mut() {
+                        level.waits = true;
+                    }
+                }
+                Wanted::Inode(inode) => self.inode(plan, action, inode)?,
+            }
+        }
+        while !self.stack.is_empty() {
+            self.leave()?;
+        }
+        self.flush()
+    }
+
+    /// Leaves staged directories until the action's parent is the innermost.
+    fn climb_to(&mut self, action: &Action) -> Result<()> {
+        let inside = matches!(action.change, Change::Add { inside: true, .. });
+        while let Some(level) = self.stack.last() {
+            if inside && action.path.starts_with(level.path) {
+                break;
+            }
+            self.leave()?;
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<()> {
+        self.flush()?;
+        let Some(level) = self.stack.pop() else { return Ok(()) };
+        if level.waits {
+            if let Some(inode) = level.dir.inode {
+                let place = below_top(self.top_path(&level), level.path, self.top);
+                self.late_dirs.push((place, inode));
+            }
+            return Ok(());
+        }
+        self.shared.release(level.dir)
+    }
+
+    fn top_path<'a>(&'a self, level: &'a Level<'p>) -> &'a TreePath {
+        self.stack.first().map_or(level.path, |first| first.path)
+    }
+
+    fn place(&self, plan: &CheckoutPlan, action: &Action) -> Vec<u8> {
+        below_top(&plan.actions[self.top].path, &action.path, self.top)
+    }
+
+    /// Name of the current action in the directory it is staged in.
+    fn name(&self, action: &Action) -> Vec<u8> {
+        if self.stack.is_empty() { staged_name(self.top) } else { action.path.name().to_vec() }
+    }
+
+    fn inode(&mut self, plan: &CheckoutPlan, action: &'p Action, inode: &'p Inode) -> Result<()> {
+        let name = self.name(action);
+        if inode.links > 1 {
+            self.places.insert(&action.path, self.place(plan, action));
+        }
+        let parent = self.stack.last().map_or(&self.staging, |level| &level.dir);
+        match &inode.kind {
+            InodeKind::Directory => {
+                let failed = |e| failed(&parent.dir, &name, e);
+                parent.dir.make_dir(&name).map_err(failed)?;
+                let dir = parent.dir.open_dir(&name).map_err(failed)?;
+                self.flush()?;
+                let dir = Arc::new(StagedDir { dir, inode: Some(inode) });
+                self.stack.push(Level { path: &action.path, dir, waits: false });
+                Ok(())
+            }
+            InodeKind::File(content) if content.size > SPLIT_BYTES => self.split(name, inode),
+            kind => {
+                self.batch_bytes += if let InodeKind::File(content) = kind { content.size } else { 0 };
+                self.batch.push((name, inode));
+                if self.batch.len() >= BATCH_FILES || self.batch_bytes >= BATCH_BYTES { self.flush() } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Hands the waiting files of the innermost directory to a worker.
+    fn flush(&mut self) -> Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let dir = Arc::clone(self.stack.last().map_or(&self.staging, |level| &level.dir));
+        self.batch_bytes = 0;
+        let files = std::mem::take(&mut self.batch);
+        self.send(Job::Files { dir, files })
+    }
+
+    /// Hands a long file to several workers.
+    fn split(&mut self, name: Vec<u8>, inode: &'p Inode) -> Result<()> {
+        let InodeKind::File(content) = &inode.kind else { return Ok(()) };
+        let dir = Arc::clone(self.stack.last().map_or(&self.staging, |level| &level.dir));
+        let fd = dir.dir.create_file(&name).map_err(|e| failed(&dir.dir, &name, e))?;
+        fsio::set_len(&fd, content.size).map_err(|e| failed(&dir.dir, &name, e))?;
+        let runs = content_runs(self.shared.reader, content)?;
+        let file = Arc::new(SplitFile { fd, dir, name, inode });
+        let (mut start, mut at, mut waiting, mut data) = (0, 0, Vec::new(), 0);
+        for run in runs {
+            let len = match run {
+                ChunkRun::Data { len, .. } => u64::from(len),
+                ChunkRun::Hole { len } => len,
+            };
+            data += if matches!(run, ChunkRun::Data { .. }) { len } else { 0 };
+            at += len;
+            waiting.push(run);
+            if data >= RANGE_BYTES {
+                let runs = std::mem::take(&mut waiting);
+                self.send(Job::Range { file: Arc::clone(&file), offset: start, runs })?;
+                (start, data) = (at, 0);
+            }
+        }
+        // Also when nothing is left: whoever is last completes the file.
+        self.send(Job::Range { file, offset: start, runs: waiting })
+    }
+
+    fn send(&self, job: Job<'p>) -> Result<()> {
+        // Workers run until this side hangs up.
+        self.sender.send(job).map_err(|_| Error::Interrupted)
+    }
+}
+
+/// Path below staging of `path`, which is at or below the top of the tree that action `top` makes.
+fn below_top(top_path: &TreePath, path: &TreePath, top: usize) -> Vec<u8> {
+    let rest = path.as_bytes().get(top_path.as_bytes().len()..).unwrap_or_default();
+    [&staged_name(top), rest].concat()
+}
+
+/// Gives inodes their further names, once all files are there.
+fn link_names(
+    plan: &CheckoutPlan,
+    staging: &Dir,
+    root: &Dir,
+    links: &[(usize, Vec<u8>)],
+    places: &HashMap<&TreePath, Vec<u8>>,
+) -> Result<()> {
+    let (mut from_live, mut from_staged, mut to) =
+        (DirChain::new(root), DirChain::new(staging), DirChain::new(staging));
+    for (index, place) in links {
+        let action = &plan.actions[*index];
+        let Some(Wanted::Link { leader, live }) = action.wanted() else { continue };
+        let full = root.path_of(action.path.as_bytes());
+        let failed = |e| Error::io("link", full.clone(), e);
+        let (to_dir, to_name) = to.parent(place).map_err(failed)?;
+        let (from_dir, from_name) = match live {
+            Some(_) => from_live.parent(leader.as_bytes()).map_err(failed)?,
+            None => {
+                let place = places.get(leader).expect("a leader is staged before its links");
+                from_staged.parent(place).map_err(failed)?
+            }
+        };
+        from_dir.link(from_name, to_dir, to_name).map_err(failed)?;
+        if let Some((ino, mtime)) = live {
+            let found = to_dir.stat(to_name).map_err(failed)?;
+            if (found.ino, found.mtime) != (*ino, *mtime) {
+                return Err(Error::Unstable { paths: vec![root.path_of(leader.as_bytes())] });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Completes directories that waited for links.
+fn finish_late(staging: &Dir, late_dirs: &[(Vec<u8>, &Inode)], fresh: Fresh) -> Result<()> {
+    for (place, inode) in late_dirs {
+        let mut chain = DirChain::new(staging);
+        let dir = chain.dir(place).map_err(|e| failed(staging, place, e))?;
+        apply::finish_new(dir, inode, fresh).map_err(|e| failed(staging, place, e))?;
+    }
+    Ok(())
+}

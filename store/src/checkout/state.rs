@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What is known of an area on this machine: the marker in its `.evenkeel`, and its memory in the state directory.
+//!
+//! ```text
+//! AREA/.evenkeel/          0700   lock · marker · staging/
+//! STATE/areas/<area id>/   0700   area (where it is) · applied (what was delivered, a files cache)
+//! ```
+//!
+//! The marker is the truth about which area this is and whether a switch is under way; `applied` can be rebuilt from the
+//! store. A known area whose marker is missing is an unmounted disk, not a new area.
+
+use std::path::{Path, PathBuf};
+
+use crate::area::PRIVATE_DIR;
+use crate::error::{Error, Result};
+use crate::fsio::{self, Dir, Lock};
+use crate::id::{SnapshotId, StoreId, decode_hex, encode_hex};
+
+const LOCK: &[u8] = b"lock";
+const MARKER: &[u8] = b"marker";
+const STAGING: &[u8] = b"staging";
+/// Longest marker or area file that is read, in bytes.
+const TEXT_BYTES_MAX: u64 = 8192;
+const MARKER_TITLE: &str = "evenkeel area 1";
+
+/// Random identity of an area on one machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AreaId(pub [u8; 16]);
+
+impl AreaId {
+    fn random(path: &Path) -> Result<AreaId> {
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(|e| Error::io("draw a random id for", path, std::io::Error::other(e)))?;
+        Ok(AreaId(id))
+    }
+}
+
+/// The marker in an area's root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marker {
+    /// Which area this is.
+    pub area: AreaId,
+    /// Its name in snapshots.
+    pub name: String,
+    /// The store it was last checked out from.
+    pub store: StoreId,
+    /// The snapshot it is at; `None` until the first switch has ended.
+    pub applied: Option<SnapshotId>,
+    /// The snapshot that a switch was making of it; set only while one runs, or after one was interrupted.
+    pub transaction: Option<SnapshotId>,
+}
+
+impl Marker {
+    fn encode(&self) -> String {
+        let id = |id: &Option<SnapshotId>| id.map_or_else(|| "-".to_string(), |id| id.to_hex());
+        format!(
+            "{MARKER_TITLE}\narea {}\nname {}\nstore {}\napplied {}\ntransaction {}\n",
+            encode_hex(&self.area.0),
+            self.name,
+            self.store,
+            id(&self.applied),
+            id(&self.transaction),
+        )
+    }
+
+    fn decode(text: &str) -> Option<Marker> {
+        let mut lines = text.strip_suffix('\n')?.split('\n');
+        if lines.next()? != MARKER_TITLE {
+            return None;
+        }
+        let mut field = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ').map(str::to_string);
+        let id = |text: String| match text.as_str() {
+            "-" => Some(None),
+            hex => hex.parse().ok().map(Some),
+        };
+        let marker = Marker {
+            area: AreaId(decode_hex(&field("area")?)?),
+            name: field("name")?,
+            store: StoreId(decode_hex(&field("store")?)?),
+            applied: id(field("applied")?)?,
+            transaction: id(field("transaction")?)?,
+        };
+        lines.next().is_none().then_some(marker)
+    }
+}
+
+/// An area's root on this machine, looked at but not changed.
+#[derive(Debug)]
+pub(super) struct AreaRoot {
+    /// `None` when the directory does not exist.
+    pub(super) dir: Option<Dir>,
+    /// Where it is, without symlinks.
+    pub(super) path: PathBuf,
+    pub(super) marker: Option<Marker>,
+}
+
+impl AreaRoot {
+    /// Looks at an area's root.
+    ///
+    /// # Errors
+    /// [`Error::Area`] for a root that is no directory, or a known area without its marker; [`Error::Io`].
+    pub(super) fn open(name: &str, root: &Path, state_dir: &Path) -> Result<AreaRoot> {
+        let refuse = |reason: &str| Error::Area { area: name.into(), path: root.into(), reason: reason.into() };
+        let (dir, path) = match Dir::open(root) {
+            Ok(dir) => {
+                let path = dir.real_path().map_err(|e| Error::io("open", root, e))?;
+                (Some(dir), path)
+            }
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                (None, real_path_of_new(root)?)
+            }
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => {
+                return Err(refuse("it is not a directory (a symlink is not followed)"));
+            }
+            Err(e) => return Err(e),
+        };
+        let marker = match &dir {
+            Some(dir) => read_marker(dir)?,
+            None => None,
+        };
+        let known = if marker.is_none() { known_area(state_dir, &path)? } else { None };
+        if let Some(known) = known {
+            return Err(refuse(&format!(
+                "it is known here, but its marker .evenkeel/marker is missing: is its disk mounted? (If it was emptied \
+                 on purpose, remove {} first)",
+                known.display()
+            )));
+        }
+        Ok(AreaRoot { dir, path, marker })
+    }
+}
+
+fn real_path_of_new(root: &Path) -> Result<PathBuf> {
+    let parent = root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = root.file_name().ok_or_else(|| Error::io("open", root, std::io::ErrorKind::NotFound))?;
+    let parent_dir = Dir::open_following(parent)?;
+    Ok(parent_dir.real_path().map_err(|e| Error::io("open", parent, e))?.join(name))
+}
+
+fn read_marker(root: &Dir) -> Result<Option<Marker>> {
+    let failed = |e| Error::io("read", root.path_of(PRIVATE_DIR), e);
+    let private = match root.open_dir(PRIVATE_DIR) {
+        Ok(private) => private,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed(e)),
+    };
+    let Some(bytes) = private.read_small(MARKER, TEXT_BYTES_MAX).map_err(failed)? else { return Ok(None) };
+    let marker = String::from_utf8(bytes).ok().and_then(|text| Marker::decode(&text));
+    marker.map(Some).ok_or_else(|| Error::Refused {
+        reason: format!("{} cannot be understood", private.path_of(MARKER).display()),
+        hint: Some("it was damaged, or written by a newer version".into()),
+    })
+}
+
+/// State directory of the area that was last seen at `root`.
+fn known_area(state_dir: &Path, root: &Path) -> Result<Option<PathBuf>> {
+    use std::os::unix::ffi::OsStrExt;
+    let areas = state_dir.join("areas");
+    if !fsio::exists(&areas)? {
+        return Ok(None);
+    }
+    for name in fsio::list_dir(&areas)? {
+        let dir = areas.join(std::ffi::OsStr::from_bytes(&name));
+        let file = dir.join("area");
+        if fsio::exists(&file)? && fsio::read_capped(&file, TEXT_BYTES_MAX)? == root.as_os_str().as_bytes() {
+            return Ok(Some(dir));
+        }
+    }
+    Ok(None)
+}
+
+/// An area held for changing: locked, with its private directory.
+#[derive(Debug)]
+pub(super) struct HeldArea {
+    pub(super) root: Dir,
+    pub(super) private: Dir,
+    /// `.evenkeel` did not exist, so the root's mtime has changed.
+    pub(super) made_private: bool,
+    /// In the state directory.
+    pub(super) state: PathBuf,
+    marker: Marker,
+    _lock: Lock,
+}
+
+impl HeldArea {
+    /// Takes an area: makes its root and `.evenkeel` where they are missing, and locks it.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when another process holds it; [`Error::Io`].
+    pub(super) fn take(root: AreaRoot, given: &Path, name: &str, store: StoreId, state_dir: &Path) -> Result<HeldArea> {
+        let AreaRoot { dir, path, marker } = root;
+        let dir = match dir {
+            Some(dir) => dir,
+            None => make_root(given)?,
+        };
+        let failed = |e| Error::io("prepare", dir.path_of(PRIVATE_DIR), e);
+        let (private, made_private) = dir.make_private_dir(PRIVATE_DIR).map_err(failed)?;
+        let lock = Lock::take(private.open_or_create(LOCK).map_err(failed)?, &private.path_of(LOCK))?;
+        if made_private {
+            dir.sync().map_err(failed)?;
+        }
+        // What was read before the lock was held may be old.
+        let marker = match marker {
+            None => Marker { area: AreaId::random(&path)?, name: name.into(), store, applied: None, transaction: None },
+            Some(_) => read_marker(&dir)?.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?,
+        };
+        let state = state_dir.join("areas").join(encode_hex(&marker.area.0));
+        fsio::create_dir_all(&state)?;
+        let held = HeldArea { root: dir, private, made_private, state, marker, _lock: lock };
+        held.clear_staging()?;
+        Ok(held)
+    }
+
+    /// Says durably that a switch to `target` begins, and where this area is.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; nothing live has changed then.
+    pub(super) fn begin(&mut self, target: SnapshotId, path: &Path) -> Result<()> {
+        use std::os::unix::ffi::OsStrExt;
+        self.marker.transaction = Some(target);
+        self.write_marker()?;
+        fsio::publish_file(&self.state.join("area"), path.as_os_str().as_bytes())
+    }
+
+    /// Says durably that the area is at `target`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn end(&mut self, target: SnapshotId, name: &str, store: StoreId) -> Result<()> {
+        let area = self.marker.area;
+        self.marker = Marker { area, name: name.into(), store, applied: Some(target), transaction: None };
+        self.write_marker()
+    }
+
+    fn write_marker(&self) -> Result<()> {
+        let bytes = self.marker.encode().into_bytes();
+        self.private.publish(MARKER, &bytes).map_err(|e| Error::io("write", self.private.path_of(MARKER), e))
+    }
+
+    /// An empty staging directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn staging(&self) -> Result<Dir> {
+        let made = self.private.make_private_dir(STAGING);
+        Ok(made.map_err(|e| Error::io("prepare", self.private.path_of(STAGING), e))?.0)
+    }
+
+    /// Removes the staging directory and what a dead or failed run left in it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn clear_staging(&self) -> Result<()> {
+        match self.private.remove_all(STAGING) {
+            Ok(_) => Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(Error::io("clear", self.private.path_of(STAGING), e)),
+        }
+    }
+}
+
+/// Where an area's memory of what was delivered is.
+pub(super) fn applied_path(state_dir: &Path, area: AreaId) -> PathBuf {
+    state_dir.join("areas").join(encode_hex(&area.0)).join("applied")
+}
+
+fn make_root(given: &Path) -> Result<Dir> {
+    use std::os::unix::ffi::OsStrExt;
+    let parent = given.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = given.file_name().ok_or_else(|| Error::io("create", given, std::io::ErrorKind::NotFound))?;
+    let parent = Dir::open_following(parent)?;
+    let failed = |e| Error::io("create directory", given, e);
+    parent.make_dir(name.as_bytes()).map_err(failed)?;
+    parent.sync().map_err(failed)?;
+    Dir::open(given)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marker() -> Marker {
+        Marker {
+            area: AreaId([7; 16]),
+            name: "etc".into(),
+            store: StoreId([1; 16]),
+            applied: Some(SnapshotId([2; 32])),
+            transaction: None,
+        }
+    }
+
+    #[test]
+    fn marker_round_trip() {
+        for (applied, transaction) in
+            [(None, None), (Some(SnapshotId([2; 32])), None), (None, Some(SnapshotId([3; 32])))]
+        {
+            let marker = Marker { applied, transaction, ..marker() };
+            assert_eq!(Marker::decode(&marker.encode()), Some(marker));
+        }
+        let text = marker().encode();
+        for bad in ["", "evenkeel area 2\n", &text[..text.len() - 1], &format!("{text}more\n")] {
+            assert_eq!(Marker::decode(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_known_area_without_marker_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let (root, state) = (temp.path().join("root"), temp.path().join("state"));
+        fsio::create_dir_all(&state).unwrap();
+        let looked = AreaRoot::open("a", &root, &state).unwrap();
+        assert!(looked.dir.is_none());
+        let path = looked.path.clone();
+        let mut held = HeldArea::take(looked, &root, "a", StoreId([1; 16]), &state).unwrap();
+        held.begin(SnapshotId([2; 32]), &path).unwrap();
+        let again = AreaRoot::open("a", &root, &state).unwrap();
+        assert_eq!(again.marker.as_ref().unwrap().transaction, Some(SnapshotId([2; 32])));
+        let locked = HeldArea::take(again, &root, "a", StoreId([1; 16]), &state).unwrap_err();
+        assert!(matches!(locked, Error::Locked { .. }), "{locked}");
+        drop(held);
+        fsio::remove_tree(&root.join(".evenkeel")).unwrap();
+        let refused = AreaRoot::open("a", &root, &state).unwrap_err().to_string();
+        assert!(refused.contains("marker"), "{refused}");
+    }
+}
