@@ -136,7 +136,7 @@ pub fn inode(found: &Found, stat: &Stat, extras: Extras, content: Option<FileCon
         uid: stat.uid,
         gid: stat.gid,
         mtime: stat.mtime,
-        links: 1,
+        links: if stat.is_dir() { 1 } else { stat.nlink },
         xattrs: extras.xattrs,
         acl: extras.acl,
         default_acl: extras.default_acl,
