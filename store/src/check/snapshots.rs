@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Snapshots: documents, locators, manifests, and whether everything they refer to can be had.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{CheckReport, Findings, Places, Severity, problem_of};
+use crate::backend::ObjectName;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::manifest::{ChunkList, InodeKind, Node};
+use crate::format::snapshot::{Snapshot, SnapshotArea};
+use crate::format::table::{Table, TableKind};
+use crate::id::{ChunkId, SnapshotId};
+use crate::manifest::{Manifest, content_runs, data_ids};
+use crate::progress::Progress;
+use crate::read::ChunkReader;
+use crate::store::Store;
+
+/// Longest locator that is read, in bytes.
+const LOCATOR_BYTES_MAX: u64 = 2 << 30;
+
+/// What a manifest was found to hold; areas of several snapshots often share one.
+#[derive(Debug, Clone, Default)]
+struct Judged {
+    /// Findings that keep it from being restored.
+    hurt_by: Vec<usize>,
+}
+
+pub(super) fn check_snapshots(
+    store: &Store,
+    places: &Places,
+    progress: &Progress,
+    findings: &mut Findings,
+    report: &mut CheckReport,
+) -> Result<()> {
+    if store.snapshot_index()?.is_none() {
+        let object = ObjectName::SnapshotIndex.to_string();
+        findings.add(object, "missing or damaged; the next commit rebuilds it".into(), Severity::Rebuildable);
+    }
+    let reader = store.reader()?;
+    let records = store.snapshots()?;
+    let there: HashSet<SnapshotId> = records.iter().map(|record| record.id).collect();
+    let mut judged: HashMap<ChunkId, Judged> = HashMap::new();
+    progress.start("checking snapshots", records.len() as u64, 0);
+    for record in &records {
+        progress.check_cancelled()?;
+        report.snapshots += 1;
+        let name = ObjectName::Snapshot(record.id);
+        let snapshot = match store.snapshot(&record.id) {
+            Ok(snapshot) => snapshot,
+            Err(e) if e.kind() == ErrorKind::Io => return Err(e),
+            Err(e) => {
+                let finding = findings.add(name.to_string(), problem_of(&e), Severity::Damaged);
+                findings.hurt(finding, record.id);
+                continue;
+            }
+        };
+        if let Some(parent) = snapshot.parent.filter(|parent| !there.contains(parent)) {
+            let problem = format!("its parent {} is missing", parent.short(16));
+            findings.add(name.to_string(), problem, Severity::Damaged);
+        }
+        check_locator(store, &record.id, findings)?;
+        check_areas(&reader, &record.id, &snapshot, places, findings, &mut judged)?;
+        progress.advance(1, 0);
+    }
+    Ok(())
+}
+
+fn check_areas(
+    reader: &ChunkReader,
+    id: &SnapshotId,
+    snapshot: &Snapshot,
+    places: &Places,
+    findings: &mut Findings,
+    judged: &mut HashMap<ChunkId, Judged>,
+) -> Result<()> {
+    for area in &snapshot.areas {
+        if !judged.contains_key(&area.manifest) {
+            let found = judge(reader, area, places, findings)?;
+            judged.insert(area.manifest, found);
+        }
+        let hurt_by = judged[&area.manifest].hurt_by.clone();
+        for finding in hurt_by {
+            findings.hurt(finding, *id);
+        }
+    }
+    Ok(())
+}
+
+/// Reads a whole manifest and looks up every chunk that it refers to.
+fn judge(reader: &ChunkReader, area: &SnapshotArea, places: &Places, findings: &mut Findings) -> Result<Judged> {
+    let mut judged = Judged::default();
+    let mut blame = |finding: usize| {
+        if !judged.hurt_by.contains(&finding) {
+            judged.hurt_by.push(finding);
+        }
+    };
+    let outcome = Manifest::open(reader, area).and_then(|manifest| {
+        for entry in manifest.entries() {
+            let Node::Inode(inode) = entry?.node else { continue };
+            let InodeKind::File(content) = inode.kind else { continue };
+            let mut ids = match &content.chunks {
+                ChunkList::Indirect { runs, .. } => data_ids(runs),
+                ChunkList::Whole | ChunkList::Inline(_) => Vec::new(),
+            };
+            ids.extend(data_ids(&content_runs(reader, &content)?));
+            for id in ids {
+                if !places.contains_key(&id) {
+                    blame(blame_for(findings, &id));
+                }
+            }
+        }
+        Ok(())
+    });
+    match outcome {
+        Ok(()) => Ok(judged),
+        Err(e) if e.kind() == ErrorKind::Io => Err(e),
+        Err(e) => {
+            let object = match &e {
+                Error::Decode { object, .. } | Error::HashMismatch { object, .. } | Error::MissingObject { object } => {
+                    object.clone()
+                }
+                _ => format!("manifest {}", area.manifest),
+            };
+            let problem = format!("{}; the rest of area `{}` was not looked at", problem_of(&e), area.name);
+            let finding = findings.add(object, problem, Severity::Damaged);
+            judged.hurt_by.push(finding);
+            Ok(judged)
+        }
+    }
+}
+
+/// The finding that explains why a chunk cannot be had; a new one if nothing does yet.
+fn blame_for(findings: &mut Findings, id: &ChunkId) -> usize {
+    if let Some(finding) = findings.lost.get(id) {
+        return *finding;
+    }
+    let finding = findings.add(format!("chunk {id}"), "no readable pack holds it".into(), Severity::Damaged);
+    findings.lost.insert(*id, finding);
+    finding
+}
+
+fn check_locator(store: &Store, id: &SnapshotId, findings: &mut Findings) -> Result<()> {
+    let name = ObjectName::Locator(*id);
+    let problem = match store.backend().read(&name, LOCATOR_BYTES_MAX)? {
+        None => "missing".to_string(),
+        Some(bytes) => match Table::decode(bytes) {
+            Err(e) => e.to_string(),
+            Ok(table) => match table.kind() {
+                TableKind::Locator { snapshot, .. } if snapshot == *id => return Ok(()),
+                _ => "belongs to another snapshot".to_string(),
+            },
+        },
+    };
+    findings.add(name.to_string(), problem, Severity::Rebuildable);
+    Ok(())
+}
