@@ -42,7 +42,7 @@ impl Sum for Size {
 pub struct Source {
     /// What the tree is called in reports; a path of this machine is of no use to a reader.
     label: String,
-    /// Copied with their paths below the root, or as the tree itself when there is one and it is no part.
+    /// Copied with their paths below the root, unless one of them is the whole tree.
     parts: Vec<PathBuf>,
     whole: bool,
     pub size: Size,
@@ -127,11 +127,11 @@ fn part_of_usr() -> Source {
 pub fn copy_into(sources: &[Source], dir: &Path) -> Result<Vec<Release>> {
     let copy = |(index, source): (usize, &Source)| {
         let root = dir.join(format!("v{}", index + 1));
-        std::fs::create_dir_all(&root).map_err(|error| format!("cannot make {}: {error}", root.display()))?;
         for part in &source.parts {
-            let cp = Cmd::new("cp").arg("-a");
-            let cp = if source.whole { cp.arg(part.join(".")) } else { cp.arg("--parents").arg(part) };
-            cp.arg(&root).run()?;
+            let below = if source.whole { Path::new("") } else { part.strip_prefix("/").unwrap_or(part) };
+            let target = root.join(below);
+            std::fs::create_dir_all(&target).map_err(|error| format!("cannot make {}: {error}", target.display()))?;
+            Cmd::new("cp").arg("-a").arg(part.join(".")).arg(target).run()?;
         }
         Ok(Release { label: source.label.clone(), size: size_of(&root), root })
     };
