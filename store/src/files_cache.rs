@@ -165,6 +165,18 @@ impl CacheWriter {
         Ok(())
     }
 
+    /// Ends writing and reads back what was written, in order. The file is gone afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn into_records(mut self) -> Result<CacheReader> {
+        self.flush()?;
+        let header = CacheHeader { snapshot: SnapshotId([0; 32]), manifest: ChunkId([0; 32]), records: self.records };
+        let file = self.file.reopen()?;
+        let end = file.len();
+        Ok(CacheReader { file, header, at: HEADER_LEN as u64, end, buffer: Vec::new(), used: 0 })
+    }
+
     /// Completes the cache and makes it durable as `target`.
     ///
     /// # Errors

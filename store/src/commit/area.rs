@@ -135,9 +135,11 @@ fn commit_area(
         first_ticket: 0,
         outstanding: 0,
         groups: HashMap::new(),
+        names: BTreeMap::new(),
         lost: HashSet::new(),
         builder: ManifestBuilder::new(packing),
         cache: CacheWriter::create(&state)?,
+        cache_dir: state,
         is_stale: false,
         owners: Owners::default(),
         report: AreaCommit { name: area.spec.name.clone(), ..AreaCommit::default() },
@@ -196,8 +198,24 @@ struct Ready {
     is_file: bool,
     size: u64,
     owner: (u32, u32),
-    /// First member, when this is a further name of a group.
-    group: Option<TreePath>,
+    /// Its place in a hard-link group, if the inode has several names.
+    group: Option<Group>,
+}
+
+/// An entry's place in a hard-link group.
+#[derive(Debug)]
+enum Group {
+    /// The first member, and how many names its entry says there are.
+    First(u32),
+    /// A further name; which is the first.
+    Further(TreePath),
+}
+
+/// Names of one hard-link group.
+#[derive(Debug)]
+struct Names {
+    recorded: u32,
+    found: u32,
 }
 
 /// Ids whose names the manifest head has to hold.
@@ -238,10 +256,13 @@ struct Merge<'m, 's> {
     outstanding: usize,
     /// First name of each inode with several names.
     groups: HashMap<((u32, u32), u64), TreePath>,
+    /// How many names of each group came by, by its first.
+    names: BTreeMap<TreePath, Names>,
     /// First members that could not be recorded after all.
     lost: HashSet<TreePath>,
     builder: ManifestBuilder<Packing<'m>>,
     cache: CacheWriter,
+    cache_dir: PathBuf,
     is_stale: bool,
     owners: Owners,
     report: AreaCommit,
@@ -290,7 +311,7 @@ impl Merge<'_, '_> {
             self.groups.insert((found.stat.dev, found.stat.ino), found.path.clone());
         }
         match old {
-            Some(old) if is_unchanged(&old, &found.stat, is_group)? => self.take_unchanged(found, old),
+            Some(old) if is_unchanged(&old, &found.stat, is_group)? => self.take_unchanged(found, old, is_group),
             old if found.stat.file_type == FileType::File => self.take_file(found, old, is_group),
             old => self.take_other(&found, old.as_ref()),
         }
@@ -316,7 +337,8 @@ impl Merge<'_, '_> {
         }
     }
 
-    fn take_unchanged(&mut self, found: Found, old: CacheRecord) -> Result<()> {
+    fn take_unchanged(&mut self, found: Found, old: CacheRecord, is_group: bool) -> Result<()> {
+        let group = if is_group { Some(Group::First(recorded_links(&old.decode()?))) } else { None };
         if may_name_others(&old.entry) {
             self.owners.add_acls(&old.decode()?);
         }
@@ -327,7 +349,7 @@ impl Merge<'_, '_> {
             is_file: found.stat.file_type == FileType::File,
             size: found.stat.size,
             owner: (found.stat.uid, found.stat.gid),
-            group: None,
+            group,
             path: found.path,
         })));
         Ok(())
@@ -338,7 +360,7 @@ impl Merge<'_, '_> {
         let read = ReadEntry::new(entry, found.stat, false);
         self.compare(old.map(|old| old.entry.as_slice()), &read.encoded);
         self.shared.progress.advance(1, 0);
-        self.window.push_back(Slot::Ready(Box::new(self.ready(read, Some(first)))));
+        self.window.push_back(Slot::Ready(Box::new(self.ready(read, Some(Group::Further(first))))));
         Ok(())
     }
 
@@ -358,7 +380,8 @@ impl Merge<'_, '_> {
         self.owners.add_acls(&read.entry);
         self.compare(old.map(|old| old.entry.as_slice()), &read.encoded);
         self.shared.progress.advance(1, 0);
-        self.window.push_back(Slot::Ready(Box::new(self.ready(read, None))));
+        let group = first_of_group(&read.entry);
+        self.window.push_back(Slot::Ready(Box::new(self.ready(read, group))));
         Ok(())
     }
 
@@ -434,7 +457,8 @@ impl Merge<'_, '_> {
                 }
                 self.owners.add_acls(&read.entry);
                 self.compare(old.as_deref(), &read.encoded);
-                self.window[at] = Slot::Ready(Box::new(self.ready(read, None)));
+                let group = first_of_group(&read.entry);
+                self.window[at] = Slot::Ready(Box::new(self.ready(read, group)));
             }
             // A single name that vanished is as if it had been removed before the walk.
             Err(FileError::Vanished) if !is_group => {}
@@ -461,7 +485,7 @@ impl Merge<'_, '_> {
         }
     }
 
-    fn ready(&self, read: ReadEntry, group: Option<TreePath>) -> Ready {
+    fn ready(&self, read: ReadEntry, group: Option<Group>) -> Ready {
         let is_file = read.stat.file_type == FileType::File;
         Ready {
             path: read.entry.path,
@@ -492,8 +516,17 @@ impl Merge<'_, '_> {
     }
 
     fn emit(&mut self, ready: &Ready) -> Result<()> {
-        if ready.group.as_ref().is_some_and(|first| self.lost.contains(first)) {
-            return Ok(());
+        let mut is_further_name = false;
+        match &ready.group {
+            Some(Group::Further(first)) if self.lost.contains(first) => return Ok(()),
+            Some(Group::Further(first)) => {
+                is_further_name = true;
+                self.names.entry(first.clone()).and_modify(|names| names.found += 1);
+            }
+            Some(Group::First(recorded)) => {
+                self.names.insert(ready.path.clone(), Names { recorded: *recorded, found: 1 });
+            }
+            None => {}
         }
         self.owners.users.insert(ready.owner.0);
         self.owners.groups.insert(ready.owner.1);
@@ -501,10 +534,33 @@ impl Merge<'_, '_> {
         if ready.is_file {
             // A further name of a group is a file to its user, but its bytes are counted once.
             self.report.files += 1;
-            self.report.bytes += if ready.group.is_none() { ready.size } else { 0 };
+            self.report.bytes += if is_further_name { 0 } else { ready.size };
         }
         self.cache.push(RecordState::Current, ready.fingerprint.as_ref(), &ready.encoded)?;
         self.builder.push(&ready.path, &ready.encoded)
+    }
+
+    /// Builds the manifest again with the right number of names for groups of which some lie outside the area. Their
+    /// number is known only when the whole area has come by.
+    fn correct_links(&mut self) -> Result<()> {
+        let dir = self.cache_dir.clone();
+        let wrong = std::mem::replace(&mut self.cache, CacheWriter::create(&dir)?);
+        self.builder = ManifestBuilder::new(Packing::new(self.shared)?);
+        for record in wrong.into_records()? {
+            let mut record = record?;
+            let path = record.path()?;
+            if let Some(names) = self.names.get(&path) {
+                let mut entry = record.decode()?;
+                if let Node::Inode(inode) = &mut entry.node {
+                    inode.links = names.found;
+                }
+                record.entry.clear();
+                entry.encode_into(&mut record.entry);
+            }
+            self.cache.push(record.state, record.fingerprint.as_ref(), &record.entry)?;
+            self.builder.push(&path, &record.entry)?;
+        }
+        Ok(())
     }
 
     fn finish(mut self, cache_path: PathBuf) -> Result<AreaResult> {
@@ -520,6 +576,10 @@ impl Merge<'_, '_> {
         };
         let users = names(&self.owners.users, fsio::owner_name);
         let groups = names(&self.owners.groups, fsio::group_name);
+        self.names.retain(|_, names| names.recorded != names.found);
+        if !self.names.is_empty() {
+            self.correct_links()?;
+        }
         let built = self.builder.finish(users, groups)?;
         use std::os::unix::ffi::OsStrExt;
         let snapshot_area = SnapshotArea {
@@ -536,6 +596,21 @@ impl Merge<'_, '_> {
         let is_stale = self.is_stale || self.report.removed > 0;
         let cache = PendingCache { writer: self.cache, path: cache_path, manifest: built.id, is_stale };
         Ok(AreaResult { snapshot_area, report: self.report, cache: Some(cache) })
+    }
+}
+
+/// A first member as it is read says how many names the inode has anywhere; names outside the area do not count.
+fn first_of_group(entry: &Entry) -> Option<Group> {
+    match recorded_links(entry) {
+        1 => None,
+        links => Some(Group::First(links)),
+    }
+}
+
+fn recorded_links(entry: &Entry) -> u32 {
+    match &entry.node {
+        Node::Inode(inode) => inode.links,
+        Node::Link { .. } => 1,
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::local::sync_dir;
+use super::local::{OpenFile, sync_dir};
 use crate::error::{Error, Result};
 
 /// A file being written under a name that no reader looks at. Removed when dropped before it is published.
@@ -59,6 +59,16 @@ impl TempFile {
         use std::os::unix::fs::FileExt;
         let file = self.file.as_mut().expect("open until published");
         file.write_all_at(bytes, offset).map_err(|e| Error::io("write", &self.path, e))
+    }
+
+    /// What was written, open for reading; it stays readable when this is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn reopen(&self) -> Result<OpenFile> {
+        let file = self.file.as_ref().expect("open until published");
+        let copy = file.try_clone().map_err(|e| Error::io("open", &self.path, e))?;
+        OpenFile::from_fd(copy.into(), &self.path)
     }
 
     /// Bytes written so far.

@@ -30,6 +30,11 @@ impl OpenFile {
     pub fn open(path: &Path) -> Result<OpenFile> {
         let fd = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
             .map_err(|e| Error::io("open", path, e))?;
+        OpenFile::from_fd(fd, path)
+    }
+
+    /// Takes over an open file; `path` is for messages.
+    pub(super) fn from_fd(fd: OwnedFd, path: &Path) -> Result<OpenFile> {
         let stat = Stat::of_fd(&fd).map_err(|e| Error::io("stat", path, e))?;
         if stat.is_dir() {
             return Err(Error::io("read", path, io::Error::from(io::ErrorKind::IsADirectory)));
