@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `cargo xtask stress`: what takes too long for every run of the tests. One million small files, then long fuzzing.
+//! `cargo xtask stress`: what takes too long for every run of the tests. One million small files, the tests named
+//! `slow_…`, long fuzzing.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ pub fn run(words: &[String]) -> Result<()> {
             many_files(&binary, image.path(), files)?
         }
     };
+    Cmd::cargo().args(["test", "--release", "--workspace", "--", "--ignored", "slow_"]).run()?;
     let seconds = args.number("--fuzz-seconds", 0)?;
     if seconds > 0 {
         println!("fuzz: {} targets, {seconds} s each", test::fuzz(seconds)?);
