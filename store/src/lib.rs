@@ -12,6 +12,7 @@
 
 pub mod area;
 pub mod backend;
+pub mod catalog;
 pub mod check;
 pub mod checkout;
 pub mod chunk;

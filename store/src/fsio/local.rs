@@ -233,6 +233,34 @@ pub fn sync_dir(path: &Path) -> Result<()> {
     Dir::open(path)?.sync().map_err(|e| Error::io("sync", path, e))
 }
 
+/// Renames a file or directory of this program's own; an existing file is replaced. Durable after [`sync_dir`].
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    rustix::fs::renameat(CWD, from, CWD, to).map_err(|e| Error::io("rename to", to, e))
+}
+
+/// Makes a directory of this program's own durable: every file in it, itself, and its name.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn sync_tree(path: &Path) -> Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let failed = |e| Error::io("sync", path, e);
+    let dir = Dir::open(path)?;
+    for name in dir.names().map_err(failed)? {
+        if dir.stat(&name).map_err(failed)?.is_dir() {
+            sync_tree(&path.join(std::ffi::OsStr::from_bytes(&name)))?;
+        } else {
+            let file = dir.open_file(&name).map_err(failed)?;
+            rustix::fs::fsync(&file).map_err(|e| Error::io("sync", dir.path_of(&name), e))?;
+        }
+    }
+    dir.sync().map_err(failed)?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
 /// Makes everything on the file system of `path` durable.
 ///
 /// # Errors
