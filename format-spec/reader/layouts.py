@@ -431,8 +431,9 @@ def check_entry(value, where="entry"):  # §40.5
     need(value[0] != b"" or value[1] == DIRECTORY, "rule", f"{where}: the root is not a directory")
 
 
-def decode_runs(data, size):
-    """Packed list as (id or None for a hole, length); `size` None for a list of list chunks (§40.6)."""
+def decode_runs(data, size, whole_file=True):
+    """Packed list as (id or None for a hole, length); `size` None for a list of list chunks (§40.6).
+    A list that is not an entry's own may have a single chunk: then `whole_file` is false."""
     need(len(data) % 40 == 0 and data, "truncated", "packed chunk list")
     runs, at, hole = [], 0, False
     for id, length in struct.iter_unpack("<32sQ", data):
@@ -450,7 +451,7 @@ def decode_runs(data, size):
         need(at % 40 == 0 and at > 40960, "rule", "length of an indirect list")
     else:
         need(at == size, "rule", "runs do not add up to the size")
-        need(len(runs) > 1 or hole, "canonical", "a list for one chunk")
+        need(len(runs) > 1 or hole or not whole_file, "canonical", "a list for one chunk")
     return runs
 
 
@@ -461,6 +462,9 @@ def decode_node(data):
     uint(0, 15)(value[0], "level")
     if value[0] == 0:
         array(check_entry, 1, 1024)(value[1], "entries")
+        inside = Structure(inside=True)
+        for entry in value[1]:
+            inside.push(entry)
         return value
     array(record({0: check_path, 1: HASH, 2: NODE_LEN, 3: COUNT}), 1, 512)(value[1], "children")
     order = [path_order(child[0]) for child in value[1]]
