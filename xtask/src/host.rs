@@ -64,11 +64,12 @@ pub fn has_nightly() -> bool {
     Cmd::new("rustup").args(["toolchain", "list"]).read().is_ok_and(|list| list.contains("nightly"))
 }
 
-/// The first line of what `tool --version` prints.
+/// The first line with a digit of what `tool --version` prints, with the tool's name where the line lacks it.
 pub fn version(tool: &str) -> Option<String> {
     let flag = if tool == "restic" { "version" } else { "--version" };
     let text = Cmd::new(find(tool)?).arg(flag).read().ok()?;
-    Some(text.lines().next().unwrap_or_default().trim().to_owned())
+    let line = text.lines().find(|line| line.contains(|c: char| c.is_ascii_digit()))?.trim().trim_matches('*').trim();
+    Some(if line.to_lowercase().contains(tool) { line.to_owned() } else { format!("{tool} {line}") })
 }
 
 /// Model, number of processors and memory, as one phrase.
