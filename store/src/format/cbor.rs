@@ -443,8 +443,12 @@ impl Document {
             return Err(r.error(0, "type", Reason::Magic));
         }
         let pairs = r.map_len("document", usize::MAX)?;
-        let mut version = None;
+        let (mut version, mut last) = (None, (0, 0));
         for _ in 0..pairs {
+            let key_at = r.at;
+            r.skip("key")?;
+            r.ascending(&mut last, key_at, "key")?;
+            r.at = key_at;
             let is = |r: &mut Reader, key| Key::Text(key).matches(&r.bytes[r.at..]);
             if let Some(len) = is(&mut r, "type") {
                 r.at += len;

@@ -267,6 +267,18 @@ pub fn decode_footer(bytes: &[u8], trailer: &Trailer) -> Result<Vec<PackEntry>, 
     Ok(entries)
 }
 
+/// Reads header, trailer and footer of a whole file; the records themselves are not looked at.
+///
+/// # Errors
+/// [`DecodeError`] at the first rule that is broken.
+pub fn decode(file: &[u8]) -> Result<(PackKind, Vec<PackEntry>), DecodeError> {
+    let kind = decode_header(&file[..file.len().min(HEADER_LEN)])?;
+    let end = file.len().saturating_sub(TRAILER_LEN);
+    let trailer = decode_trailer(&file[end..], file.len() as u64)?;
+    let start = usize::try_from(trailer.footer_offset).expect("decode_trailer has checked that it lies in the file");
+    Ok((kind, decode_footer(&file[start..end], &trailer)?))
+}
+
 fn decode_dicts(f: &Fields<'_>, trailer: &Trailer) -> Result<Vec<ChunkId>, DecodeError> {
     let mut dicts: Vec<ChunkId> = Vec::with_capacity(trailer.dict_count as usize);
     for index in 0..trailer.dict_count as usize {

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Writes `format-spec/vectors`, `format-spec/reject` and `fuzz/seeds` anew. Equal code gives equal files, so CI runs it and
+//! then looks for differences.
+
+mod chunker;
+mod describe;
+mod refuse;
+mod reject;
+mod valid;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Relative path → content.
+type Files = BTreeMap<PathBuf, Vec<u8>>;
+
+fn main() -> io::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let (mut vectors, mut rejects, mut seeds) = (Files::new(), Files::new(), Files::new());
+    for vector in valid::vectors() {
+        let toml = describe::describe(vector.object, &vector.bytes).expect("a valid vector decodes");
+        vectors.insert(format!("{}.toml", vector.name).into(), toml.into_bytes());
+        seed(&mut seeds, vector.object, vector.name, &vector.bytes);
+        vectors.insert(format!("{}.bin", vector.name).into(), vector.bytes);
+    }
+    for (name, toml) in chunker::vectors() {
+        vectors.insert(format!("{name}.toml").into(), toml.into_bytes());
+    }
+    let mut wrong = Vec::new();
+    for reject in reject::rejects() {
+        let found = refuse::refuse(&reject.case, &reject.bytes).map_err(|error| error.reason.name());
+        if found != Err(reject.reason) {
+            wrong.push(format!("{}: {found:?} instead of {}", reject.name, reject.reason));
+        }
+        rejects.insert(format!("{}.toml", reject.name).into(), reject.toml().into_bytes());
+        seed(&mut seeds, &reject.case.object, &reject.name, &reject.bytes);
+        rejects.insert(format!("{}.bin", reject.name).into(), reject.bytes);
+    }
+    assert!(wrong.is_empty(), "not refused as they should be:\n{}", wrong.join("\n"));
+    replace(&root.join("format-spec/vectors"), &vectors)?;
+    replace(&root.join("format-spec/reject"), &rejects)?;
+    replace(&root.join("fuzz/seeds"), &seeds)
+}
+
+/// Longest input that is worth mutating, in bytes.
+const SEED_BYTES_MAX: usize = 8 << 10;
+
+fn seed(seeds: &mut Files, object: &str, name: &str, bytes: &[u8]) {
+    let target = match object {
+        "segment" | "locator" => "table",
+        "manifest" => "manifest-node",
+        other => other,
+    };
+    if bytes.len() <= SEED_BYTES_MAX {
+        seeds.insert(Path::new(&target.replace('-', "_")).join(name), bytes.to_vec());
+    }
+}
+
+/// Makes `dir` hold exactly these files.
+#[expect(clippy::disallowed_methods, reason = "files of the source tree, not of a store")]
+fn replace(dir: &Path, files: &Files) -> io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    for (path, bytes) in files {
+        let path = dir.join(path);
+        std::fs::create_dir_all(path.parent().expect("a path below dir"))?;
+        std::fs::write(path, bytes)?;
+    }
+    Ok(())
+}
