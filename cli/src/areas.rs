@@ -6,6 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use evenkeel_store::area::AreaSpec;
+use evenkeel_store::checkout::AreaTarget;
 use evenkeel_store::format::manifest::Entry;
 use evenkeel_store::format::snapshot::{AreaRules, Snapshot, SnapshotArea};
 use evenkeel_store::manifest::Manifest;
@@ -16,7 +17,6 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use crate::config::{AreaConfig, Config};
 use crate::error::{CommandError, Kind, Result};
 use crate::identity;
-use crate::output::text;
 
 /// `NAME=PATH` of `--area`.
 #[derive(Debug, Clone)]
@@ -98,6 +98,13 @@ impl LocalArea {
             devices: self.config.devices,
         };
         AreaSpec { name: self.name.clone(), root, rules }
+    }
+}
+
+impl LocalArea {
+    /// The area as it is checked out and looked at.
+    pub fn target(&self) -> AreaTarget {
+        AreaTarget { name: self.name.clone(), root: self.config.root.clone(), exclude: self.config.exclude.clone() }
     }
 }
 
@@ -283,9 +290,23 @@ pub fn tree_path(bytes: &[u8]) -> Result<TreePath> {
         .map_err(|e| CommandError::caused_by(Kind::Usage, format!("`{}` is not a path in an area", escape(bytes)), e))
 }
 
-/// `NAME at PATH` for messages.
-pub fn shown(area: &LocalArea) -> String {
-    format!("{} at {}", area.name, text::path(&area.config.root))
+/// What all of `areas` say about a key that one command can obey in one way only.
+///
+/// # Errors
+/// A usage error when two of them say different things.
+pub fn agreed<T: Copy + PartialEq + Default>(
+    areas: &[LocalArea],
+    key: &str,
+    value: impl Fn(&LocalArea) -> T,
+) -> Result<T> {
+    let Some(first) = areas.first() else { return Ok(T::default()) };
+    match areas.iter().find(|area| value(area) != value(first)) {
+        None => Ok(value(first)),
+        Some(other) => {
+            let message = format!("areas `{}` and `{}` have different {key}", first.name, other.name);
+            Err(CommandError::usage(message).hint("name them in separate commands with --area"))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -110,16 +110,12 @@ pub enum Command {
     /// Find the snapshots that hold a path.
     Find(commands::find::Args),
     /// Make directories of this machine match a snapshot.
-    #[command(hide = true)]
     Checkout(commands::checkout::Args),
     /// Tell what is checked out here and what changed since, by times and sizes.
-    #[command(hide = true)]
     Status(commands::status::Args),
     /// Compare what is checked out here with its snapshot, byte for byte.
-    #[command(hide = true)]
     Verify(commands::verify::Args),
     /// Look for damage in the store.
-    #[command(hide = true)]
     Check(commands::check::Args),
     /// Show the whole method on real files, in a temporary directory.
     #[command(hide = true)]

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use evenkeel_store::checkout::ConflictPolicy;
 use evenkeel_store::fsio;
 use serde::Deserialize;
 
@@ -58,17 +59,19 @@ pub struct AreaConfig {
     #[serde(default)]
     pub devices: bool,
     /// What an incremental checkout does where both sides changed a file.
-    pub on_conflict: Option<OnConflict>,
+    #[serde(default)]
+    pub on_conflict: OnConflict,
     /// Whether owners are restored by number even where the master had a name.
     #[serde(default)]
     pub numeric_owners: bool,
 }
 
 /// What an incremental checkout does with a file that changed here and in the snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnConflict {
     /// The snapshot's file wins.
+    #[default]
     Replace,
     /// The file with the newer time wins.
     Newer,
@@ -76,6 +79,17 @@ pub enum OnConflict {
     Keep,
     /// The snapshot's file wins, the local one stays beside it.
     Both,
+}
+
+impl From<OnConflict> for ConflictPolicy {
+    fn from(policy: OnConflict) -> Self {
+        match policy {
+            OnConflict::Replace => ConflictPolicy::Replace,
+            OnConflict::Newer => ConflictPolicy::Newer,
+            OnConflict::Keep => ConflictPolicy::Keep,
+            OnConflict::Both => ConflictPolicy::Both,
+        }
+    }
 }
 
 /// Host identity and secrets.
@@ -100,7 +114,7 @@ impl AreaConfig {
             exclude: Vec::new(),
             xattrs: default_xattrs(),
             devices: false,
-            on_conflict: None,
+            on_conflict: OnConflict::Replace,
             numeric_owners: false,
         }
     }
@@ -219,7 +233,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.store.unwrap(), Path::new("/c/s"));
         let etc = &config.areas["etc"];
-        assert_eq!((etc.root.as_path(), etc.on_conflict), (Path::new("/etc"), Some(OnConflict::Newer)));
+        assert_eq!((etc.root.as_path(), etc.on_conflict), (Path::new("/etc"), OnConflict::Newer));
         assert!(etc.devices && etc.numeric_owners && etc.xattrs.is_empty());
     }
 

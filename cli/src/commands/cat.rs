@@ -20,7 +20,7 @@ Examples:
   evenkeel cat @latest~1 /etc/ssh/sshd_config | diff - /etc/ssh/sshd_config";
 
 /// Zeros of a hole, written piece by piece.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Arguments of `cat`.
 #[derive(Debug, clap::Args)]

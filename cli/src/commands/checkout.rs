@@ -1,15 +1,422 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `evenkeel checkout`.
+//! `evenkeel checkout`: makes directories of this machine match a snapshot.
 
-use crate::error::{CommandError, Kind, Result};
+use std::os::unix::ffi::OsStrExt;
+
+use clap::ValueEnum;
+use evenkeel_store::checkout::{
+    self, Adopt, AreaReport, Ceiling, ChangeKind, CheckoutOptions, CheckoutReport, Counts, Kept, Mode, PathChange,
+};
+use evenkeel_store::format::snapshot::Snapshot;
+use evenkeel_store::id::SnapshotId;
+use serde::Serialize;
+
+use super::values::parse_ceiling;
+use crate::areas::{self, AreaArg, LocalArea};
+use crate::error::{CommandError, Result};
 use crate::exit::Exit;
+use crate::output::json::PathField;
+use crate::output::text::{self, bytes, counted, number, seconds};
 use crate::session::Session;
 
-/// Arguments.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
+const AFTER_HELP: &str = "\
+Without a mode: full into an empty or new directory, incremental onto an ancestor of SNAP; otherwise it must be said.
 
-/// Runs.
-pub fn run(_session: &Session, _args: &Args) -> Result<Exit> {
-    Err(CommandError::new(Kind::Failed, "not there yet"))
+  incremental   refreshes what SNAP has and adds what is missing; removes nothing, keeps local changes and says so
+  full          makes the area equal to SNAP: undoes local changes, removes what SNAP lacks, up to the ceilings
+  force         as full, but trusts no timestamp: reads and compares every byte
+
+Ends with `at SNAP`, or `at SNAP, N kept differences`; only the first is in sync.
+
+Examples:
+  evenkeel checkout @latest --area etc=/srv/copy-of-etc
+  evenkeel checkout @latest --full --dry-run -v       the whole plan
+  evenkeel checkout @latest~1 --full                  back to the snapshot before
+  evenkeel checkout @latest --adopt=keep              first time onto a tree that is not empty";
+
+/// Paths that are listed without `-v`.
+const SHOWN: usize = 20;
+
+/// Arguments of `checkout`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+#[command(group = clap::ArgGroup::new("mode").args(["incremental", "full", "force"]))]
+pub struct Args {
+    /// The snapshot.
+    #[arg(value_name = "SNAP")]
+    snapshot: String,
+    /// An area and where it belongs here (repeatable) [default: the areas of the configuration].
+    #[arg(long = "area", value_name = "NAME=PATH", value_parser = areas::area_parser())]
+    areas: Vec<AreaArg>,
+    /// Refresh and add; remove nothing, keep local changes.
+    #[arg(long)]
+    incremental: bool,
+    /// Make it equal: undo local changes, remove what the snapshot lacks.
+    #[arg(long)]
+    full: bool,
+    /// As --full, reading and comparing every byte.
+    #[arg(long)]
+    force: bool,
+    /// Print the plan and change nothing; -v lists every path.
+    #[arg(long)]
+    dry_run: bool,
+    /// For the first checkout onto a tree that is not empty: what to do with files that differ.
+    #[arg(long, value_name = "HOW", require_equals = true)]
+    adopt: Option<AdoptArg>,
+    /// Most strays (never delivered) that may be removed from an area [default: 20 or 2%, the greater].
+    #[arg(long, value_name = "N|P%", value_parser = parse_ceiling)]
+    max_delete: Option<Ceiling>,
+    /// Most delivered paths that may be removed from an area [default: 100 or 25%, the greater].
+    #[arg(long, value_name = "N|P%", value_parser = parse_ceiling)]
+    max_removals: Option<Ceiling>,
+    /// Allow a snapshot whose area is empty.
+    #[arg(long)]
+    allow_empty: bool,
+    /// Restore owners by number even where the master had a name.
+    #[arg(long)]
+    numeric_owners: bool,
+    /// Exit 4 when there was nothing to do.
+    #[arg(long)]
+    exit_nothing: bool,
+}
+
+/// What `--adopt` takes.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum AdoptArg {
+    /// The snapshot's files replace them.
+    Replace,
+    /// They stay, and are reported.
+    Keep,
+}
+
+/// Checks out.
+///
+/// # Errors
+/// When the snapshot or an area is not there, a ceiling trips, a mode or an adoption must be said, or the system fails.
+pub fn run(session: &Session, args: &Args) -> Result<Exit> {
+    let areas = areas::select(&session.config, &args.areas)?;
+    let store = session.open_store()?;
+    let id = session.resolve(&store, &args.snapshot)?;
+    let snapshot = store.snapshot(&id)?;
+    let areas = present(session, areas, &id, &snapshot)?;
+    let options = options(session, args, id, &areas)?;
+    let report = session.run_long(|progress| checkout::checkout(&store, &options, progress))?;
+    if session.out.json {
+        session.out.document("evenkeel/checkout/1", &Report::new(&report, args.dry_run))?;
+    } else {
+        print(session, &report)?;
+    }
+    if let Some(area) = report.areas.iter().find(|area| area.needs_adopt) {
+        let root = text::path(&area.root);
+        return Err(CommandError::usage(format!(
+            "area `{}` at {root} has files that were never checked out",
+            area.name
+        ))
+        .hint("nothing was done; --adopt=replace lets the snapshot win, --adopt=keep the files that are there"));
+    }
+    Ok(if args.exit_nothing && report.is_empty() { Exit::Nothing } else { Exit::Done })
+}
+
+/// The areas that the snapshot has. One that is only configured may be missing; what is left out is said.
+fn present(session: &Session, areas: Vec<LocalArea>, id: &SnapshotId, snapshot: &Snapshot) -> Result<Vec<LocalArea>> {
+    for area in &snapshot.areas {
+        if !areas.iter().any(|local| local.name == area.name) {
+            session.out.note(format_args!("area `{}` of the snapshot is mapped to no path here: skipped", area.name));
+        }
+    }
+    let mut present = Vec::new();
+    for local in areas {
+        if snapshot.area(&local.name).is_some() {
+            present.push(local);
+        } else if local.asked_for {
+            return Err(evenkeel_store::Error::UnknownArea { area: local.name, snapshot: *id }.into());
+        } else {
+            session.out.note(format_args!("snapshot {} has no area `{}`: skipped", id.short(12), local.name));
+        }
+    }
+    if present.is_empty() {
+        return Err(CommandError::usage(format!("snapshot {} has none of the configured areas", id.short(12)))
+            .hint(format!("`evenkeel show {}` lists its areas", id.short(12))));
+    }
+    Ok(present)
+}
+
+fn options(session: &Session, args: &Args, id: SnapshotId, areas: &[LocalArea]) -> Result<CheckoutOptions> {
+    let mut options = CheckoutOptions::new(id, session.state_dir()?);
+    options.areas = areas.iter().map(LocalArea::target).collect();
+    options.mode = match (args.incremental, args.full, args.force) {
+        (true, ..) => Some(Mode::Incremental),
+        (_, true, _) => Some(Mode::Full),
+        (.., true) => Some(Mode::Force),
+        _ => None,
+    };
+    options.dry_run = args.dry_run;
+    options.adopt = args.adopt.map(|how| match how {
+        AdoptArg::Replace => Adopt::Replace,
+        AdoptArg::Keep => Adopt::Keep,
+    });
+    options.conflict = areas::agreed(areas, "on-conflict", |area| area.config.on_conflict)?.into();
+    options.numeric_owners =
+        args.numeric_owners || areas::agreed(areas, "numeric-owners", |area| area.config.numeric_owners)?;
+    if let Some(limit) = args.max_delete {
+        options.max_delete = limit;
+    }
+    if let Some(limit) = args.max_removals {
+        options.max_removals = limit;
+    }
+    options.allow_empty = args.allow_empty;
+    options.protected = session.protected()?;
+    Ok(options)
+}
+
+#[derive(Serialize)]
+struct Report {
+    id: String,
+    dry_run: bool,
+    planned_only: bool,
+    in_sync: bool,
+    seconds: f64,
+    areas: Vec<AreaFields>,
+}
+
+#[derive(Serialize)]
+struct AreaFields {
+    name: String,
+    root: PathField,
+    before: Option<String>,
+    interrupted: Option<String>,
+    mode: &'static str,
+    needs_adopt: bool,
+    counts: CountFields,
+    bytes_written: u64,
+    conflicts: u64,
+    changes: Vec<ChangeFields>,
+    kept: Vec<KeptFields>,
+    kept_aside: Vec<PathField>,
+    skipped: Vec<SkippedFields>,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct CountFields {
+    added: u64,
+    updated: u64,
+    restored: u64,
+    removed: u64,
+    strays_removed: u64,
+    strays_left: u64,
+    dropped_left: u64,
+    unchanged: u64,
+    adopted: u64,
+}
+
+#[derive(Serialize)]
+struct ChangeFields {
+    #[serde(flatten)]
+    path: PathField,
+    action: &'static str,
+    reason: &'static str,
+    differs: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+struct KeptFields {
+    #[serde(flatten)]
+    path: PathField,
+    reason: &'static str,
+    conflict: bool,
+    differs: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+struct SkippedFields {
+    #[serde(flatten)]
+    path: PathField,
+    reason: &'static str,
+}
+
+impl Report {
+    fn new(report: &CheckoutReport, dry_run: bool) -> Self {
+        Report {
+            id: report.snapshot.to_hex(),
+            dry_run,
+            planned_only: report.planned_only,
+            in_sync: report.in_sync,
+            seconds: report.seconds,
+            areas: report.areas.iter().map(AreaFields::new).collect(),
+        }
+    }
+}
+
+impl AreaFields {
+    fn new(area: &AreaReport) -> Self {
+        let path = |path: &evenkeel_store::path::TreePath| PathField::new(path.as_bytes());
+        AreaFields {
+            name: area.name.clone(),
+            root: PathField::new(area.root.as_os_str().as_bytes()),
+            before: area.before.map(|id| id.to_hex()),
+            interrupted: area.interrupted.map(|id| id.to_hex()),
+            mode: mode_name(area.mode),
+            needs_adopt: area.needs_adopt,
+            counts: CountFields::new(&area.counts),
+            bytes_written: area.bytes_written,
+            conflicts: area.conflicts,
+            changes: area
+                .changes
+                .iter()
+                .map(|change| ChangeFields {
+                    path: path(&change.path),
+                    action: change.action.name(),
+                    reason: change.reason.name(),
+                    differs: change.reason.difference().names().collect(),
+                })
+                .collect(),
+            kept: area
+                .kept
+                .iter()
+                .map(|kept| KeptFields {
+                    path: path(&kept.path),
+                    reason: kept.because.name(),
+                    conflict: kept.because.is_conflict(),
+                    differs: kept.because.difference().names().collect(),
+                })
+                .collect(),
+            kept_aside: area.kept_aside.iter().map(path).collect(),
+            skipped: area
+                .skipped
+                .iter()
+                .map(|skipped| SkippedFields { path: path(&skipped.path), reason: skipped.reason })
+                .collect(),
+            warnings: area.warnings.clone(),
+        }
+    }
+}
+
+impl CountFields {
+    fn new(counts: &Counts) -> Self {
+        CountFields {
+            added: counts.added,
+            updated: counts.updated,
+            restored: counts.restored,
+            removed: counts.removed,
+            strays_removed: counts.strays_removed,
+            strays_left: counts.strays_left,
+            dropped_left: counts.dropped_left,
+            unchanged: counts.unchanged,
+            adopted: counts.adopted,
+        }
+    }
+}
+
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Incremental => "incremental",
+        Mode::Full => "full",
+        Mode::Force => "force",
+    }
+}
+
+fn print(session: &Session, report: &CheckoutReport) -> Result<()> {
+    let out = &session.out;
+    for area in &report.areas {
+        print_area(session, area, report.planned_only)?;
+    }
+    let kept: u64 = report.areas.iter().map(|area| area.kept.len() as u64).sum();
+    let id = out.paint.id(report.snapshot.short(12));
+    let took = out.paint.dim(format_args!("({})", seconds(report.seconds)));
+    if report.planned_only {
+        return out.line(format_args!("nothing was changed; this is the plan for {id}"));
+    }
+    if report.in_sync {
+        out.line(format_args!("{} {id} {took}", out.paint.good("at")))
+    } else {
+        let kept = out.paint.changed(counted(kept, "kept difference"));
+        out.line(format_args!("{} {id}, {kept} {took}", out.paint.changed("at")))
+    }
+}
+
+fn print_area(session: &Session, area: &AreaReport, planned: bool) -> Result<()> {
+    let out = &session.out;
+    let from = match area.before {
+        Some(id) => format!("from {}", id.short(12)),
+        None => "first checkout".to_owned(),
+    };
+    let heading = format!("{} at {}", area.name, text::path(&area.root));
+    out.line(format_args!("{}  {}, {from}", out.paint.bold(heading), mode_name(area.mode)))?;
+    out.line(format_args!("  {}", summary(area, planned)))?;
+    if out.verbose > 0 {
+        for change in &area.changes {
+            print_change(session, change)?;
+        }
+    }
+    let shown = if out.verbose > 0 { area.kept.len() } else { SHOWN };
+    for kept in area.kept.iter().take(shown) {
+        out.line(format_args!("  {}", out.paint.changed(kept_line(kept))))?;
+    }
+    if area.kept.len() > shown {
+        out.line(format_args!("  … and {} more kept (-v lists all)", number((area.kept.len() - shown) as u64)))?;
+    }
+    for path in &area.kept_aside {
+        out.line(format_args!("  local version kept as {path}"))?;
+    }
+    for skipped in &area.skipped {
+        out.warning(format_args!("{}:{} is not delivered: {}", area.name, skipped.path, skipped.reason));
+    }
+    for warning in &area.warnings {
+        out.warning(warning);
+    }
+    Ok(())
+}
+
+/// `12 added, 3 updated, 1 removed; 5,201 unchanged; 1.20 MiB written`.
+fn summary(area: &AreaReport, planned: bool) -> String {
+    let counts = &area.counts;
+    let changes: Vec<String> = [
+        (counts.added, "added"),
+        (counts.updated, "updated"),
+        (counts.restored, "restored"),
+        (counts.removed, "removed"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, what)| format!("{} {what}", number(count)))
+    .chain((counts.strays_removed > 0).then(|| format!("{} removed", counted(counts.strays_removed, "stray"))))
+    .collect();
+    let mut parts = vec![if changes.is_empty() { "nothing to change".to_owned() } else { changes.join(", ") }];
+    for (count, what) in [
+        (counts.unchanged, "unchanged"),
+        (counts.adopted, "adopted as they are"),
+        (counts.strays_left, if counts.strays_left == 1 { "stray left" } else { "strays left" }),
+        (counts.dropped_left, "delivered, since dropped, left"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{} {what}", number(count)));
+        }
+    }
+    if area.bytes_written > 0 {
+        parts.push(format!("{} {}", bytes(area.bytes_written), if planned { "to write" } else { "written" }));
+    }
+    parts.join("; ")
+}
+
+fn print_change(session: &Session, change: &PathChange) -> Result<()> {
+    let out = &session.out;
+    let differs = change.reason.difference();
+    let why = if differs.is_none() {
+        change.reason.name().to_owned()
+    } else {
+        format!("{}: {differs}", change.reason.name())
+    };
+    let line = format!("{:<8}  {}", change.action.name(), change.path);
+    let line = match change.action {
+        ChangeKind::Add | ChangeKind::Link => out.paint.good(line),
+        ChangeKind::Replace | ChangeKind::Metadata => out.paint.changed(line),
+        ChangeKind::Remove => out.paint.bad(line),
+    };
+    out.line(format_args!("  {line}  {}", out.paint.dim(why)))
+}
+
+fn kept_line(kept: &Kept) -> String {
+    let differs = kept.because.difference();
+    format!("kept      {}  {}: {differs}", kept.path, kept.because.name())
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Readers of option values that several commands take.
 
+use evenkeel_store::checkout::Ceiling;
+
 /// A number of bytes: digits, then nothing or one of B, KiB, MiB, GiB (K, M and G for short).
 ///
 /// # Errors
@@ -18,15 +20,28 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     count.checked_mul(unit).ok_or_else(|| "it is too large".into())
 }
 
-/// A percentage: `10%` or `0.5%`; the sign may be left out.
+/// A percentage from 1 to 100; the sign may be left out.
 ///
 /// # Errors
 /// A text for clap.
-pub fn parse_percent(text: &str) -> Result<f64, String> {
-    let number = text.strip_suffix('%').unwrap_or(text);
-    match number.parse::<f64>() {
-        Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent),
-        _ => Err("it must be more than 0 and at most 100, such as 10%".into()),
+pub fn parse_percent(text: &str) -> Result<u8, String> {
+    match text.strip_suffix('%').unwrap_or(text).parse() {
+        Ok(percent @ 1..=100) => Ok(percent),
+        _ => Err("it must be a whole number from 1% to 100%".into()),
+    }
+}
+
+/// A ceiling: `50` paths, or `5%` of an area's entries.
+///
+/// # Errors
+/// A text for clap.
+pub fn parse_ceiling(text: &str) -> Result<Ceiling, String> {
+    match text.strip_suffix('%') {
+        Some(percent) => match percent.parse() {
+            Ok(percent @ 0..=100) => Ok(Ceiling::Percent(percent)),
+            _ => Err("a percentage is a whole number from 0% to 100%".into()),
+        },
+        None => text.parse().map(Ceiling::Count).map_err(|_| "write it as 50 or 5%".into()),
     }
 }
 
@@ -62,10 +77,15 @@ mod tests {
 
     #[test]
     fn percentages_and_labels() {
-        assert_eq!(parse_percent("10%"), Ok(10.0));
-        assert_eq!(parse_percent("0.5"), Ok(0.5));
-        for bad in ["0", "101%", "x", "NaN"] {
+        assert_eq!(parse_percent("10%"), Ok(10));
+        assert_eq!(parse_percent("1"), Ok(1));
+        for bad in ["0", "101%", "x", "0.5"] {
             parse_percent(bad).unwrap_err();
+        }
+        assert_eq!(parse_ceiling("0"), Ok(Ceiling::Count(0)));
+        assert_eq!(parse_ceiling("100%"), Ok(Ceiling::Percent(100)));
+        for bad in ["", "-1", "101%", "5 %"] {
+            parse_ceiling(bad).unwrap_err();
         }
         assert_eq!(parse_label("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert!(parse_label("=b").is_err() && parse_label("a").is_err());

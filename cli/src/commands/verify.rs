@@ -1,15 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `evenkeel verify`.
+//! `evenkeel verify`: compares what is checked out here with its snapshot, byte for byte.
 
-use crate::error::{CommandError, Kind, Result};
+use evenkeel_store::checkout;
+
+use super::status;
+use crate::areas::{self, AreaArg};
+use crate::error::Result;
 use crate::exit::Exit;
 use crate::session::Session;
 
-/// Arguments.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
+const AFTER_HELP: &str = "\
+Reads every byte and trusts no timestamp. Exits 5 when something that was delivered differs.
 
-/// Runs.
-pub fn run(_session: &Session, _args: &Args) -> Result<Exit> {
-    Err(CommandError::new(Kind::Failed, "not there yet"))
+Examples:
+  evenkeel verify
+  evenkeel verify --area etc=/etc --json";
+
+/// Arguments of `verify`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// An area and where it is (repeatable) [default: the areas of the configuration].
+    #[arg(long = "area", value_name = "NAME=PATH", value_parser = areas::area_parser())]
+    areas: Vec<AreaArg>,
+}
+
+/// Reads every area.
+///
+/// # Errors
+/// As [`status::run`].
+pub fn run(session: &Session, args: &Args) -> Result<Exit> {
+    status::look(session, &args.areas, "evenkeel/verify/1", checkout::verify)
 }
