@@ -147,7 +147,7 @@ class Store:
         structure, totals = layouts.Structure(), [0, 0, 0, 0]
         for entry in self.walk(head["root"], head["root-len"], head["level"], None, head["entries"]):
             structure.push(entry)
-            is_file = entry[1] == FILE
+            is_file = FILE in (entry[1], structure.groups.get(entry.get(2), (0, None))[1])
             totals = [a + b for a, b in zip(totals, (1, is_file, entry.get(7, 0), 18 in entry))]
             yield entry
         structure.finish()
@@ -381,6 +381,9 @@ def main():
             command.add_argument(argument)
     try:
         return run(parser.parse_args())
+    except BrokenPipeError:
+        sys.stderr.close()  # nobody listens any more; nothing more to say
+        return 0
     except (Reject, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

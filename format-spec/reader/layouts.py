@@ -494,13 +494,14 @@ class Structure:
         if self.inside:
             return
         if 13 in entry:
-            self.groups[entry[0]] = entry[13] - 1
+            self.groups[entry[0]] = [entry[13] - 1, entry[1]]
         if entry[1] == LINK:
-            need(self.groups.get(entry[2], 0) > 0, "rule", f"no hard-link group for {entry[0]!r}")
-            self.groups[entry[2]] -= 1
+            group = self.groups.get(entry[2], [0])
+            need(group[0] > 0, "rule", f"no hard-link group for {entry[0]!r}")
+            group[0] -= 1
 
     def finish(self):
-        need(not any(self.groups.values()), "rule", "a hard-link group with fewer names than it says")
+        need(not any(left for left, _ in self.groups.values()), "rule", "a hard-link group with fewer names than it says")
 
 
 # ---- 50 Snapshot ----------------------------------------------------------------------------------------------------
