@@ -531,10 +531,9 @@ impl Merge<'_, '_> {
         self.owners.users.insert(ready.owner.0);
         self.owners.groups.insert(ready.owner.1);
         self.report.entries += 1;
-        if ready.is_file {
-            // A further name of a group is a file to its user, but its bytes are counted once.
+        if ready.is_file && !is_further_name {
             self.report.files += 1;
-            self.report.bytes += if is_further_name { 0 } else { ready.size };
+            self.report.bytes += ready.size;
         }
         self.cache.push(RecordState::Current, ready.fingerprint.as_ref(), &ready.encoded)?;
         self.builder.push(&ready.path, &ready.encoded)

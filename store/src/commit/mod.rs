@@ -108,7 +108,7 @@ pub struct AreaCommit {
     pub name: String,
     /// Entries of the new manifest, the root included.
     pub entries: u64,
-    /// Regular files among them.
+    /// Regular files among them; further names of a hard-link group do not count.
     pub files: u64,
     /// Sum of their sizes.
     pub bytes: u64,
