@@ -469,6 +469,7 @@ def decode_node(data):
     array(record({0: check_path, 1: HASH, 2: NODE_LEN, 3: COUNT}), 1, 512)(value[1], "children")
     order = [path_order(child[0]) for child in value[1]]
     need(all(a < b for a, b in zip(order, order[1:])), "rule", "children out of order")
+    need(sum(child[3] for child in value[1]) <= U64, "value", "entries of the children")
     return value
 
 
