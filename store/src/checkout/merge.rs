@@ -736,3 +736,7 @@ impl<L: LiveTree> Merge<L> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod tests;
