@@ -60,7 +60,7 @@ const GROUPS: &[Group] = &[
     Group {
         name: "reader",
         about: "the independent reader on vectors, rejects and a fresh store",
-        run: |_| one(reader::run()),
+        run: |_| reader::run(),
     },
     Group {
         name: "root",

@@ -11,21 +11,22 @@ use super::Outcome;
 use crate::shell::{Cmd, target_dir, workspace};
 use crate::{Result, host};
 
-/// The whole group.
-pub fn run() -> Outcome {
-    let rsync = host::need(&[("rsync", "rsync"), ("python3", "python3")]);
-    let python = match rsync.and_then(|()| environment()) {
+/// The whole group, one row a subject.
+pub fn run() -> Vec<(String, Outcome)> {
+    let tools = host::need(&[("rsync", "rsync"), ("python3", "python3")]);
+    let python = match tools.and_then(|()| environment()) {
         Ok(python) => python,
-        Err(reason) => return Outcome::LeftOut(reason),
+        Err(reason) => return vec![(String::new(), Outcome::LeftOut(reason))],
     };
     let spec = workspace().join("format-spec");
     let reader = |args: &[&OsStr]| Cmd::new(&python).arg(spec.join("reader/evenkeel_reader.py")).args(args);
-    let checks = || {
-        reader(&["check-vectors".as_ref(), spec.join("vectors").as_os_str()]).run()?;
-        reader(&["check-reject".as_ref(), spec.join("reject").as_os_str()]).run()?;
-        fresh_store(&reader)
-    };
-    checks().map(|()| "vectors, rejects, and one store restored twice".to_owned()).into()
+    let check = |command: &str, dir: &str| reader(&[command.as_ref(), spec.join(dir).as_os_str()]).run();
+    let row = |name: &str, result: Result<()>| (name.to_owned(), result.map(|()| String::new()).into());
+    vec![
+        row("vectors", check("check-vectors", "vectors")),
+        row("rejects", check("check-reject", "reject")),
+        row("store", fresh_store(&reader)),
+    ]
 }
 
 /// A virtual environment with what the reader needs, made once per `target` directory; returns its Python.

@@ -16,9 +16,9 @@ const SPDX: &str = "SPDX-License-Identifier: Apache-2.0 OR MIT";
 const LAYERS: &[&[&str]] = &[
     &["id", "limits", "path", "progress"],
     &["error", "format", "fsio"],
-    &["chunk", "hash", "compress", "area", "walk", "inode", "backend", "catalog", "files_cache"],
+    &["chunk", "hash", "compress", "area", "walk", "inode", "backend", "files_cache"],
     &["pack", "segment", "locator", "store", "read"],
-    &["manifest"],
+    &["manifest", "catalog"],
     &["commit", "checkout", "check", "testing"],
 ];
 
