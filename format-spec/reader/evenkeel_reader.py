@@ -216,11 +216,16 @@ class Restore:
             return
         if kind == LINK:
             above, name = self.reach(entry[2])
-            os.link(b"/proc/self/fd/%d/%s" % (above, name), at, follow_symlinks=False)
+            self.attempt(path, os.link, b"/proc/self/fd/%d/%s" % (above, name), at, follow_symlinks=False)
             os.close(above)
             return
         if kind == FILE:
-            self.content(at, entry)
+            try:
+                self.content(at, entry)
+            except Reject as error:  # one damaged file does not stop the rest
+                os.unlink(at)
+                self.problems.append(f"{path!r}: {error}")
+                return
         elif kind == SYMLINK:
             os.symlink(entry[11], at)
         else:

@@ -62,11 +62,13 @@ def leaf_entries():
     whole = ZEROS[:4095] + b"x" + bytes(8192) + b"tail"
     return [
         {0: b"", 1: 0, **META, 3: 0o750},
+        *([{0: b"device", 1: 5, 12: [1, 3], **META}] if os.geteuid() == 0 else []),
         {0: b"dir", 1: 0, **META, 3: 0o550},
         {0: b"dir/empty", 1: 1, 7: 0, **META},
         {0: b"dir/name\n\xff", 1: 1, 7: len(TEXT), 8: H(TEXT), 13: 2, **META, 14: {b"user.note": b"hello"}},
         {0: b"fifo", 1: 4, **META},
         {0: b"link", 1: 3, 2: b"dir/name\n\xff"},
+        {0: b"socket", 1: 7, **META},
         {0: b"sparse", 1: 1, 7: len(whole), 8: H(whole), 9: sparse, **META},
         {0: b"symlink", 1: 2, 11: b"../nowhere", **META, 3: 0o777},
     ], whole
@@ -130,6 +132,19 @@ class ReaderTest(unittest.TestCase):
 
     def test_dictionary(self):
         self.assertEqual(self.restore(build(self.store, dictionary=True)), [])
+        os.chmod(os.path.join(self.dest, b"dir"), 0o700)
+
+    def test_one_damaged_file_does_not_stop_the_rest(self):
+        snapshot = build(self.store)
+        store = Store(self.store)
+        store.load_index()
+        pack, offset, *_ = store.where[H(b"tail")][0]
+        with open(os.path.join(self.store, f"packs/{pack.hex()[:2]}/{pack.hex()}.pack"), "r+b") as file:
+            file.seek(offset)
+            file.write(b"T")
+        self.assertEqual([problem[:9] for problem in self.restore(snapshot)], ["b'sparse'"])
+        self.assertFalse(os.path.lexists(os.path.join(self.dest, b"sparse")))
+        self.assertTrue(os.path.lexists(os.path.join(self.dest, b"symlink")))
         os.chmod(os.path.join(self.dest, b"dir"), 0o700)
 
     def test_damage_is_found_wherever_it_is(self):
