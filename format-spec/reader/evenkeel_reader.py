@@ -147,7 +147,7 @@ class Store:
         structure, totals = layouts.Structure(), [0, 0, 0, 0]
         for entry in self.walk(head["root"], head["root-len"], head["level"], None, head["entries"]):
             structure.push(entry)
-            is_file = FILE in (entry[1], structure.groups.get(entry.get(2), (0, None))[1])
+            is_file = entry[1] == FILE
             totals = [a + b for a, b in zip(totals, (1, is_file, entry.get(7, 0), 18 in entry))]
             yield entry
         structure.finish()
