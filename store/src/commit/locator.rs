@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Where a new snapshot's chunks are, for readers who have no index (format-spec §31).
+//! Where a new snapshot's chunks are, for readers who have no index (format-spec §30.6).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The last steps of a commit, each durable before the next: pack names → segment → locator → snapshot → index
-//! (format-spec §90.3). A crash between two of them leaves garbage, never a dangling reference.
+//! (format-spec §90.4). A crash between two of them leaves garbage, never a dangling reference.
 
 use super::known::KnownChunks;
 use super::pipeline::Results;
