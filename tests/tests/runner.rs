@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The one test binary.
+
+mod commit;
+
+/// Files of this folder that no `mod` above names would silently not be tested.
+#[test]
+fn no_file_was_forgotten() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let runner = std::fs::read_to_string(folder.join("runner.rs")).unwrap();
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(name == "runner" || runner.contains(&format!("\nmod {name};")), "{name}.rs is in no `mod`");
+    }
+}
