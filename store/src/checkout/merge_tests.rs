@@ -250,12 +250,22 @@ fn rows() -> Vec<Row> {
             &["keep f"],
             &["metadata f"],
         ),
-        row("mode changed in the reference", one(file("a")), one(mode(file("a"), 0o600)), nothing, &["metadata f"], &[
-            "metadata f",
-        ]),
-        row("set-id is never changed in place", one(file("a")), one(mode(file("a"), 0o4755)), nothing, &["replace f"], &[
-            "replace f",
-        ]),
+        row(
+            "mode changed in the reference",
+            one(file("a")),
+            one(mode(file("a"), 0o600)),
+            nothing,
+            &["metadata f"],
+            &["metadata f"],
+        ),
+        row(
+            "set-id is never changed in place",
+            one(file("a")),
+            one(mode(file("a"), 0o4755)),
+            nothing,
+            &["replace f"],
+            &["replace f"],
+        ),
         row(
             "missing",
             in_dir(file("a")),
@@ -278,15 +288,24 @@ fn rows() -> Vec<Row> {
             &["keep d"],
             &["metadata d"],
         ),
-        row("file becomes directory", one(file("a")), vec![("f", dir()), ("f/x", file("x"))], nothing, &[
-            "replace f", "inside f/x",
-        ], &["replace f", "inside f/x"]),
+        row(
+            "file becomes directory",
+            one(file("a")),
+            vec![("f", dir()), ("f/x", file("x"))],
+            nothing,
+            &["replace f", "inside f/x"],
+            &["replace f", "inside f/x"],
+        ),
         row("symlink becomes file", one(link()), one(file("a")), nothing, &["replace f"], &["replace f"]),
         row("empty directory becomes file", one(dir()), one(file("a")), nothing, &["replace f"], &["replace f"]),
-        row("full directory becomes file", in_dir(file("a")), vec![("d", file("b"))], nothing, &["keep d"], &[
-            "replace d",
-            "goes-with d/f",
-        ]),
+        row(
+            "full directory becomes file",
+            in_dir(file("a")),
+            vec![("d", file("b"))],
+            nothing,
+            &["keep d"],
+            &["replace d", "goes-with d/f"],
+        ),
         row(
             "directory became a symlink here",
             in_dir(file("a")),
@@ -347,8 +366,7 @@ fn every_row_in_both_modes() {
         let (mut tree, record) = Tree::of(&manifest(&row.before));
         (row.local)(&mut tree);
         let target = manifest(&row.after);
-        for (mode, expected) in
-            [(Mode::Incremental, row.incremental), (Mode::Full, row.full), (Mode::Force, row.full)]
+        for (mode, expected) in [(Mode::Incremental, row.incremental), (Mode::Full, row.full), (Mode::Force, row.full)]
         {
             let plan = plan(&target, &record, &tree, &rules(mode));
             assert_eq!(text(&plan), expected, "{}, {mode:?}", row.name);
@@ -380,7 +398,8 @@ fn policies_decide_when_both_sides_changed() {
 
 #[test]
 fn adoption_removes_nothing_and_takes_over_what_is_equal() {
-    let (mut tree, _) = Tree::of(&manifest(&[("same", file("s")), ("other", file("o")), ("d", dir()), ("d/x", link())]));
+    let (mut tree, _) =
+        Tree::of(&manifest(&[("same", file("s")), ("other", file("o")), ("d", dir()), ("d/x", link())]));
     tree.set("stray", file("x"), 90);
     let target = manifest(&[("same", file("s")), ("other", file("wanted")), ("d", file("f")), ("new", file("n"))]);
     for mode in [Mode::Incremental, Mode::Full, Mode::Force] {
@@ -444,10 +463,12 @@ fn a_hard_link_whose_first_name_is_kept_makes_its_own_inode() {
 
 #[test]
 fn directory_times_are_set_where_something_changes() {
-    let before = manifest(&[("d", time(dir(), 7)), ("d/e", time(dir(), 8)), ("d/e/f", file("a")), ("g", time(dir(), 9))]);
+    let before =
+        manifest(&[("d", time(dir(), 7)), ("d/e", time(dir(), 8)), ("d/e/f", file("a")), ("g", time(dir(), 9))]);
     let (mut tree, record) = Tree::of(&before);
     tree.set("g", time(dir(), 99), 5).set("g/stray", file("s"), 90);
-    let after = manifest(&[("d", time(dir(), 7)), ("d/e", time(dir(), 8)), ("d/e/f", file("b")), ("g", time(dir(), 9))]);
+    let after =
+        manifest(&[("d", time(dir(), 7)), ("d/e", time(dir(), 8)), ("d/e/f", file("b")), ("g", time(dir(), 9))]);
     let times = |mode| {
         let plan = plan(&after, &record, &tree, &rules(mode));
         plan.dir_times.iter().map(|(path, time)| format!("{path} {}", time.secs)).collect::<Vec<_>>()

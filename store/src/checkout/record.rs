@@ -15,7 +15,6 @@ use crate::error::{Error, Result};
 use crate::files_cache::{CacheReader, CacheWriter, Fingerprint, RecordState};
 use crate::format::manifest::{Entry, Node, Timestamp};
 use crate::fsio::{self, Dir};
-use crate::id::{ChunkId, SnapshotId};
 use crate::path::TreePath;
 
 /// What a record is written from.
@@ -27,16 +26,14 @@ pub(super) struct Recording<'a> {
     pub(super) walk_start: Timestamp,
     /// Paths that changed between plan and switch.
     pub(super) changed_meanwhile: &'a [TreePath],
-    pub(super) snapshot: SnapshotId,
-    pub(super) manifest: ChunkId,
 }
 
 impl Recording<'_> {
-    /// Writes the record of everything that `entries`, the target manifest, delivers, durably as `applied` in `state`.
+    /// Writes the record of everything that `entries`, the target manifest, delivers, as a nameless file in `state`.
     ///
     /// # Errors
     /// [`Error::Io`], or an error of the manifest.
-    pub(super) fn write(&self, entries: impl Iterator<Item = Result<Entry>>, state: &Path) -> Result<()> {
+    pub(super) fn write(&self, entries: impl Iterator<Item = Result<Entry>>, state: &Path) -> Result<CacheWriter> {
         let touched: BTreeSet<&TreePath> = self.plan.dir_times.iter().map(|(path, _)| path).collect();
         let meanwhile: BTreeSet<&TreePath> = self.changed_meanwhile.iter().collect();
         let look_start = settle();
@@ -71,7 +68,7 @@ impl Recording<'_> {
         for entry in dropped {
             self.dropped(entry, &mut out)?;
         }
-        out.cache.finish(&state.join("applied"), self.snapshot, self.manifest)
+        Ok(out.cache)
     }
 
     fn dropped(&self, dropped: &DroppedEntry, out: &mut Writer) -> Result<()> {

@@ -301,8 +301,6 @@ impl<'a> Run<'a> {
         if !area.plan.is_empty() {
             let staging = held.staging()?;
             done = switch(&area.plan, &staging, &held.root, &area.rules, self.progress)?;
-            self.progress.start("syncing", 0, 0);
-            held.root.sync_filesystem().map_err(|e| Error::io("sync file system of", held.root.path(), e))?;
         }
         self.progress.start("recording", area.reference.entries, 0);
         let recording = Recording {
@@ -311,10 +309,15 @@ impl<'a> Run<'a> {
             root: &held.root,
             walk_start: area.walk_start,
             changed_meanwhile: &done.changed_meanwhile,
-            snapshot: target,
-            manifest: area.reference.manifest,
         };
-        recording.write(area.manifest.entries(), &held.state)?;
+        // The record is published only after the switch is durable; until then it may be prepared.
+        let (synced, record) = std::thread::scope(|scope| {
+            let syncing = scope.spawn(|| held.root.sync_filesystem());
+            let record = recording.write(area.manifest.entries(), &held.state);
+            (syncing.join().expect("a system call does not panic"), record)
+        });
+        synced.map_err(|e| Error::io("sync file system of", held.root.path(), e))?;
+        record?.finish(&applied_path(&self.options.state_dir, held.id()), target, area.reference.manifest)?;
         held.end(target, &area.target.name, self.store.id())?;
         held.clear_staging()?;
         Ok(self.report(area, &done))

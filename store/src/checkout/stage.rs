@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -35,6 +35,8 @@ const SPLIT_BYTES: u64 = 8 << 20;
 const RANGE_BYTES: u64 = 4 << 20;
 /// Batches that wait for a worker. Each holds a directory open.
 const QUEUE_DEPTH: usize = 64;
+/// Bytes written after which the disk is set to work, so that it does not idle until the sync at the end.
+const FLUSH_BYTES: u64 = 256 << 20;
 
 /// Name of an action's staged form.
 pub(super) fn staged_name(index: usize) -> Vec<u8> {
@@ -62,13 +64,16 @@ pub(super) fn stage(
         fresh: Fresh::of_this_process(),
         failed: AtomicBool::new(false),
         first_error: Mutex::new(None),
+        written: AtomicU64::new(0),
     };
+    let (wake_flusher, flushes) = bounded(1);
     std::thread::scope(|scope| {
+        scope.spawn(|| shared.flush(staging, &flushes));
         for _ in 0..threads.max(1) {
-            let (receiver, shared) = (receiver.clone(), &shared);
-            scope.spawn(move || shared.work(&receiver));
+            let (receiver, shared, wake_flusher) = (receiver.clone(), &shared, wake_flusher.clone());
+            scope.spawn(move || shared.work(&receiver, &wake_flusher));
         }
-        drop(receiver);
+        drop((receiver, wake_flusher));
         let top = staging.try_clone().map_err(|e| Error::io("open", staging.path(), e))?;
         let mut stager = Stager {
             shared: &shared,
@@ -123,19 +128,41 @@ struct Shared<'a> {
     fresh: Fresh,
     failed: AtomicBool,
     first_error: Mutex<Option<Error>>,
+    /// Bytes of content written.
+    written: AtomicU64,
 }
 
 impl Shared<'_> {
-    fn work(&self, jobs: &Receiver<Job<'_>>) {
+    fn fail(&self, error: Error) {
+        self.failed.store(true, Ordering::Relaxed);
+        self.first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    /// Syncs the file system each time it is woken, until the workers are done.
+    fn flush(&self, staging: &Dir, flushes: &Receiver<()>) {
+        for () in flushes {
+            if let Err(e) = staging.sync_filesystem() {
+                self.fail(Error::io("sync file system of", staging.path(), e));
+            }
+        }
+    }
+
+    fn work(&self, jobs: &Receiver<Job<'_>>, wake_flusher: &Sender<()>) {
         let mut scratch = ReadScratch::default();
+        let mut next_flush = FLUSH_BYTES;
         for job in jobs {
+            let written = self.written.load(Ordering::Relaxed);
+            if written >= next_flush {
+                // A full queue means that a flush is to come anyway.
+                let _ = wake_flusher.try_send(());
+                next_flush = written + FLUSH_BYTES;
+            }
             // After a failure the queue is drained without work, so that nobody waits for ever.
             if self.failed.load(Ordering::Relaxed) {
                 continue;
             }
             if let Err(error) = self.do_job(job, &mut scratch) {
-                self.failed.store(true, Ordering::Relaxed);
-                self.first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                self.fail(error);
             }
         }
     }
@@ -199,6 +226,7 @@ impl Shared<'_> {
                         source: e,
                     })?;
                     offset += u64::from(*len);
+                    self.written.fetch_add(u64::from(*len), Ordering::Relaxed);
                     self.progress.advance(0, u64::from(*len));
                 }
             }

@@ -211,6 +211,11 @@ impl HeldArea {
         Ok(held)
     }
 
+    /// Which area this is.
+    pub(super) fn id(&self) -> AreaId {
+        self.marker.area
+    }
+
     /// Says durably that a switch to `target` begins, and where this area is.
     ///
     /// # Errors
