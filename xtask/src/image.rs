@@ -9,6 +9,23 @@ use std::path::{Path, PathBuf};
 use crate::shell::Cmd;
 use crate::{Result, host};
 
+/// Set in the environment of the process that has mounts of its own.
+const PRIVATE: &str = "XTASK_PRIVATE_MOUNTS";
+
+/// Starts this program again in a mount namespace of its own where that is allowed, so that no mount is left behind
+/// however the program ends. Returns when it is there already, or cannot be.
+pub fn private_mounts() {
+    let unshare = |program: &str| Cmd::new("unshare").args(["--mount", "--propagation", "private", program]);
+    if std::env::var_os(PRIVATE).is_some() || !host::is_root() || unshare("true").read().is_err() {
+        return;
+    }
+    if let Ok(program) = std::env::current_exe() {
+        let again = unshare(&program.to_string_lossy()).args(std::env::args().skip(1)).env(PRIVATE, "1");
+        // Does not return but with an error; then things go on as they are.
+        eprintln!("warning: {}", again.replace_this_process());
+    }
+}
+
 /// A mounted image. The file is sparse: it takes what is written.
 pub struct Image {
     file: PathBuf,
@@ -38,6 +55,9 @@ impl Image {
         Cmd::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-N", &inodes, "-E", eager]).arg(&image.file).run()?;
         Cmd::new("mount").args(["-o", "loop,noatime"]).arg(&image.file).arg(&image.mount).run()?;
         image.mounted = true;
+        // The mount keeps the file alive; without a name it cannot outlive the mount.
+        std::fs::remove_file(&image.file)
+            .map_err(|error| format!("cannot remove {}: {error}", image.file.display()))?;
         Ok(image)
     }
 

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     let command = words.next().unwrap_or_default();
     let rest: Vec<String> = words.collect();
+    image::private_mounts();
     let done = match command.as_str() {
         "test" => test::run(&rest),
         "bench" => bench::run(&rest),

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -91,6 +92,15 @@ impl Cmd {
         eprintln!("$ {self}");
         let status = self.command().status().map_err(|error| self.failed(error))?;
         if status.success() { Ok(()) } else { Err(self.failed(status)) }
+    }
+
+    /// Runs in the place of this program, in the directory that this one was started in; returns only an error.
+    pub fn replace_this_process(&self) -> String {
+        let mut command = self.command();
+        if let Ok(dir) = std::env::current_dir() {
+            command.current_dir(dir);
+        }
+        self.failed(command.exec())
     }
 
     /// Runs silently and returns what it wrote to standard output.

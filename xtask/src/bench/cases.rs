@@ -384,7 +384,7 @@ fn status(bench: &Bench) -> Result<Vec<Contest<'_>>> {
         side("evenkeel", move |dir| {
             (delivered.prepare)(dir)?.cmd.read()?;
             let status = bench.evenkeel(&bench.history()?, &dir.join("state")).arg("status");
-            Ok(Timed::new(status))
+            Ok(Timed::new(status.arg("--area").arg(area(&dir.join("tree")))))
         })
     };
     Ok(against(ours, vec![find_all(bench.first())]))

@@ -13,7 +13,7 @@ mod study;
 use std::fs::File;
 use std::path::PathBuf;
 
-use cases::Bench;
+use cases::{Bench, Case, Pairs};
 pub use measure::{Sample, Timed, measure};
 
 use crate::args::Args;
@@ -55,24 +55,32 @@ pub fn run(words: &[String]) -> Result<()> {
 
     let pairs = args.number("--pairs", 5)?.max(1);
     let mut results = Vec::new();
-    for case in cases::ALL.iter().filter(|case| only.is_empty() || only.contains(&case.name)) {
-        match (case.contests)(&bench) {
-            Ok(contests) => {
-                for contest in contests {
-                    eprintln!("\n==> {} against {}", case.name, contest.theirs.label);
-                    bench.warm();
-                    results.push((case.name, contest.run(&bench, pairs)?));
-                }
-            }
-            Err(reason) => eprintln!("\n==> {} left out: {reason}", case.name),
-        }
-    }
+    let mut cases = cases::ALL.iter().filter(|case| only.is_empty() || only.contains(&case.name));
+    // What was measured before a failure is shown all the same: it took its time.
+    let done = cases.try_for_each(|case| contests_of(case, &bench, pairs, &mut results));
     let raw = target_dir().join("bench/samples.jsonl");
     let file = File::options().create(true).append(true).open(&raw);
     let written = file.and_then(|file| report::write_samples(file, &results));
     written.map_err(|error| format!("cannot write {}: {error}", raw.display()))?;
     println!("{header}\n{}", report::table(&results));
     eprintln!("samples: {}", raw.display());
+    done
+}
+
+/// Runs a case against each opponent, or says why it is left out.
+fn contests_of<'c>(case: &'c Case, bench: &Bench, pairs: u64, results: &mut Vec<(&'c str, Pairs)>) -> Result<()> {
+    let contests = match (case.contests)(bench) {
+        Ok(contests) => contests,
+        Err(reason) => {
+            eprintln!("\n==> {} left out: {reason}", case.name);
+            return Ok(());
+        }
+    };
+    for contest in contests {
+        eprintln!("\n==> {} against {}", case.name, contest.theirs.label);
+        bench.warm();
+        results.push((case.name, contest.run(bench, pairs)?));
+    }
     Ok(())
 }
 
