@@ -5,13 +5,13 @@
 //! in the stream are kept open until their entries come back.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::iter::Peekable;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::file::FileError;
+use super::old::OldRecords;
 use super::pipeline::{Batch, FileDone, FileJob, Packing, ReadEntry, Shared};
 use super::{AreaCommit, OpenArea};
 use crate::area::{RuleSet, XattrRules, protected_below};
@@ -115,8 +115,20 @@ fn commit_area(
     fsio::create_dir_all(&state)?;
     let cache_path = state.join(cache_name(area));
     let old = if may_trust_cache { usable_cache(shared, area, &cache_path)? } else { None };
-    let known_entries = old.as_ref().map_or(0, |cache| cache.header().records);
-    shared.progress.start("reading", known_entries, 0);
+    let parent = shared.parent(&area.spec.name)?;
+    // The report compares with the parent, which usually is what the cache remembers.
+    let basis = match (&old, &parent) {
+        (Some(old), Some((id, _))) if old.header().manifest == *id => None,
+        (_, Some((_, manifest))) => Some(OldRecords::of_manifest(manifest)),
+        (_, None) => Some(OldRecords::none()),
+    };
+    let counts_first = options.estimate && old.is_none();
+    if counts_first {
+        estimate(shared, area, &rules)?;
+    } else {
+        shared.progress.start("reading", old.as_ref().map_or(0, |cache| cache.header().records), 0);
+    }
+    let old = old.map(OldRecords::of_cache);
 
     let packing = Packing::new(shared)?;
     let mut merge = Merge {
@@ -125,9 +137,11 @@ fn commit_area(
         xattrs: Arc::new(rules.xattrs().clone()),
         allow_devices: rules.devices(),
         start: fsio::now_coarse(),
-        old: old.map(Iterator::peekable),
+        old,
+        basis,
         jobs,
         done,
+        counted_first: counts_first,
         batch: Vec::new(),
         batch_bytes: 0,
         batch_dirs: 0,
@@ -154,6 +168,22 @@ fn commit_area(
     merge.report.excluded = walk.left_out().excluded;
     merge.report.identity = walk.left_out().identity.clone();
     merge.finish(cache_path)
+}
+
+/// Counts what a first commit will read, so that its progress has totals. A walk is short beside reading everything,
+/// which it also prepares.
+fn estimate(shared: &Shared<'_>, area: &OpenArea, rules: &RuleSet) -> Result<()> {
+    let failed = |e| Error::io("read", &area.root, e);
+    shared.progress.start("counting", 0, 0);
+    let (mut entries, mut bytes) = (0, 0);
+    for found in Walk::new(area.dir.try_clone().map_err(failed)?, rules).map_err(failed)?.flatten() {
+        shared.check_cancelled()?;
+        entries += 1;
+        bytes += if found.stat.file_type == FileType::File { found.stat.size } else { 0 };
+        shared.progress.advance(1, 0);
+    }
+    shared.progress.start("reading", entries, bytes);
+    Ok(())
 }
 
 fn cache_name(area: &OpenArea) -> String {
@@ -184,8 +214,8 @@ impl NodeSink for Packing<'_> {
 enum Slot {
     /// Known.
     Ready(Box<Ready>),
-    /// A worker reads the file; what the cache had of it, for comparison.
-    Waiting { path: TreePath, full_path: PathBuf, old: Option<Vec<u8>>, is_group: bool },
+    /// A worker reads the file; `basis` is what the parent has at its path.
+    Waiting { path: TreePath, full_path: PathBuf, basis: Option<Vec<u8>>, is_group: bool },
     /// It turned out that there is nothing to record.
     Empty,
 }
@@ -244,9 +274,13 @@ struct Merge<'m, 's> {
     xattrs: Arc<XattrRules>,
     allow_devices: bool,
     start: Timestamp,
-    old: Option<Peekable<CacheReader>>,
+    old: Option<OldRecords<'m>>,
+    /// What the report compares with, when that is not the cache.
+    basis: Option<OldRecords<'m>>,
     jobs: &'m Sender<Batch>,
     done: &'m Receiver<FileDone>,
+    /// Whether the progress has totals already.
+    counted_first: bool,
     batch: Vec<FileJob>,
     batch_bytes: u64,
     batch_dirs: usize,
@@ -287,7 +321,14 @@ impl Merge<'_, '_> {
     }
 
     fn take_found(&mut self, found: Found) -> Result<()> {
-        let old = self.old_record(&found.path)?;
+        let old = match &mut self.old {
+            Some(old) => old.at(&found.path)?,
+            None => None,
+        };
+        let basis = match &mut self.basis {
+            Some(basis) => basis.at(&found.path)?.map(|record| record.entry),
+            None => old.as_ref().map(|old| old.entry.clone()),
+        };
         if found.mount_point {
             self.report.mount_points.push(found.path);
             return Ok(());
@@ -306,34 +347,19 @@ impl Merge<'_, '_> {
         let is_group = !found.stat.is_dir() && found.stat.nlink > 1;
         if is_group {
             if let Some(first) = self.groups.get(&(found.stat.dev, found.stat.ino)).cloned() {
-                return self.take_link(&found, first, old.as_ref());
+                return self.take_link(&found, first, basis.as_deref());
             }
             self.groups.insert((found.stat.dev, found.stat.ino), found.path.clone());
         }
         match old {
-            Some(old) if is_unchanged(&old, &found.stat, is_group)? => self.take_unchanged(found, old, is_group),
-            old if found.stat.file_type == FileType::File => self.take_file(found, old, is_group),
-            old => self.take_other(&found, old.as_ref()),
-        }
-    }
-
-    /// The cache's record of `path`; what sorts before it is gone from the tree.
-    fn old_record(&mut self, path: &TreePath) -> Result<Option<CacheRecord>> {
-        let Some(old) = &mut self.old else { return Ok(None) };
-        loop {
-            let order = match old.peek() {
-                None => return Ok(None),
-                Some(Ok(record)) => crate::path::compare(record.path_bytes()?, path.as_bytes()),
-                Some(Err(_)) => std::cmp::Ordering::Less,
-            };
-            match order {
-                std::cmp::Ordering::Greater => return Ok(None),
-                std::cmp::Ordering::Equal => return old.next().transpose(),
-                std::cmp::Ordering::Less => {
-                    old.next().transpose()?;
-                    self.report.removed += 1;
+            Some(old) if is_unchanged(&old, &found.stat, is_group)? => {
+                if self.basis.is_some() {
+                    self.count(basis.as_deref(), &old.entry);
                 }
+                self.take_unchanged(found, old, is_group)
             }
+            _ if found.stat.file_type == FileType::File => self.take_file(found, basis, is_group),
+            _ => self.take_other(&found, basis.as_deref()),
         }
     }
 
@@ -355,16 +381,17 @@ impl Merge<'_, '_> {
         Ok(())
     }
 
-    fn take_link(&mut self, found: &Found, first: TreePath, old: Option<&CacheRecord>) -> Result<()> {
+    fn take_link(&mut self, found: &Found, first: TreePath, basis: Option<&[u8]>) -> Result<()> {
         let entry = Entry { path: found.path.clone(), node: Node::Link { first: first.clone() } };
         let read = ReadEntry::new(entry, found.stat, false);
-        self.compare(old.map(|old| old.entry.as_slice()), &read.encoded);
+        self.is_stale = true;
+        self.count(basis, &read.encoded);
         self.shared.progress.advance(1, 0);
         self.window.push_back(Slot::Ready(Box::new(self.ready(read, Some(Group::Further(first))))));
         Ok(())
     }
 
-    fn take_other(&mut self, found: &Found, old: Option<&CacheRecord>) -> Result<()> {
+    fn take_other(&mut self, found: &Found, basis: Option<&[u8]>) -> Result<()> {
         let inode = match inode::read_metadata(found, &self.xattrs, UnknownXattrs::Refuse) {
             Ok(inode) => inode,
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -378,19 +405,20 @@ impl Merge<'_, '_> {
         let entry = Entry { path: found.path.clone(), node: Node::Inode(inode) };
         let read = ReadEntry::new(entry, found.stat, false);
         self.owners.add_acls(&read.entry);
-        self.compare(old.map(|old| old.entry.as_slice()), &read.encoded);
+        self.is_stale = true;
+        self.count(basis, &read.encoded);
         self.shared.progress.advance(1, 0);
         let group = first_of_group(&read.entry);
         self.window.push_back(Slot::Ready(Box::new(self.ready(read, group))));
         Ok(())
     }
 
-    fn take_file(&mut self, found: Found, old: Option<CacheRecord>, is_group: bool) -> Result<()> {
+    fn take_file(&mut self, found: Found, basis: Option<Vec<u8>>, is_group: bool) -> Result<()> {
         let ticket = self.first_ticket + self.window.len() as u64;
         self.window.push_back(Slot::Waiting {
             path: found.path.clone(),
             full_path: found.full_path(),
-            old: old.map(|old| old.entry),
+            basis,
             is_group,
         });
         let same_dir = |last: &FileJob| match (&last.found.parent, &found.parent) {
@@ -401,7 +429,9 @@ impl Merge<'_, '_> {
             self.batch_dirs += 1;
         }
         self.batch_bytes += found.stat.size;
-        self.shared.progress.expect(0, found.stat.size);
+        if !self.counted_first {
+            self.shared.progress.expect(0, found.stat.size);
+        }
         self.batch.push(FileJob { ticket, found });
         self.outstanding += 1;
         let is_full =
@@ -440,7 +470,7 @@ impl Merge<'_, '_> {
     fn take_done(&mut self, done: FileDone) -> Result<()> {
         self.outstanding -= 1;
         let at = usize::try_from(done.ticket - self.first_ticket).expect("inside the window");
-        let Slot::Waiting { path, full_path, old, is_group } = std::mem::replace(&mut self.window[at], Slot::Empty)
+        let Slot::Waiting { path, full_path, basis, is_group } = std::mem::replace(&mut self.window[at], Slot::Empty)
         else {
             unreachable!("each ticket comes back once");
         };
@@ -456,7 +486,8 @@ impl Merge<'_, '_> {
                     self.report.unstable.push(path);
                 }
                 self.owners.add_acls(&read.entry);
-                self.compare(old.as_deref(), &read.encoded);
+                self.is_stale = true;
+                self.count(basis.as_deref(), &read.encoded);
                 let group = first_of_group(&read.entry);
                 self.window[at] = Slot::Ready(Box::new(self.ready(read, group)));
             }
@@ -476,11 +507,11 @@ impl Merge<'_, '_> {
         Ok(())
     }
 
-    fn compare(&mut self, old: Option<&[u8]>, new: &[u8]) {
-        self.is_stale = true;
-        match old {
+    /// Counts an entry by what the parent has at its path.
+    fn count(&mut self, basis: Option<&[u8]>, new: &[u8]) {
+        match basis {
             None => self.report.added += 1,
-            Some(old) if old != new => self.report.changed += 1,
+            Some(basis) if basis != new => self.report.changed += 1,
             Some(_) => {}
         }
     }
@@ -567,9 +598,11 @@ impl Merge<'_, '_> {
         while !self.window.is_empty() {
             self.wait_for_one()?;
         }
-        if let Some(old) = &mut self.old {
-            self.report.removed += old.count() as u64;
-        }
+        let forgotten = self.old.take().map_or(Ok(0), OldRecords::unmet)?;
+        self.report.removed = match self.basis.take() {
+            Some(basis) => basis.unmet()?,
+            None => forgotten,
+        };
         let names = |ids: &BTreeSet<u32>, name: fn(u32) -> Option<Vec<u8>>| -> BTreeMap<u32, Vec<u8>> {
             ids.iter().filter_map(|id| Some((*id, name(*id)?))).collect()
         };
@@ -592,7 +625,7 @@ impl Merge<'_, '_> {
             bytes: self.report.bytes,
             unstable: self.report.unstable.len() as u64,
         };
-        let is_stale = self.is_stale || self.report.removed > 0;
+        let is_stale = self.is_stale || forgotten > 0;
         let cache = PendingCache { writer: self.cache, path: cache_path, manifest: built.id, is_stale };
         Ok(AreaResult { snapshot_area, report: self.report, cache: Some(cache) })
     }

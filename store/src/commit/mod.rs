@@ -13,6 +13,7 @@ mod area;
 mod file;
 mod known;
 mod locator;
+mod old;
 mod pipeline;
 mod publish;
 mod segments;
@@ -112,11 +113,11 @@ pub struct AreaCommit {
     pub files: u64,
     /// Sum of their sizes.
     pub bytes: u64,
-    /// Paths that were not in the files cache.
+    /// Paths that the parent does not have.
     pub added: u64,
-    /// Paths whose entry differs from the files cache.
+    /// Paths whose entry differs from the parent's.
     pub changed: u64,
-    /// Paths of the files cache that are gone.
+    /// Paths of the parent that are gone.
     pub removed: u64,
     /// Files whose content was read.
     pub files_read: u64,
@@ -201,7 +202,12 @@ pub fn commit(store: &Store, options: &CommitOptions, progress: &Progress) -> Re
     let mut segments = segments::LiveSegments::open(store, &options.state_dir)?;
     let mut warnings = std::mem::take(&mut segments.notes);
     let known = known::KnownChunks::new(segments.segments, segments.excluded_packs);
-    let results = pipeline::run(store, &areas, options, &known, segments.is_complete, progress)?;
+    let reader = parent.as_ref().map(|_| store.reader()).transpose()?;
+    let parent_areas = match (&parent, &reader) {
+        (Some((_, parent)), Some(reader)) => Some((parent, reader)),
+        _ => None,
+    };
+    let results = pipeline::run(store, &areas, options, &known, segments.is_complete, parent_areas, progress)?;
 
     let snapshot = Snapshot {
         parent: parent_id,

@@ -24,12 +24,15 @@ use crate::compress::Compressor;
 use crate::error::{Error, Result};
 use crate::format::manifest::{Entry, Node};
 use crate::format::pack::{Encoding, PackKind};
+use crate::format::snapshot::Snapshot;
 use crate::format::table::{Location, TablePack};
 use crate::fsio::Stat;
 use crate::id::ChunkId;
 use crate::inode::{self, UnknownXattrs};
+use crate::manifest::Manifest;
 use crate::pack::{FinishedPack, PackWriter};
 use crate::progress::Progress;
+use crate::read::ChunkReader;
 use crate::store::Store;
 use crate::walk::Found;
 
@@ -136,6 +139,7 @@ pub(super) struct Shared<'a> {
     store: &'a Store,
     options: &'a CommitOptions,
     known: &'a KnownChunks,
+    parent: Option<(&'a Snapshot, &'a ChunkReader)>,
     chunker: Chunker,
     data: Packer<'a>,
     manifests: Packer<'a>,
@@ -146,7 +150,14 @@ pub(super) struct Shared<'a> {
     pub(super) progress: &'a Progress,
 }
 
-impl Shared<'_> {
+impl<'a> Shared<'a> {
+    /// The parent's manifest of an area, with its id.
+    pub(super) fn parent(&self, area: &str) -> Result<Option<(ChunkId, Manifest<'a>)>> {
+        let Some((snapshot, reader)) = self.parent else { return Ok(None) };
+        let Some(area) = snapshot.area(area) else { return Ok(None) };
+        Ok(Some((area.manifest, Manifest::open(reader, area)?)))
+    }
+
     pub(super) fn options(&self) -> &CommitOptions {
         self.options
     }
@@ -234,6 +245,7 @@ pub(super) fn run(
     options: &CommitOptions,
     known: &KnownChunks,
     may_trust_cache: bool,
+    parent: Option<(&Snapshot, &ChunkReader)>,
     progress: &Progress,
 ) -> Result<Results> {
     let threads = match options.threads {
@@ -246,6 +258,7 @@ pub(super) fn run(
         store,
         options,
         known,
+        parent,
         chunker: Chunker::new(store.format().chunker),
         data: packer(PackKind::Data, finished_tx.clone()),
         manifests: packer(PackKind::Manifest, finished_tx),
