@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use evenkeel_store::format::manifest::{ChunkRun, encode_chunk_list};
+use refuse::Case;
+
 /// Relative path → content.
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 
@@ -21,12 +24,14 @@ fn main() -> io::Result<()> {
     for vector in valid::vectors() {
         let toml = describe::describe(vector.object, &vector.bytes).expect("a valid vector decodes");
         vectors.insert(format!("{}.toml", vector.name).into(), toml.into_bytes());
-        seed(&mut seeds, vector.object, vector.name, &vector.bytes);
+        let case = Case { object: vector.object.to_owned(), ..Case::default() };
+        seed(&mut seeds, &case, vector.name, &vector.bytes);
         vectors.insert(format!("{}.bin", vector.name).into(), vector.bytes);
     }
     for (name, toml) in chunker::vectors() {
         vectors.insert(format!("{name}.toml").into(), toml.into_bytes());
     }
+    more_seeds(&mut seeds);
     let mut wrong = Vec::new();
     for reject in reject::rejects() {
         let found = refuse::refuse(&reject.case, &reject.bytes).map_err(|error| error.reason.name());
@@ -34,7 +39,7 @@ fn main() -> io::Result<()> {
             wrong.push(format!("{}: {found:?} instead of {}", reject.name, reject.reason));
         }
         rejects.insert(format!("{}.toml", reject.name).into(), reject.toml().into_bytes());
-        seed(&mut seeds, &reject.case.object, &reject.name, &reject.bytes);
+        seed(&mut seeds, &reject.case, &reject.name, &reject.bytes);
         rejects.insert(format!("{}.bin", reject.name).into(), reject.bytes);
     }
     assert!(wrong.is_empty(), "not refused as they should be:\n{}", wrong.join("\n"));
@@ -46,15 +51,39 @@ fn main() -> io::Result<()> {
 /// Longest input that is worth mutating, in bytes.
 const SEED_BYTES_MAX: usize = 8 << 10;
 
-fn seed(seeds: &mut Files, object: &str, name: &str, bytes: &[u8]) {
-    let target = match object {
+fn seed(seeds: &mut Files, case: &Case, name: &str, bytes: &[u8]) {
+    let target = match case.object.as_str() {
         "segment" | "locator" => "table",
         "manifest" => "manifest-node",
         other => other,
     };
-    if bytes.len() <= SEED_BYTES_MAX {
-        seeds.insert(Path::new(&target.replace('-', "_")).join(name), bytes.to_vec());
+    // What the object does not say itself comes first, as the targets expect it.
+    let mut input = match (case.size, case.plain_len) {
+        (Some(size), _) => size.to_le_bytes().to_vec(),
+        (_, Some(plain_len)) => plain_len.to_le_bytes()[..3].to_vec(),
+        _ => Vec::new(),
+    };
+    input.extend(bytes);
+    if input.len() <= SEED_BYTES_MAX {
+        seeds.insert(Path::new(&target.replace('-', "_")).join(name), input);
     }
+}
+
+/// Inputs that no vector holds in the form in which a target takes it.
+fn more_seeds(seeds: &mut Files) {
+    for (number, entry) in valid::entries().iter().enumerate() {
+        let mut bytes = Vec::new();
+        entry.encode_into(&mut bytes);
+        seeds.insert(format!("entry/{number}").into(), bytes);
+    }
+    for (number, runs) in valid::chunk_lists().iter().enumerate() {
+        let size: u64 = runs.iter().map(ChunkRun::len).sum();
+        let input = [&size.to_le_bytes()[..], &encode_chunk_list(runs)].concat();
+        seeds.insert(format!("chunk_list/valid-{number}").into(), input);
+    }
+    let (plain, frame) = valid::record();
+    let len = u32::try_from(plain.len()).expect("a short record");
+    seeds.insert("record/valid".into(), [&len.to_le_bytes()[..3], &frame].concat());
 }
 
 /// Makes `dir` hold exactly these files.

@@ -126,6 +126,19 @@ fn prose(topic: &str) -> Vec<u8> {
     (0..40).map(|line| format!("line {line} of the text about {topic}\n")).collect::<String>().into_bytes()
 }
 
+/// A chunk and its frame.
+pub fn record() -> (Vec<u8>, Vec<u8>) {
+    let plain = prose("records");
+    let frame = zstd::bulk::compress(&plain, 3).expect("zstd compresses");
+    (plain, frame)
+}
+
+/// Chunk lists with and without holes.
+pub fn chunk_lists() -> Vec<Vec<ChunkRun>> {
+    let mixed = vec![hole(8192), data("4", 5000), data("5", 3192), hole(4096), data("6", 7)];
+    vec![vec![data("1", 1)], vec![hole(1)], vec![data("7", 4096), hole(1)], mixed]
+}
+
 /// A raw record, two zstd ones, and one that was made with the first zstd one as its dictionary.
 pub fn pack_data() -> Vec<u8> {
     let noise = xof("raw record", 100);
