@@ -23,7 +23,7 @@ usage: cargo xtask COMMAND
   test   [--only GROUP]… [--list]      run every group of tests, end with a table
          [--fuzz-seconds N]            seconds a fuzz target (30)
   bench  [--corpus DIR]… [--pairs N]   our commands against other tools, one Markdown table
-         [--only CASE]… [--list]
+         [--only CASE]… [--against TOOL]… [--list]
          [--study chunk-size]          stored bytes by average chunk size
   stress [--files N] [--dir DIR]       one million small files: commit, no-change commit, memory
          [--fuzz-seconds N]            and every fuzz target for so long

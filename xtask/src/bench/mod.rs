@@ -31,7 +31,7 @@ const IMAGE_EXTRA_BYTES: u64 = 2 << 30;
 /// # Errors
 /// We are not root, a corpus is missing, or one of the commands failed.
 pub fn run(words: &[String]) -> Result<()> {
-    let args = Args::parse(words, &["--corpus", "--pairs", "--only", "--study"], &["--list"])?;
+    let args = Args::parse(words, &["--corpus", "--pairs", "--only", "--against", "--study"], &["--list"])?;
     if args.flag("--list") {
         cases::ALL.iter().for_each(|case| println!("{:20} {}", case.name, case.about));
         return Ok(());
@@ -55,9 +55,10 @@ pub fn run(words: &[String]) -> Result<()> {
 
     let pairs = args.number("--pairs", 5)?.max(1);
     let mut results = Vec::new();
+    let against = args.all("--against");
     let mut cases = cases::ALL.iter().filter(|case| only.is_empty() || only.contains(&case.name));
     // What was measured before a failure is shown all the same: it took its time.
-    let done = cases.try_for_each(|case| contests_of(case, &bench, pairs, &mut results));
+    let done = cases.try_for_each(|case| contests_of(case, &bench, &against, pairs, &mut results));
     let raw = target_dir().join("bench/samples.jsonl");
     let file = File::options().create(true).append(true).open(&raw);
     let written = file.and_then(|file| report::write_samples(file, &results));
@@ -67,8 +68,14 @@ pub fn run(words: &[String]) -> Result<()> {
     done
 }
 
-/// Runs a case against each opponent, or says why it is left out.
-fn contests_of<'c>(case: &'c Case, bench: &Bench, pairs: u64, results: &mut Vec<(&'c str, Pairs)>) -> Result<()> {
+/// Runs a case against each opponent asked for, or says why it is left out.
+fn contests_of<'c>(
+    case: &'c Case,
+    bench: &Bench,
+    against: &[&str],
+    pairs: u64,
+    results: &mut Vec<(&'c str, Pairs)>,
+) -> Result<()> {
     let contests = match (case.contests)(bench) {
         Ok(contests) => contests,
         Err(reason) => {
@@ -76,7 +83,8 @@ fn contests_of<'c>(case: &'c Case, bench: &Bench, pairs: u64, results: &mut Vec<
             return Ok(());
         }
     };
-    for contest in contests {
+    let wanted = |tool: &str| against.is_empty() || against.iter().any(|name| tool.starts_with(name));
+    for contest in contests.into_iter().filter(|contest| wanted(contest.theirs.label)) {
         eprintln!("\n==> {} against {}", case.name, contest.theirs.label);
         bench.warm();
         results.push((case.name, contest.run(bench, pairs)?));
