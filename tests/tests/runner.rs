@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The one test binary.
 
+mod cddl;
 mod commit;
+mod vectors;
 
 /// Files of this folder that no `mod` above names would silently not be tested.
 #[test]
