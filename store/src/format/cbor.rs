@@ -602,3 +602,141 @@ pub const fn uint_len(value: u64) -> usize {
         _ => 9,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn written(write: impl for<'w, 'o> FnOnce(&'w mut Writer<'o>) -> &'w mut Writer<'o>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write(&mut Writer::new(&mut bytes));
+        bytes
+    }
+
+    #[test]
+    fn heads_change_their_width_where_they_must() {
+        for (value, len) in [
+            (0, 1),
+            (23, 1),
+            (24, 2),
+            (0xff, 2),
+            (0x100, 3),
+            (0xffff, 3),
+            (0x1_0000, 5),
+            (0xffff_ffff, 5),
+            (0x1_0000_0000, 9),
+            (u64::MAX, 9),
+        ] {
+            let bytes = written(|w| w.uint(value).bool(true));
+            assert_eq!(bytes.len(), len + 1, "{value}");
+            assert_eq!(uint_len(value), len, "{value}");
+            let mut r = Reader::new("test", &bytes);
+            assert_eq!(r.uint("value"), Ok(value));
+            assert_eq!(r.bool("value"), Ok(true));
+            assert_eq!(r.finish(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn every_other_form_is_refused() {
+        let cases: &[(&[u8], &str)] = &[
+            (b"", "truncated"),
+            (b"\x18", "truncated"),
+            (b"\x19\x01", "truncated"),
+            (b"\x1b\0\0\0\x01\0\0\0", "truncated"),
+            (b"\x18\x17", "canonical"),
+            (b"\x19\x00\xff", "canonical"),
+            (b"\x1a\x00\x00\xff\xff", "canonical"),
+            (b"\x1b\0\0\0\0\xff\xff\xff\xff", "canonical"),
+            (b"\x1c", "canonical"),
+            (b"\x1f", "canonical"),
+            (b"\xc0\x00", "canonical"),
+            (b"\xf6", "canonical"),
+            (b"\xf7", "canonical"),
+            (b"\xf8\x14", "canonical"),
+            (b"\xf9\x00\x00", "canonical"),
+            (b"\xff", "canonical"),
+            (b"\x20", "rule"),
+            (b"\x40", "rule"),
+            (b"\x60", "rule"),
+            (b"\x80", "rule"),
+            (b"\xa0", "rule"),
+            (b"\xf5", "rule"),
+        ];
+        for (bytes, reason) in cases {
+            let error = Reader::new("test", bytes).uint("value").expect_err("not a canonical integer");
+            assert_eq!((error.reason.name(), error.offset), (*reason, 0), "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn signed_integers_end_at_64_bits() {
+        for value in [0, -1, 23, -24, -25, i64::MAX, i64::MIN] {
+            let bytes = written(|w| w.int(value));
+            assert_eq!(Reader::new("test", &bytes).int("value"), Ok(value));
+        }
+        for bytes in [b"\x1b\x80\0\0\0\0\0\0\0", b"\x3b\x80\0\0\0\0\0\0\0"] {
+            let error = Reader::new("test", bytes).int("value").expect_err("outside 64 bits");
+            assert_eq!(error.reason, Reason::Value { found: 1 << 63 });
+        }
+    }
+
+    #[test]
+    fn lengths_are_compared_before_anything_else() {
+        let bytes = written(|w| w.bytes(b"12345"));
+        assert_eq!(Reader::new("test", &bytes).bytes("value", 5), Ok(&b"12345"[..]));
+        let limited =
+            |bytes: &[u8], most| Reader::new("test", bytes).bytes("value", most).expect_err("too long").reason;
+        assert_eq!(limited(&bytes, 4), Reason::Limit { found: 5, limit: 4 });
+        assert_eq!(limited(b"\x5b\xff\xff\xff\xff\xff\xff\xff\xff", 4).name(), "limit");
+        assert_eq!(limited(b"\x5b\xff\xff\xff\xff\xff\xff\xff\xff", usize::MAX), Reason::Truncated);
+        let counted =
+            |bytes: &[u8], most| Reader::new("test", bytes).array_len("value", most).expect_err("wrong").reason;
+        assert_eq!(counted(b"\x82\0\0", 1), Reason::Limit { found: 2, limit: 1 });
+        assert_eq!(counted(b"\x9b\xff\xff\xff\xff\xff\xff\xff\xff", usize::MAX), Reason::Truncated);
+        assert_eq!(
+            Reader::new("test", b"\xa1\0").map_len("value", 9).expect_err("half a pair").reason,
+            Reason::Truncated
+        );
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let nested = |depth: usize| [vec![0x81; depth], vec![0x00]].concat();
+        assert_eq!(Reader::new("test", &nested(15)).skip("value"), Ok(()));
+        let error = Reader::new("test", &nested(16)).skip("value").expect_err("one too deep");
+        assert_eq!(error.reason, Reason::Limit { found: 17, limit: 16 });
+        assert_eq!(Reader::new("test", &nested(100_000)).skip("value").expect_err("far too deep").offset, 15);
+    }
+
+    /// `minicbor` knows nothing of our writer: what it reads is what was meant.
+    fn same_to_others(a: u64, b: i64, text: &str, bytes: &[u8]) -> Result<(), minicbor::decode::Error> {
+        let written = written(|w| w.array(5).uint(a).int(b).text(text).bytes(bytes).bool(false));
+        let mut other = minicbor::Decoder::new(&written);
+        assert_eq!(other.array()?, Some(5));
+        assert_eq!((other.u64()?, other.i64()?), (a, b));
+        assert_eq!((other.str()?, other.bytes()?, other.bool()?), (text, bytes, false));
+        assert_eq!(other.position(), written.len());
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn other_decoders_agree(a: u64, b: i64, text: String, bytes: Vec<u8>) {
+            prop_assert!(same_to_others(a, b, &text, &bytes).is_ok());
+        }
+
+        #[test]
+        fn skipping_takes_what_other_decoders_take(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let mut r = Reader::new("test", &bytes);
+            if r.skip("value").is_ok() {
+                let mut other = minicbor::Decoder::new(&bytes);
+                // Text that is not UTF-8 is skipped here and looked at when it is read.
+                if other.skip().is_ok() {
+                    prop_assert_eq!(other.position(), r.offset());
+                }
+            }
+        }
+    }
+}

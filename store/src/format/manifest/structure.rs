@@ -130,3 +130,99 @@ impl StructureCheck {
 fn is_directory(entry: &Entry) -> bool {
     matches!(&entry.node, Node::Inode(inode) if inode.kind == InodeKind::Directory)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::manifest::{Inode, InodeFlags, Timestamp};
+    use crate::path::TreePath;
+
+    fn entry(path: &str, kind: InodeKind, links: u32) -> Entry {
+        let inode = Inode {
+            kind,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            mtime: Timestamp::default(),
+            links,
+            xattrs: BTreeMap::new(),
+            acl: None,
+            default_acl: None,
+            flags: InodeFlags::default(),
+        };
+        Entry { path: TreePath::new(path).unwrap(), node: Node::Inode(inode) }
+    }
+
+    /// `path/` is a directory, `path*3` has three names, `path>first` is a further name, anything else a fifo.
+    fn parse(text: &str) -> Entry {
+        if let Some((path, first)) = text.split_once('>') {
+            let valid = |text| TreePath::new(text).unwrap();
+            return Entry { path: valid(path), node: Node::Link { first: valid(first) } };
+        }
+        if let Some((path, links)) = text.split_once('*') {
+            return entry(path, InodeKind::Fifo, links.parse().unwrap());
+        }
+        match text.strip_suffix('/') {
+            Some(path) => entry(path, InodeKind::Directory, 1),
+            None => entry(text, InodeKind::Fifo, 1),
+        }
+    }
+
+    /// The rule that these entries break, in order.
+    fn broken(entries: &str) -> Option<(u64, &'static str)> {
+        let mut check = StructureCheck::default();
+        let result = entries.split_whitespace().try_for_each(|entry| check.push(&parse(entry)));
+        match result.and_then(|()| check.finish()).err()? {
+            DecodeError { offset, reason: Reason::Rule(rule), .. } => Some((offset, rule)),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn rules_between_entries() {
+        for (entries, expected) in [
+            ("/", None),
+            ("/ a a! b", None),
+            ("/ a/ a/b/ a/b/c a/d a! b/ b/c", None),
+            ("/ a/ a/b/ c/ c/d", None),
+            ("", Some((0, "a manifest without a root"))),
+            ("a", Some((0, "the first entry is not the root directory"))),
+            ("a/ a/b", Some((0, "the first entry is not the root directory"))),
+            ("/ /", Some((1, "a path occurs twice"))),
+            ("/ b a", Some((2, "paths out of order"))),
+            ("/ a a", Some((2, "a path occurs twice"))),
+            ("/ a a/", Some((2, "a path occurs twice"))),
+            ("/ a! a/", Some((2, "paths out of order"))),
+            ("/ a a/b", Some((2, "the parent is not a directory of this manifest"))),
+            ("/ a/b", Some((1, "the parent is not a directory of this manifest"))),
+            ("/ a/ a/b/c", Some((2, "the parent is not a directory of this manifest"))),
+            ("/ a/ a/b a/b/c", Some((3, "the parent is not a directory of this manifest"))),
+            ("/ a/ aa aa/b", Some((3, "the parent is not a directory of this manifest"))),
+            ("/ a/ b a/c", Some((3, "paths out of order"))),
+            ("/ a*2 b>a", None),
+            ("/ a*3 b/ b/c>a d>a", None),
+            ("/ a*2 b*2 c>b d>a", None),
+            ("/ a*2", Some((2, "a hard-link group has fewer names than it says"))),
+            ("/ a*3 b>a", Some((3, "a hard-link group has fewer names than it says"))),
+            ("/ a b>a", Some((2, "no hard-link group with a name to come begins there"))),
+            ("/ a/ b>a", Some((2, "no hard-link group with a name to come begins there"))),
+            ("/ b>a", Some((1, "no hard-link group with a name to come begins there"))),
+            ("/ a*2 b>a c>a", Some((3, "no hard-link group with a name to come begins there"))),
+            ("/ a*2 b>a c>b", Some((3, "no hard-link group with a name to come begins there"))),
+            ("/ a*2 b>a b/c", Some((3, "the parent is not a directory of this manifest"))),
+        ] {
+            assert_eq!(broken(entries), expected, "{entries}");
+        }
+    }
+
+    #[test]
+    fn deep_paths_cost_no_stack() {
+        let mut check = StructureCheck::default();
+        let mut path = TreePath::root();
+        for _ in 0..=crate::limits::PATH_DEPTH_MAX {
+            check.push(&Entry { path: path.clone(), ..entry("", InodeKind::Directory, 1) }).unwrap();
+            path = path.join(b"d").unwrap_or_default();
+        }
+        assert_eq!(check.dirs.len(), crate::limits::PATH_DEPTH_MAX + 1);
+    }
+}
