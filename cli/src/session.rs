@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use evenkeel_store::catalog::Catalog;
 use evenkeel_store::id::SnapshotId;
 use evenkeel_store::read::ChunkReader;
-use evenkeel_store::{Progress, Store};
+use evenkeel_store::{ErrorKind, Progress, Store};
 
 use crate::args::Globals;
 use crate::config::{self, Config};
@@ -66,6 +67,26 @@ impl Session {
             self.out.warning(note);
         }
         Ok(reader)
+    }
+
+    /// Opens the catalog; `None` when another process has it open or it cannot be made, for the store knows everything.
+    ///
+    /// # Errors
+    /// As [`Session::state_dir`].
+    pub fn open_catalog(&self, store: &Store) -> Result<Option<Catalog>> {
+        match Catalog::open(store, &self.state_dir()?) {
+            Ok(catalog) => {
+                for note in catalog.notes() {
+                    self.out.warning(note);
+                }
+                Ok(Some(catalog))
+            }
+            Err(error) if error.kind() == ErrorKind::Locked => Ok(None),
+            Err(error) => {
+                self.out.warning(format_args!("{error}; going on without it"));
+                Ok(None)
+            }
+        }
     }
 
     /// The directory of this machine's own memory.

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `evenkeel log`: the snapshots of a store, newest first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_store::Store;
-use evenkeel_store::format::snapshot::Snapshot;
+use evenkeel_store::catalog::Catalog;
+use evenkeel_store::format::snapshot::{IndexRecord, Snapshot};
 use evenkeel_store::id::SnapshotId;
 use evenkeel_store::path::escape;
 use serde::Serialize;
 
+use super::values::parse_label;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::json;
@@ -19,7 +21,11 @@ const EXAMPLES: &str = "\
 Examples:
   evenkeel log
   evenkeel log -n 1 --json
-  evenkeel log @latest~3            the history of one snapshot";
+  evenkeel log @latest~3            the history of one snapshot
+  evenkeel log --label ticket=4711";
+
+/// Snapshots from which on the catalog is faster than reading each document from the store.
+const CATALOG_FROM: usize = 64;
 
 /// Digits of an id for people.
 const ID_DIGITS: usize = 12;
@@ -37,6 +43,9 @@ pub struct Args {
     /// One line a snapshot.
     #[arg(long)]
     oneline: bool,
+    /// Only snapshots that carry this label; may be repeated.
+    #[arg(long = "label", value_name = "K=V", value_parser = parse_label, conflicts_with = "from")]
+    labels: Vec<(String, String)>,
 }
 
 #[derive(Serialize)]
@@ -122,8 +131,17 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
             follow_parents(&store, first, limit, &mut visit)?;
         }
         None => {
-            for record in store.snapshots()?.iter().rev().take(limit) {
-                visit(record.id, store.snapshot(&record.id))?;
+            let records = store.snapshots()?;
+            let long = records.len() >= CATALOG_FROM || !args.labels.is_empty();
+            let catalog = if long { session.open_catalog(&store)? } else { None };
+            let labelled = labelled(&store, catalog.as_ref(), &records, &args.labels)?;
+            let wanted = |id: &SnapshotId| labelled.as_ref().is_none_or(|ids| ids.contains(id));
+            for record in records.iter().rev().filter(|record| wanted(&record.id)).take(limit) {
+                let remembered = match &catalog {
+                    Some(catalog) => catalog.snapshot(&record.id)?,
+                    None => None,
+                };
+                visit(record.id, remembered.map_or_else(|| store.snapshot(&record.id), Ok))?;
             }
         }
     }
@@ -134,6 +152,27 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
         session.out.note("the store is empty: `evenkeel commit` makes a snapshot");
     }
     Ok(exit)
+}
+
+/// Snapshots that carry all of `labels`; `None` when none is asked for.
+fn labelled(
+    store: &Store,
+    catalog: Option<&Catalog>,
+    records: &[IndexRecord],
+    labels: &[(String, String)],
+) -> Result<Option<BTreeSet<SnapshotId>>> {
+    let mut all: Option<BTreeSet<SnapshotId>> = None;
+    for (name, value) in labels {
+        let found: BTreeSet<SnapshotId> = match catalog {
+            Some(catalog) => catalog.with_label(name, value)?.into_iter().collect(),
+            None => {
+                let carries = |id: &SnapshotId| store.snapshot(id).is_ok_and(|s| s.labels.get(name) == Some(value));
+                records.iter().map(|record| record.id).filter(carries).collect()
+            }
+        };
+        all = Some(all.map_or(found.clone(), |all| all.intersection(&found).copied().collect()));
+    }
+    Ok(all)
 }
 
 /// Visits a snapshot and its parents. The chain ends at a damaged one: only it knows its parent.

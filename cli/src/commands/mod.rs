@@ -42,6 +42,7 @@ pub fn main() -> ExitCode {
         }
     };
     interrupt::install();
+    evenkeel_store::fsio::raise_open_files();
     let out = Output::new(&args.globals);
     run(args, out).into()
 }

@@ -14,6 +14,7 @@ mod file;
 mod known;
 mod locator;
 mod old;
+mod packages;
 mod pipeline;
 mod publish;
 mod segments;
@@ -238,6 +239,9 @@ pub fn commit(store: &Store, options: &CommitOptions, progress: &Progress) -> Re
         report.stored_bytes = stored;
     }
     warnings.extend(report.areas.iter().flat_map(area_warnings));
+    if is_new {
+        warnings.extend(packages::warnings(&areas)?);
+    }
     report.warnings = warnings;
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)

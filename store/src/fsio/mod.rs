@@ -21,8 +21,8 @@ pub use dir::{Dir, Replace};
 pub use durable::{Batch, TempFile, publish_file};
 pub use local::{
     DataRun, OpenFile, Space, canonicalize, create_dir_all, data_runs, exists, file_len, gid_of_name, group_name,
-    hostname, list_dir, now, now_coarse, owner_name, read_capped, read_exact_at, remove_file, remove_tree, rename,
-    space, sync_dir, sync_filesystem, sync_tree, uid_of_name,
+    hostname, list_dir, now, now_coarse, owner_name, raise_open_files, read_capped, read_exact_at, remove_file,
+    remove_tree, rename, space, sync_dir, sync_filesystem, sync_tree, uid_of_name,
 };
 pub use lock::Lock;
 pub use map::Mapped;
