@@ -23,7 +23,7 @@ Topics of `evenkeel help TOPIC`:
   areas        what an area is, and what is left out of it
   config       every key of evenkeel.toml";
 
-/// Keep every server of a fleet identical to a tested master, in the areas they share; prove it; undo it.
+/// Keep every server of a fleet identical to a tested master; prove it; undo it.
 #[derive(Debug, Parser)]
 #[command(
     name = "evenkeel",
@@ -52,34 +52,20 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "PATH", env = "EVENKEEL_STORE", hide_env_values = true)]
     pub store: Option<PathBuf>,
     /// Configuration [default: /etc/evenkeel/evenkeel.toml, then $XDG_CONFIG_HOME/evenkeel/evenkeel.toml].
-    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// State directory [default: /var/lib/evenkeel as root, else $XDG_STATE_HOME/evenkeel].
-    #[arg(long, global = true, value_name = "DIR", hide_short_help = true)]
+    #[arg(long, global = true, value_name = "DIR")]
     pub state: Option<PathBuf>,
     /// Print the result as JSON (schemas in docs/reference/schemas).
     #[arg(long, global = true)]
     pub json: bool,
     /// How to tell how a long operation goes, on stderr.
-    #[arg(
-        long,
-        global = true,
-        value_name = "WHEN",
-        default_value = "auto",
-        hide_possible_values = true,
-        hide_short_help = true
-    )]
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     #[arg(help = "Progress on stderr: auto, plain, json or none")]
     pub progress: ProgressWhen,
     /// When to colour.
-    #[arg(
-        long,
-        global = true,
-        value_name = "WHEN",
-        default_value = "auto",
-        hide_possible_values = true,
-        hide_short_help = true
-    )]
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     #[arg(help = "Colours: auto, always or never; NO_COLOR is honoured")]
     pub color: ColorWhen,
     /// Say nothing but the result and what went wrong.
@@ -118,7 +104,6 @@ pub enum Command {
     /// Look for damage in the store.
     Check(commands::check::Args),
     /// Show the whole method on real files, in a temporary directory.
-    #[command(hide = true)]
     Demo(commands::demo::Args),
     /// Explain a command or a topic.
     Help(commands::help::Args),

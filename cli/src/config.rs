@@ -140,6 +140,7 @@ impl Config {
     fn read(path: &Path) -> Result<Config> {
         let unusable = |source: Box<dyn std::error::Error + Send + Sync>| {
             CommandError::caused_by(Kind::Usage, format!("cannot use the configuration {}", text::path(path)), source)
+                .hint("`evenkeel help config` shows where a configuration is looked for, and every key")
         };
         let bytes = fsio::read_capped(path, CONFIG_BYTES_MAX).map_err(|e| unusable(e.into()))?;
         let source = String::from_utf8(bytes).map_err(|e| unusable(e.into()))?;

@@ -176,6 +176,9 @@ fn hints(error: &StoreError) -> Vec<String> {
         StoreError::Unreadable { .. } => {
             "run as a user who may read them, exclude them, or leave them out with --skip-unreadable".into()
         }
+        StoreError::Area { .. } => {
+            "an area is a directory that lies in no other: check --area and the configuration".into()
+        }
         StoreError::Refused { hint: Some(hint), .. } => hint.clone(),
         StoreError::Decode { .. } if error.kind() == ErrorKind::Unsupported => {
             "this store was written by a newer Evenkeel: use that version, or a newer one".into()

@@ -24,8 +24,8 @@ pub enum Error {
         /// The system's word.
         source: std::io::Error,
     },
-    /// An object's bytes break the format.
-    #[error("{object} is damaged")]
+    /// An object's bytes break the format, or need a newer program.
+    #[error("{object} {}", if source.is_unsupported() { "cannot be read by this version" } else { "is damaged" })]
     Decode {
         /// Store name of the object, such as `packs/ab/….pack`.
         object: String,

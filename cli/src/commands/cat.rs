@@ -9,7 +9,7 @@ use evenkeel_store::path::escape;
 use evenkeel_store::read::{ChunkReader, ReadScratch};
 
 use crate::areas::SnapshotPath;
-use crate::error::{CommandError, Result};
+use crate::error::{CommandError, Kind, Result};
 use crate::exit::Exit;
 use crate::output::{Output, text};
 use crate::session::Session;
@@ -58,7 +58,7 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
                     .hint("only regular files have content"));
             }
         },
-        _ => return Err(CommandError::usage(format!("no `{shown}` in snapshot {}", id.short(12)))),
+        _ => return Err(CommandError::new(Kind::Damaged, format!("`{shown}` is a link to nothing"))),
     }
     Ok(Exit::Done)
 }

@@ -11,8 +11,8 @@ use crate::output::text::{bytes, counted, seconds};
 use crate::session::Session;
 
 const AFTER_HELP: &str = "\
-Checks that every object is there, has its structure and its place in the index, and that every chunk that a snapshot
-names is in a pack. --read-data also reads every pack and compares every chunk with its hash. Goes on past damage, names
+Checks that every object is there, has its structure and its place in the index, and that every chunk that a snapshot \
+names is in a pack. --read-data also reads every pack and compares every chunk with its hash. Goes on past damage, names \
 the snapshots that it hurts, and exits 12.
 
 Examples:

@@ -20,10 +20,10 @@ use crate::output::text::{self, bytes, counted, number, seconds};
 use crate::session::Session;
 
 const AFTER_HELP: &str = "\
-Without a mode: full into an empty or new directory, incremental onto an ancestor of SNAP; otherwise it must be said.
+Without a mode: full into an empty or new directory, incremental onto an ancestor of SNAP. Otherwise it must be said.
 
-  incremental   refreshes what SNAP has and adds what is missing; removes nothing, keeps local changes and says so
-  full          makes the area equal to SNAP: undoes local changes, removes what SNAP lacks, up to the ceilings
+  incremental   refreshes and adds; removes nothing, keeps local changes, names them
+  full          undoes local changes and removes what SNAP lacks, up to the ceilings
   force         as full, but trusts no timestamp: reads and compares every byte
 
 Ends with `at SNAP`, or `at SNAP, N kept differences`; only the first is in sync.
@@ -60,8 +60,8 @@ pub struct Args {
     /// Print the plan and change nothing; -v lists every path.
     #[arg(long)]
     dry_run: bool,
-    /// For the first checkout onto a tree that is not empty: what to do with files that differ.
-    #[arg(long, value_name = "HOW", require_equals = true)]
+    /// First checkout onto a tree that is not empty: `replace` or `keep` files that differ.
+    #[arg(long, value_name = "HOW", require_equals = true, hide_possible_values = true)]
     adopt: Option<AdoptArg>,
     /// Most strays (never delivered) that may be removed from an area [default: 20 or 2%, the greater].
     #[arg(long, value_name = "N|P%", value_parser = parse_ceiling)]
@@ -119,11 +119,13 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
 
 /// The areas that the snapshot has. One that is only configured may be missing; what is left out is said.
 fn present(session: &Session, areas: Vec<LocalArea>, id: &SnapshotId, snapshot: &Snapshot) -> Result<Vec<LocalArea>> {
-    for area in &snapshot.areas {
-        if !areas.iter().any(|local| local.name == area.name) {
-            session.out.note(format_args!("area `{}` of the snapshot is mapped to no path here: skipped", area.name));
-        }
-    }
+    let unmapped: Vec<String> = snapshot
+        .areas
+        .iter()
+        .map(|area| area.name.as_str())
+        .filter(|name| areas.iter().all(|a| a.name != *name))
+        .map(str::to_owned)
+        .collect();
     let mut present = Vec::new();
     for local in areas {
         if snapshot.area(&local.name).is_some() {
@@ -137,6 +139,9 @@ fn present(session: &Session, areas: Vec<LocalArea>, id: &SnapshotId, snapshot: 
     if present.is_empty() {
         return Err(CommandError::usage(format!("snapshot {} has none of the configured areas", id.short(12)))
             .hint(format!("`evenkeel show {}` lists its areas", id.short(12))));
+    }
+    for name in unmapped {
+        session.out.note(format_args!("area `{name}` of the snapshot is mapped to no path here: skipped"));
     }
     Ok(present)
 }

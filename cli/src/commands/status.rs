@@ -15,7 +15,7 @@ use crate::output::text::{self, bytes, counted, number};
 use crate::session::Session;
 
 const AFTER_HELP: &str = "\
-A file whose size, times and inode are as they were when it was delivered counts as unchanged; `verify` reads it.
+A file whose size, times and inode are as they were when it was delivered counts as unchanged; `verify` reads it. \
 Exits 5 when something that was delivered differs. Strays (never delivered) are listed, but are no drift.
 
 Examples:

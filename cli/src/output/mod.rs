@@ -105,13 +105,6 @@ impl Output {
         }
     }
 
-    /// Tells something on stderr that only `-v` asks for.
-    pub fn detail(&self, text: impl Display) {
-        if self.verbose > 0 && !self.quiet {
-            self.err_line(self.paint_err.note("note:"), text);
-        }
-    }
-
     /// Tells on stderr what the user should look at.
     pub fn warning(&self, text: impl Display) {
         self.err_line(self.paint_err.warning("warning:"), text);

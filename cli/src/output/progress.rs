@@ -221,8 +221,8 @@ fn rate(bytes: u64, time: Duration) -> Option<u64> {
 /// `progress: reading: 1.20 GiB of 2.30 GiB (52%), 12,345 items, 210 MiB/s, 5.4 s left`.
 fn line(sample: &ProgressSample, rate: Option<u64>) -> String {
     let mut parts = Vec::new();
-    if sample.bytes_total > 0 {
-        let percent = sample.bytes_done.min(sample.bytes_total).saturating_mul(100) / sample.bytes_total;
+    let hundred = sample.bytes_done.min(sample.bytes_total).saturating_mul(100);
+    if let Some(percent) = hundred.checked_div(sample.bytes_total) {
         parts.push(format!("{} of {} ({percent}%)", text::bytes(sample.bytes_done), text::bytes(sample.bytes_total)));
     } else if sample.bytes_done > 0 {
         parts.push(text::bytes(sample.bytes_done));

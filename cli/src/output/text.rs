@@ -29,6 +29,8 @@ styles! {
     id = AnsiColor::Yellow.on_default();
     /// A heading.
     bold = Style::new().bold();
+    /// A chapter's heading.
+    heading = AnsiColor::Cyan.on_default().bold();
     /// Less important text.
     dim = Style::new().dimmed();
     /// Something that came or is right.
@@ -102,7 +104,7 @@ pub fn number(count: u64) -> String {
 
 /// A number with its noun: `1 file`, `52,318 files`, `2 entries`.
 pub fn counted(count: u64, noun: &str) -> String {
-    match (count, noun.strip_suffix('y')) {
+    match (count, noun.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'o', 'u']))) {
         (1, _) => format!("1 {noun}"),
         (_, Some(stem)) => format!("{} {stem}ies", number(count)),
         (_, None) => format!("{} {noun}s", number(count)),
@@ -241,6 +243,7 @@ mod tests {
         assert_eq!(counted(1, "entry"), "1 entry");
         assert_eq!(counted(0, "entry"), "0 entries");
         assert_eq!(counted(2, "file"), "2 files");
+        assert_eq!(counted(2, "stray"), "2 strays");
     }
 
     #[test]

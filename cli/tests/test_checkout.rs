@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `checkout`, `status` and `verify`.
+
+use crate::harness::World;
+
+const AREA: &[&str] = &["--area", "os=r"];
+
+fn checkout(world: &World, args: &[&str]) -> String {
+    world.run(&[&["checkout"], args, AREA].concat())
+}
+
+#[test]
+fn first_next_and_back() {
+    let world = World::with_history();
+    insta::assert_snapshot!(checkout(&world, &["@latest~1"]), @"
+    exit 0
+    --- stdout
+    os at r  full, first checkout
+      6 added, 1 restored; [size] written
+    at [id1 short] ([time])
+    ");
+    assert_eq!(world.read("r/bin/tool"), world.read("m/bin/tool"));
+    insta::assert_snapshot!(checkout(&world, &["@latest"]), @"
+    exit 0
+    --- stdout
+    os at r  incremental, from [id1 short]
+      1 added, 1 updated; 5 unchanged; 1 delivered, since dropped, left; [size] written
+    at [id2 short] ([time])
+    ");
+    assert!(world.exists("r/etc/motd"), "incremental removes nothing");
+    insta::assert_snapshot!(checkout(&world, &["@latest", "--full", "-v"]), @"
+    exit 0
+    --- stdout
+    os at r  full, from [id1 short]
+      1 removed; 7 unchanged
+      remove    etc/motd  dropped
+    at [id1 short] ([time])
+    ");
+    assert!(!world.exists("r/etc/motd"));
+    insta::assert_snapshot!(checkout(&world, &["@latest~1"]), @"
+    exit 2
+    --- stderr
+    error: area `os` is at [id1 short], which is not an ancestor of [id2 short]
+    hint: say --full to make it equal, or --incremental to keep local changes and what was dropped
+    ");
+    insta::assert_snapshot!(checkout(&world, &["@latest~1", "--full"]), @"
+    exit 0
+    --- stdout
+    os at r  full, from [id1 short]
+      1 added, 1 updated, 1 removed; 5 unchanged; [size] written
+    at [id2 short] ([time])
+    ");
+    assert_eq!(world.output(&[&["checkout", "@latest~1", "--exit-nothing"], AREA].concat()).status.code(), Some(4));
+}
+
+#[test]
+fn dry_run_changes_nothing() {
+    let world = World::with_history();
+    insta::assert_snapshot!(checkout(&world, &["@latest", "--dry-run", "-v"]), @"
+    exit 0
+    --- stdout
+    os at r  full, first checkout
+      7 added; [size] to write
+      add       .  added
+      add       bin  added
+      add       bin/alias  added
+      add       bin/tool  added
+      add       etc  added
+      add       etc/app.conf  added
+      add       etc/new.conf  added
+    nothing was changed; this is the plan for [id1 short]
+    ");
+    assert!(!world.exists("r"));
+    insta::assert_snapshot!(checkout(&world, &["@latest", "--json"]), @r#"
+    exit 0
+    --- stdout
+    {"schema":"evenkeel/checkout/1","id":"[id1]","dry_run":false,"planned_only":false,"in_sync":true,"seconds":0,"areas":[{"name":"os","root":{"path":"r"},"before":null,"interrupted":null,"mode":"full","needs_adopt":false,"counts":{"added":6,"updated":0,"restored":1,"removed":0,"strays_removed":0,"strays_left":0,"dropped_left":0,"unchanged":0,"adopted":0},"bytes_written":0,"conflicts":0,"changes":[{"path":"","action":"metadata","reason":"never delivered","differs":["mode"]},{"path":"bin","action":"add","reason":"added","differs":[]},{"path":"bin/alias","action":"add","reason":"added","differs":[]},{"path":"bin/tool","action":"add","reason":"added","differs":[]},{"path":"etc","action":"add","reason":"added","differs":[]},{"path":"etc/app.conf","action":"add","reason":"added","differs":[]},{"path":"etc/new.conf","action":"add","reason":"added","differs":[]}],"kept":[],"kept_aside":[],"skipped":[],"warnings":[]}]}
+    "#);
+}
+
+#[test]
+fn local_changes_are_kept_or_undone() {
+    let world = World::with_history();
+    checkout(&world, &["@latest"]);
+    insta::assert_snapshot!(world.run(&["status", "--area", "os=r"]), @"
+    exit 0
+    --- stdout
+    os at r
+      at [id1 short]; 7 entries
+    ");
+    world.write("r/etc/new.conf", "changed here\n");
+    world.write("r/stray", "stray\n");
+    std::fs::remove_file(world.path("r/bin/alias")).unwrap();
+    insta::assert_snapshot!(world.run(&["status", "--area", "os=r"]), @"
+    exit 5
+    --- stdout
+    os at r
+      at [id1 short], 2 differences; 7 entries; 1 stray
+      missing   bin/alias
+      content   etc/new.conf  content, mtime
+      stray     stray
+    ");
+    insta::assert_snapshot!(world.run(&["verify", "--area", "os=r", "--json"]), @r#"
+    exit 5
+    --- stdout
+    {"schema":"evenkeel/verify/1","in_sync":false,"areas":[{"name":"os","root":{"path":"r"},"applied":"[id1]","interrupted":null,"in_sync":false,"entries":7,"bytes_read":2024,"dropped_delivered":0,"drift":[{"path":"bin/alias","what":"missing","differs":[]},{"path":"etc/new.conf","what":"content","differs":["content","mtime"]},{"path":"stray","what":"stray","differs":[]}],"warnings":[]}]}
+    "#);
+    insta::assert_snapshot!(checkout(&world, &["@latest", "--incremental"]), @"
+    exit 0
+    --- stdout
+    os at r  incremental, from [id1 short]
+      1 restored; 5 unchanged; 1 stray left
+      kept      etc/new.conf  changed locally: content, mtime
+    at [id1 short], 1 kept difference ([time])
+    ");
+    insta::assert_snapshot!(checkout(&world, &["@latest", "--full"]), @"
+    exit 0
+    --- stdout
+    os at r  full, from [id1 short]
+      1 restored, 1 stray removed; 6 unchanged; [size] written
+    at [id1 short] ([time])
+    ");
+    insta::assert_snapshot!(world.run(&["verify", "--area", "os=r"]), @"
+    exit 0
+    --- stdout
+    os at r
+      at [id1 short]; 7 entries; 1.98 KiB read
+    ");
+}
+
+#[test]
+fn a_tree_that_is_not_empty_is_adopted_on_request() {
+    let world = World::committed();
+    world.write("r/etc/motd", "other\n");
+    world.write("r/mine", "mine\n");
+    insta::assert_snapshot!(checkout(&world, &["@latest"]), @"
+    exit 2
+    --- stdout
+    os at r  incremental, first checkout
+      4 added, 1 restored; 2 unchanged; 2 adopted as they are; 1 stray left; [size] to write
+    nothing was changed; this is the plan for [id1 short]
+    --- stderr
+    error: area `os` at r has files that were never checked out
+    hint: nothing was done; --adopt=replace lets the snapshot win, --adopt=keep the files that are there
+    ");
+    assert!(!world.exists("r/bin"));
+    insta::assert_snapshot!(checkout(&world, &["@latest", "--adopt=keep"]), @"
+    exit 0
+    --- stdout
+    os at r  incremental, first checkout
+      4 added; 2 unchanged; 2 adopted as they are; 1 stray left; [size] written
+      kept      etc/motd  changed locally: content, mtime
+    at [id1 short], 1 kept difference ([time])
+    ");
+    assert_eq!(world.read("r/etc/motd"), "other\n");
+}
+
+#[test]
+fn ceilings_name_what_they_protect() {
+    let world = World::committed();
+    checkout(&world, &["@latest"]);
+    for number in 0..25 {
+        world.write(format!("r/stray{number:02}"), "");
+    }
+    insta::assert_snapshot!(checkout(&world, &["@latest", "--full"]), @"
+    exit 2
+    --- stderr
+    error: area `os`: 25 paths that were never delivered would be removed, but at most 20 may be: stray00, stray01, stray02, stray03, stray04, stray05, stray06, stray07, stray08, stray09, stray10, stray11, stray12, stray13, stray14, stray15, stray16, stray17, stray18, stray19 and 5 more
+    hint: look at them with --dry-run; exclude what belongs here, or allow more with --max-delete
+    ");
+    assert!(world.exists("r/stray00"));
+    let report = checkout(&world, &["@latest", "--full", "--max-delete", "25"]);
+    assert!(report.contains("25 strays removed"), "{report}");
+    insta::assert_snapshot!(checkout(&world, &["@latest", "--full", "--max-delete", "many"]), @"
+    exit 2
+    --- stderr
+    error: invalid value 'many' for '--max-delete <N|P%>': write it as 50 or 5%
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn areas_that_do_not_fit() {
+    let world = World::committed();
+    insta::assert_snapshot!(world.run(&["checkout", "@latest", "--area", "web=r"]), @"
+    exit 2
+    --- stderr
+    error: snapshot [id1 short] has no area `web`
+    hint: `evenkeel show [id1 short]` lists its areas
+    ");
+    world.write("c.toml", "[area.os]\nroot = \"r\"\n[area.web]\nroot = \"w\"\n");
+    insta::assert_snapshot!(world.run(&["--config", "c.toml", "checkout", "@latest"]), @"
+    exit 0
+    --- stdout
+    os at [DIR]/r  full, first checkout
+      6 added, 1 restored; [size] written
+    at [id1 short] ([time])
+    --- stderr
+    note: snapshot [id1 short] has no area `web`: skipped
+    ");
+    insta::assert_snapshot!(world.run(&["status", "--area", "os=m"]), @"
+    exit 0
+    --- stdout
+    os at m
+      nothing was checked out here
+    ");
+    insta::assert_snapshot!(world.run(&["checkout", "@latest", "--full", "--force"]), @"
+    exit 2
+    --- stderr
+    error: the argument '--full' cannot be used with '--force'
+
+    Usage: evenkeel checkout --full --state <DIR> --store <PATH> <SNAP>
+
+    For more information, try '--help'.
+    ");
+}

@@ -1,0 +1,503 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Help, topics, completions and manual pages.
+
+use std::fmt::Write as _;
+
+use crate::harness::World;
+
+const COMMANDS: &[&str] = &[
+    "init",
+    "commit",
+    "log",
+    "show",
+    "ls",
+    "cat",
+    "diff",
+    "find",
+    "checkout",
+    "status",
+    "verify",
+    "check",
+    "demo",
+    "help",
+    "completions",
+    "man",
+];
+
+/// One snapshot of the whole `--help` tree: whatever is added, renamed or reworded shows up here.
+#[test]
+fn the_whole_tree() {
+    let world = World::new();
+    let mut tree = String::new();
+    let _ = writeln!(tree, "{}\n", world.run(&["--help"]));
+    for command in COMMANDS {
+        let page = String::from_utf8(world.output(&[command, "--help"]).stdout).unwrap();
+        // The global options are the same everywhere.
+        let (own, rest) = page.split_once("Global options:\n").unwrap();
+        let after = rest.split_once("\n\n").unwrap().1;
+        let _ = writeln!(tree, "=== {command}\n{own}{}\n", after.trim_end());
+    }
+    insta::assert_snapshot!(tree, @r#"
+    exit 0
+    --- stdout
+    Keep every server of a fleet identical to a tested master; prove it; undo it
+
+    Usage: evenkeel [OPTIONS] <COMMAND>
+
+    Commands:
+      init         Make a store
+      commit       Record the areas of this machine as a snapshot
+      log          List snapshots, newest first
+      show         Show what a snapshot holds
+      ls           List a directory of a snapshot
+      cat          Print a file of a snapshot
+      diff         Compare two snapshots
+      find         Find the snapshots that hold a path
+      checkout     Make directories of this machine match a snapshot
+      status       Tell what is checked out here and what changed since, by times and sizes
+      verify       Compare what is checked out here with its snapshot, byte for byte
+      check        Look for damage in the store
+      demo         Show the whole method on real files, in a temporary directory
+      help         Explain a command or a topic
+      completions  Print a completion script for a shell
+      man          Print the manual page, or write all pages into a directory
+
+    Options:
+      -h, --help     Print help
+      -V, --version  Print version
+
+    Global options:
+          --store <PATH>     The store: a directory [env: EVENKEEL_STORE]
+          --config <FILE>    Configuration [default: /etc/evenkeel/evenkeel.toml, then
+                             $XDG_CONFIG_HOME/evenkeel/evenkeel.toml]
+          --state <DIR>      State directory [default: /var/lib/evenkeel as root, else
+                             $XDG_STATE_HOME/evenkeel]
+          --json             Print the result as JSON (schemas in docs/reference/schemas)
+          --progress <WHEN>  Progress on stderr: auto, plain, json or none [default: auto]
+          --color <WHEN>     Colours: auto, always or never; NO_COLOR is honoured [default: auto]
+      -q, --quiet            Say nothing but the result and what went wrong
+      -v, --verbose...       Say more
+
+    Getting started:
+      evenkeel demo        the whole method on real files, in a temporary directory
+      evenkeel init /srv/store
+      evenkeel --store /srv/store commit --area etc=/etc -m 'first snapshot'
+      evenkeel --store /srv/store checkout @latest --area etc=/srv/copy-of-etc
+
+    Topics of `evenkeel help TOPIC`:
+      exit-codes   what the program's exit code means
+      snapshots    how to name a snapshot, and a path in one
+      areas        what an area is, and what is left out of it
+      config       every key of evenkeel.toml
+
+    === init
+    Make a store
+
+    Usage: evenkeel init [OPTIONS] <STORE>
+
+    Arguments:
+      <STORE>  Directory of the new store; it must be new or empty
+
+    Options:
+          --chunk-avg <BYTES>  Average chunk size: a power of two from 8 KiB to 4 MiB. Smaller finds
+                               more duplicates, larger is faster [default: 64KiB]
+          --pack-size <BYTES>  Size at which a pack is closed: 1 MiB to 64 MiB [default: 32MiB]
+      -h, --help               Print help
+
+    Examples:
+      evenkeel init /srv/evenkeel/store
+      evenkeel init --chunk-avg 32KiB ./store
+
+    === commit
+    Record the areas of this machine as a snapshot
+
+    Usage: evenkeel commit [OPTIONS]
+
+    Options:
+          --area <NAME=PATH>   An area and where it is (repeatable) [default: the areas of the
+                               configuration]
+      -m, --message <TEXT>     What this snapshot is [default: ""]
+          --parent <SNAP>      The snapshot that this one follows, or `none` [default: @latest]
+          --level <N>          zstd level, 1 to 19 [default: 3]
+          --label <KEY=VALUE>  A free label (repeatable)
+          --author <TEXT>      Who made it [default: from the configuration, else user@host] [env:
+                               EVENKEEL_AUTHOR]
+          --allow-changing     Record files that change while they are read, marked as such, instead of
+                               failing
+          --allow-identity     Record host identity and secrets, too (`evenkeel help areas` lists them)
+          --skip-unreadable    Leave out what cannot be read and exit 3, instead of failing
+          --dry-run            Read and count, but store nothing
+          --exit-nothing       Exit 4 when nothing changed
+      -h, --help               Print help
+
+    Prints the id of the snapshot. When nothing changed since the parent, no snapshot is made, and it is
+    the parent's.
+
+    Examples:
+      evenkeel commit --area etc=/etc --area usr=/usr -m 'OpenSSL 3.0.15'
+      evenkeel commit --dry-run -v                  what would be stored, and what is left out
+      evenkeel commit --parent 5e1c09ab --label ticket=4711
+
+    === log
+    List snapshots, newest first
+
+    Usage: evenkeel log [OPTIONS] [SNAP]
+
+    Arguments:
+      [SNAP]  Begin here and follow parents, instead of listing all snapshots of the store
+
+    Options:
+      -n, --limit <N>  List at most this many
+          --oneline    One line a snapshot
+      -h, --help       Print help
+
+    Examples:
+      evenkeel log
+      evenkeel log -n 1 --json
+      evenkeel log @latest~3            the history of one snapshot
+
+    === show
+    Show what a snapshot holds
+
+    Usage: evenkeel show [OPTIONS] [SNAP]
+
+    Arguments:
+      [SNAP]  The snapshot [default: @latest]
+
+    Options:
+      -h, --help  Print help
+
+    Examples:
+      evenkeel show @latest
+      evenkeel show 5e1c09ab -v         also the rules of each area
+
+    === ls
+    List a directory of a snapshot
+
+    Usage: evenkeel ls [OPTIONS] <SNAP> [PATH]
+
+    Arguments:
+      <SNAP>  The snapshot
+      [PATH]  AREA:PATH, a path that one area has, or a path as it was on the master; without it every
+              area's root
+
+    Options:
+      -l, --long       Show mode, links, owner, group, size and time, as `ls -l` does
+      -R, --recursive  Go down into directories, one path a line
+      -d, --directory  Show a directory itself, not what it holds
+      -h, --help       Print help
+
+    Examples:
+      evenkeel ls @latest
+      evenkeel ls -l @latest etc:ssh
+      evenkeel ls -R @latest~1 /etc/apt
+
+    === cat
+    Print a file of a snapshot
+
+    Usage: evenkeel cat [OPTIONS] <SNAP> <PATH>
+
+    Arguments:
+      <SNAP>  The snapshot
+      <PATH>  AREA:PATH, a path that one area has, or a path as it was on the master
+
+    Options:
+      -h, --help  Print help
+
+    Examples:
+      evenkeel cat @latest etc:ssh/sshd_config
+      evenkeel cat @latest~1 /etc/ssh/sshd_config | diff - /etc/ssh/sshd_config
+
+    === diff
+    Compare two snapshots
+
+    Usage: evenkeel diff [OPTIONS] <A> <B> [PATH]
+
+    Arguments:
+      <A>     The snapshot before
+      <B>     The snapshot after
+      [PATH]  Only what is at or below this path: AREA:PATH or PATH
+
+    Options:
+          --stat  Print totals instead of paths
+      -h, --help  Print help
+
+    Lines begin with A (added), D (deleted), M (modified; what changed follows) or T (another type).
+
+    Examples:
+      evenkeel diff @latest~1 @latest
+      evenkeel diff --stat 5e1c09ab @latest
+      evenkeel diff @latest~1 @latest etc:ssh
+
+    === find
+    Find the snapshots that hold a path
+
+    Usage: evenkeel find [OPTIONS] <PATH|GLOB>
+
+    Arguments:
+      <PATH|GLOB>  A name, a path, or a pattern in .gitignore syntax; AREA: before it looks in that area
+                   only
+
+    Options:
+          --all   Also paths that the newest snapshot does not have
+      -h, --help  Print help
+
+    Examples:
+      evenkeel find sshd_config          any path with this name
+      evenkeel find 'etc:ssh/*.conf'
+      evenkeel find --all /etc/motd      also if it is gone by now
+
+    === checkout
+    Make directories of this machine match a snapshot
+
+    Usage: evenkeel checkout [OPTIONS] <SNAP>
+
+    Arguments:
+      <SNAP>  The snapshot
+
+    Options:
+          --area <NAME=PATH>     An area and where it belongs here (repeatable) [default: the areas of
+                                 the configuration]
+          --incremental          Refresh and add; remove nothing, keep local changes
+          --full                 Make it equal: undo local changes, remove what the snapshot lacks
+          --force                As --full, reading and comparing every byte
+          --dry-run              Print the plan and change nothing; -v lists every path
+          --adopt=<HOW>          First checkout onto a tree that is not empty: `replace` or `keep` files
+                                 that differ
+          --max-delete <N|P%>    Most strays (never delivered) that may be removed from an area
+                                 [default: 20 or 2%, the greater]
+          --max-removals <N|P%>  Most delivered paths that may be removed from an area [default: 100 or
+                                 25%, the greater]
+          --allow-empty          Allow a snapshot whose area is empty
+          --numeric-owners       Restore owners by number even where the master had a name
+          --exit-nothing         Exit 4 when there was nothing to do
+      -h, --help                 Print help
+
+    Without a mode: full into an empty or new directory, incremental onto an ancestor of SNAP. Otherwise
+    it must be said.
+
+      incremental   refreshes and adds; removes nothing, keeps local changes, names them
+      full          undoes local changes and removes what SNAP lacks, up to the ceilings
+      force         as full, but trusts no timestamp: reads and compares every byte
+
+    Ends with `at SNAP`, or `at SNAP, N kept differences`; only the first is in sync.
+
+    Examples:
+      evenkeel checkout @latest --area etc=/srv/copy-of-etc
+      evenkeel checkout @latest --full --dry-run -v       the whole plan
+      evenkeel checkout @latest~1 --full                  back to the snapshot before
+      evenkeel checkout @latest --adopt=keep              first time onto a tree that is not empty
+
+    === status
+    Tell what is checked out here and what changed since, by times and sizes
+
+    Usage: evenkeel status [OPTIONS]
+
+    Options:
+          --area <NAME=PATH>  An area and where it is (repeatable) [default: the areas of the
+                              configuration]
+      -h, --help              Print help
+
+    A file whose size, times and inode are as they were when it was delivered counts as unchanged;
+    `verify` reads it. Exits 5 when something that was delivered differs. Strays (never delivered) are
+    listed, but are no drift.
+
+    Examples:
+      evenkeel status
+      evenkeel status --area etc=/etc --json
+
+    === verify
+    Compare what is checked out here with its snapshot, byte for byte
+
+    Usage: evenkeel verify [OPTIONS]
+
+    Options:
+          --area <NAME=PATH>  An area and where it is (repeatable) [default: the areas of the
+                              configuration]
+      -h, --help              Print help
+
+    Reads every byte and trusts no timestamp. Exits 5 when something that was delivered differs.
+
+    Examples:
+      evenkeel verify
+      evenkeel verify --area etc=/etc --json
+
+    === check
+    Look for damage in the store
+
+    Usage: evenkeel check [OPTIONS]
+
+    Options:
+          --read-data    Read and hash all stored data
+          --sample <P%>  With --read-data: only this part of the packs, chosen anew each time
+      -h, --help         Print help
+
+    Checks that every object is there, has its structure and its place in the index, and that every
+    chunk that a snapshot names is in a pack. --read-data also reads every pack and compares every chunk
+    with its hash. Goes on past damage, names the snapshots that it hurts, and exits 12.
+
+    Examples:
+      evenkeel check
+      evenkeel check --read-data
+      evenkeel check --read-data --sample 5%        some packs, for a nightly job
+
+    === demo
+    Show the whole method on real files, in a temporary directory
+
+    Usage: evenkeel demo [OPTIONS]
+
+    Options:
+          --area <DIR>  Use a copy of this directory instead of parts of /usr
+          --keep        Leave the temporary directory for a look around
+      -h, --help        Print help
+
+    Copies up to 200 MiB of this machine's /usr (or --area DIR) into a temporary directory as the
+    master's tree, commits it, checks it out as a remote server would, changes it, follows incrementally
+    and in full, finds and repairs drift, and goes back. Needs no privileges and no network, and removes
+    everything at the end.
+
+    Examples:
+      evenkeel demo
+      evenkeel demo --keep
+      evenkeel demo --area /srv/app
+
+    === help
+    Explain a command or a topic
+
+    Usage: evenkeel help [OPTIONS] [COMMAND|TOPIC]
+
+    Arguments:
+      [COMMAND|TOPIC]  A command, or one of: exit-codes, snapshots, areas, config
+
+    Options:
+      -h, --help  Print help
+
+    Examples:
+      evenkeel help commit
+      evenkeel help exit-codes
+
+    === completions
+    Print a completion script for a shell
+
+    Usage: evenkeel completions [OPTIONS] <SHELL>
+
+    Arguments:
+      <SHELL>  Shell to complete in [possible values: bash, elvish, fish, powershell, zsh]
+
+    Options:
+      -h, --help  Print help
+
+    Examples:
+      evenkeel completions bash > /etc/bash_completion.d/evenkeel
+      evenkeel completions zsh > ~/.zfunc/_evenkeel
+      evenkeel completions fish > ~/.config/fish/completions/evenkeel.fish
+
+    === man
+    Print the manual page, or write all pages into a directory
+
+    Usage: evenkeel man [OPTIONS] [DIR]
+
+    Arguments:
+      [DIR]  Write a page for the program and one for each command into this directory
+
+    Options:
+      -h, --help  Print help
+
+    Examples:
+      evenkeel man | man -l -
+      evenkeel man /usr/local/share/man/man1
+    "#);
+}
+
+#[test]
+fn every_visible_command_is_in_the_tree() {
+    let help = World::new().run(&["--help"]);
+    let list = help.split_once("Commands:\n").unwrap().1.split_once("\n\n").unwrap().0;
+    let names: Vec<&str> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(names, COMMANDS);
+    for command in COMMANDS {
+        let page = World::new().run(&[command, "-h"]);
+        assert!(page.contains("Examples:\n"), "{command}");
+    }
+}
+
+#[test]
+fn exit_codes() {
+    insta::assert_snapshot!(World::new().run(&["help", "exit-codes"]), @"
+    exit 0
+    --- stdout
+    Exit codes (part of the interface; codes that are not listed mean failure)
+
+        0  done; also when there was nothing to do
+        1  failed; nothing was changed, or the error says what was
+        2  usage: the command line or the configuration makes no sense
+        3  finished, but some entries failed; each was named
+        4  nothing to do (only with --exit-nothing)
+        5  drift found (status and verify only)
+       10  store not found, or the directory is not a store
+       11  locked by another process; try again later
+       12  damaged data found; what and whom it hurts was named
+       13  not trusted: signature, threshold or rollback
+       14  stale: freshness expired
+       15  outside the maintenance window
+      130  interrupted (Ctrl-C, SIGTERM)
+    ");
+}
+
+#[test]
+fn a_command_or_a_topic() {
+    let world = World::new();
+    for topic in ["snapshots", "areas", "config", "commit"] {
+        assert!(world.output(&["help", topic]).status.success(), "{topic}");
+    }
+    assert!(world.run(&["help", "areas"]).contains("  /etc/machine-id\n"));
+    insta::assert_snapshot!(world.run(&["help", "nothing"]), @"
+    exit 2
+    --- stderr
+    error: there is no command or topic `nothing`
+    hint: `evenkeel help` lists both
+    ");
+}
+
+#[test]
+fn wrong_usage() {
+    let world = World::new();
+    insta::assert_snapshot!(world.run(&["frobnicate"]), @"
+    exit 2
+    --- stderr
+    error: unrecognized subcommand 'frobnicate'
+
+    Usage: evenkeel [OPTIONS] <COMMAND>
+
+    For more information, try '--help'.
+    ");
+    insta::assert_snapshot!(world.run(&["commit", "--area", "etc"]), @"
+    exit 2
+    --- stderr
+    error: invalid value 'etc' for '--area <NAME=PATH>': write it as NAME=PATH, such as etc=/etc
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn completions() {
+    let world = World::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(world.run(&["completions", shell]).contains("checkout"), "{shell}");
+    }
+}
+
+#[test]
+fn manual_pages() {
+    let world = World::new();
+    insta::assert_snapshot!(world.run(&["man", "pages"]), @"
+    exit 0
+    --- stdout
+    17 pages written to pages
+    ");
+    assert_eq!(world.files("pages").len(), COMMANDS.len() + 1);
+    let page = world.read("pages/evenkeel.1");
+    assert!(page.contains(".SH EXIT-CODES") && page.contains("/etc/machine\\-id"), "{page}");
+    assert!(world.read("pages/evenkeel-commit.1").contains("Examples:"));
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Streams, schemas, colours and progress.
+
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::harness::World;
+
+/// Whoever reads our output may go away: that is no error.
+#[test]
+fn a_broken_pipe_is_silent() {
+    let world = World::with_history();
+    for args in [&["log"][..], &["ls", "-R", "@latest"], &["help", "areas"], &["--help"]] {
+        let mut child = world.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]), "{args:?}");
+    }
+}
+
+#[test]
+fn colours_on_request_only() {
+    let world = World::committed();
+    let coloured = |args: &[&str]| world.output(args).stdout.contains(&0x1b);
+    assert!(!coloured(&["log"]));
+    assert!(coloured(&["--color", "always", "log"]));
+    assert!(!coloured(&["--color", "always", "--json", "log"]));
+}
+
+#[test]
+fn errors_as_json() {
+    let world = World::new();
+    insta::assert_snapshot!(world.run(&["--json", "--store", "nowhere", "log"]), @r#"
+    exit 10
+    --- stderr
+    {"schema":"evenkeel/error/1","kind":"no-store","exit_code":10,"message":"nowhere is not an Evenkeel store","causes":[],"hints":["make one with `evenkeel init STORE`, or name another with --store or EVENKEEL_STORE"]}
+    "#);
+}
+
+#[test]
+fn progress_as_json_lines() {
+    let world = World::with_tree();
+    let output = world.output(&["-q", "--progress", "json", "commit", "--area", "os=m"]);
+    let lines = String::from_utf8(output.stderr).unwrap();
+    let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    fits("progress", &last);
+    assert_eq!(last["finished"], true);
+}
+
+/// Every command's document has the fields of its published schema, and no others.
+#[test]
+fn documents_fit_their_schemas() {
+    let world = World::with_tree();
+    let document = |args: &[&str]| {
+        let stdout = world.output(&[&["--json"], args].concat()).stdout;
+        let text = String::from_utf8(stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    fits("init", &document(&["init", "other"])[0]);
+    fits("commit", &document(&["commit", "--area", "os=m"])[0]);
+    world.write("m/etc/motd", "changed\n");
+    world.commit("second");
+    fits("log", &document(&["log"])[0]);
+    fits("show", &document(&["show"])[0]);
+    for line in document(&["ls", "-R", "@latest"]) {
+        fits("ls", &line);
+    }
+    let lines = document(&["diff", "@latest~1", "@latest"]);
+    let (stat, changes) = lines.split_last().unwrap();
+    fits("diff-stat", stat);
+    assert!(!changes.is_empty());
+    changes.iter().for_each(|line| fits("diff", line));
+    document(&["find", "motd"]).iter().for_each(|line| fits("find", line));
+    fits("checkout", &document(&["checkout", "@latest~1", "--area", "os=r"])[0]);
+    world.write("r/etc/motd", "drift\n");
+    fits("status", &document(&["status", "--area", "os=r"])[0]);
+    fits("verify", &document(&["verify", "--area", "os=r"])[0]);
+    fits("check", &document(&["check"])[0]);
+    let failed = world.output(&["--json", "show", "deadbeef"]).stderr;
+    fits("error", &serde_json::from_slice(&failed).unwrap());
+}
+
+/// Checks a document against `docs/reference/schemas/<name>.json`: types, required and known properties, at any depth.
+fn fits(name: &str, document: &Value) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/reference/schemas/{name}.json"));
+    let bytes = evenkeel_store::fsio::read_capped(&path, 1 << 20).unwrap();
+    let schema: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(document["schema"], schema["properties"]["schema"]["const"], "{name}");
+    check(&schema, &schema, document, name);
+}
+
+fn check(root: &Value, schema: &Value, value: &Value, at: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let target = root.pointer(reference.trim_start_matches('#')).unwrap();
+        return check(root, target, value, at);
+    }
+    let types: Vec<&str> = match &schema["type"] {
+        Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
+        one => one.as_str().into_iter().collect(),
+    };
+    let found = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_u64() => "integer",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let fits = types.is_empty() || types.contains(&found) || (found == "integer" && types.contains(&"number"));
+    assert!(fits, "{at}: {found} is none of {types:?}");
+    if let Value::Array(items) = value {
+        items.iter().for_each(|item| check(root, &schema["items"], item, at));
+    }
+    if let Value::Object(fields) = value {
+        for required in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            assert!(fields.contains_key(required), "{at}: {required} is missing");
+        }
+        for (name, field) in fields {
+            let below = match &schema["properties"][name] {
+                Value::Null if schema["additionalProperties"].is_object() => &schema["additionalProperties"],
+                Value::Null => panic!("{at}: {name} is not in the schema"),
+                known => known,
+            };
+            check(root, below, field, &format!("{at}.{name}"));
+        }
+    }
+}
