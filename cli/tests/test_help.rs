@@ -147,14 +147,16 @@ fn the_whole_tree() {
       [SNAP]  Begin here and follow parents, instead of listing all snapshots of the store
 
     Options:
-      -n, --limit <N>  List at most this many
-          --oneline    One line a snapshot
-      -h, --help       Print help
+      -n, --limit <N>    List at most this many
+          --oneline      One line a snapshot
+          --label <K=V>  Only snapshots that carry this label; may be repeated
+      -h, --help         Print help
 
     Examples:
       evenkeel log
       evenkeel log -n 1 --json
       evenkeel log @latest~3            the history of one snapshot
+      evenkeel log --label ticket=4711
 
     === show
     Show what a snapshot holds
