@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use crate::backend::{Backend, LocalBackend, ObjectName};
 use crate::error::{Error, Result};
-use crate::format::DecodeError;
 use crate::format::snapshot::{self, IndexRecord, Snapshot};
 use crate::format::store::{ChunkerParams, SegmentsCurrent, StoreFeatures, StoreFormat};
+use crate::format::{DecodeError, Reason};
 use crate::fsio::{self, Lock};
 use crate::id::{SnapshotId, StoreId};
 use crate::limits;
@@ -117,8 +117,14 @@ impl Store {
     /// Takes the writer's locks: one in `state_dir`, one on the store itself, and sweeps what a dead writer left.
     ///
     /// # Errors
-    /// [`Error::Locked`] when another process writes.
+    /// [`Error::Locked`] when another process writes; [`Error::Decode`] when the store has a feature that a writer must
+    /// understand and this program does not.
     pub fn lock_writer(&self, state_dir: &Path) -> Result<WriterLock> {
+        if let Some(feature) = self.format.features.must_write.first() {
+            let reason = Reason::Feature(feature.clone());
+            let source = DecodeError { object: "format", offset: 0, field: "must-write", reason };
+            return Err(damaged(&ObjectName::Format)(source));
+        }
         let dir = state_dir.join("stores").join(self.id().to_string());
         fsio::create_dir_all(&dir)?;
         let state = Lock::exclusive(&dir.join("writer.lock"))?;

@@ -179,6 +179,9 @@ impl Entries<'_> {
                 if self.expected != u64::MAX && self.seen != self.expected {
                     return Err(damaged(rule("manifest", "entries", "another number than the head says")));
                 }
+                if self.expected != u64::MAX {
+                    self.structure.finish().map_err(damaged)?;
+                }
                 return Ok(None);
             };
             let level = top.level;
