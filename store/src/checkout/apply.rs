@@ -80,7 +80,7 @@ pub(super) fn make_special(dir: &Dir, name: &[u8], inode: &Inode, fresh: Fresh) 
 }
 
 /// Gives a live file or directory other metadata; `live` is what it has. Only what differs is set. A directory's mtime
-/// is left to the end of the switch.
+/// and flags are left to the end of the switch.
 pub(super) fn change_in_place(fd: impl AsFd, inode: &Inode, live: &Inode) -> io::Result<()> {
     let attrs = FdAttrs(fd.as_fd());
     if live.flags != InodeFlags::default() && live.flags != inode.flags {
@@ -104,11 +104,9 @@ pub(super) fn change_in_place(fd: impl AsFd, inode: &Inode, live: &Inode) -> io:
         attrs.remove_xattr(name)?;
     }
     set_attributes(attrs, inode)?;
-    if inode.kind != InodeKind::Directory {
-        attrs.set_mtime(inode.mtime)?;
+    if inode.kind == InodeKind::Directory {
+        return Ok(());
     }
-    if inode.flags != InodeFlags::default() {
-        attrs.set_flags(inode.flags)?;
-    }
-    Ok(())
+    attrs.set_mtime(inode.mtime)?;
+    if inode.flags != InodeFlags::default() { attrs.set_flags(inode.flags) } else { Ok(()) }
 }

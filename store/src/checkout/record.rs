@@ -4,17 +4,18 @@
 //! The record holds for each path the entry as it was applied, in this machine's owner ids, and the fingerprint of the
 //! inode that holds it. A path that was kept different has none: it is read again next time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use super::chain::DirChain;
+use super::compare::file_type;
 use super::merge::AppliedEntry;
 use super::owners::OwnerMap;
 use super::plan::{CheckoutPlan, DroppedEntry, Outcome};
 use crate::error::{Error, Result};
 use crate::files_cache::{CacheReader, CacheWriter, Fingerprint, RecordState};
-use crate::format::manifest::{Entry, Node, Timestamp};
-use crate::fsio::{self, Dir};
+use crate::format::manifest::{Entry, Inode, InodeKind, Node, Timestamp};
+use crate::fsio::{self, Dir, FileType, Stat};
 use crate::path::TreePath;
 
 /// What a record is written from.
@@ -36,18 +37,8 @@ impl Recording<'_> {
     pub(super) fn write(&self, entries: impl Iterator<Item = Result<Entry>>, state: &Path) -> Result<CacheWriter> {
         let touched: BTreeSet<&TreePath> = self.plan.dir_times.iter().map(|(path, _)| path).collect();
         let meanwhile: BTreeSet<&TreePath> = self.changed_meanwhile.iter().collect();
-        let look_start = settle();
-        let mut chain = DirChain::new(self.root);
-        let mut look = |path: &TreePath| -> Result<Option<Fingerprint>> {
-            let failed = |e| Error::io("look at", self.root.path_of(path.as_bytes()), e);
-            let stat = if path.is_root() {
-                Some(self.root.stat(b"").map_err(failed)?)
-            } else {
-                let (dir, name) = chain.parent(path.as_bytes()).map_err(failed)?;
-                dir.stat_opt(name).map_err(failed)?
-            };
-            Ok(stat.and_then(|stat| Fingerprint::settled(&stat, look_start)))
-        };
+        let mut look = Look { chain: DirChain::new(self.root), root: self.root, start: settle() };
+        let mut groups: HashMap<TreePath, Inode> = HashMap::new();
         let mut out = Writer { cache: CacheWriter::create(state)?, bytes: Vec::new() };
         let mut dropped = self.plan.dropped.iter().peekable();
         for (entry, outcome) in entries.zip(&self.plan.outcomes) {
@@ -55,13 +46,27 @@ impl Recording<'_> {
             while let Some(entry) = dropped.next_if(|dropped| dropped.path < entry.path) {
                 self.dropped(entry, &mut out)?;
             }
-            let fingerprint = match outcome {
-                Outcome::Skipped => continue,
+            let inode = match &entry.node {
+                Node::Inode(inode) => {
+                    if inode.links > 1 {
+                        groups.insert(entry.path.clone(), inode.clone());
+                    }
+                    Some(inode)
+                }
+                Node::Link { first } => groups.get(first),
+            };
+            let fingerprint = match (outcome, inode) {
+                (Outcome::Skipped, _) => continue,
+                (Outcome::Kept, _) | (_, None) => None,
                 _ if meanwhile.contains(&entry.path) => None,
-                Outcome::Kept => None,
-                Outcome::Delivered => look(&entry.path)?,
-                Outcome::Same(_) if touched.contains(&entry.path) => look(&entry.path)?,
-                Outcome::Same(stat) => Fingerprint::settled(stat, self.walk_start),
+                (Outcome::Delivered, Some(inode)) => look.at(&entry.path, inode)?,
+                // The switch changed what is in it, or gave names to its inode, or took some from it.
+                (Outcome::Same(stat), Some(inode))
+                    if touched.contains(&entry.path) || (!stat.is_dir() && (stat.nlink > 1 || inode.links > 1)) =>
+                {
+                    look.at(&entry.path, inode)?
+                }
+                (Outcome::Same(stat), Some(_)) => Fingerprint::settled(stat, self.walk_start),
             };
             out.push(RecordState::Current, fingerprint.as_ref(), &entry)?;
         }
@@ -78,6 +83,37 @@ impl Recording<'_> {
     }
 }
 
+/// Looks at what was delivered.
+struct Look<'a> {
+    chain: DirChain<'a>,
+    root: &'a Dir,
+    /// Coarse time after the last step of the switch.
+    start: Timestamp,
+}
+
+impl Look<'_> {
+    /// The fingerprint of `path`, if what is there still looks as `inode` does.
+    fn at(&mut self, path: &TreePath, inode: &Inode) -> Result<Option<Fingerprint>> {
+        let failed = |e| Error::io("look at", self.root.path_of(path.as_bytes()), e);
+        let (dir, name) = self.chain.parent(path.as_bytes()).map_err(failed)?;
+        let stat = dir.stat_opt(name).map_err(failed)?.filter(|stat| looks_as(stat, inode));
+        Ok(stat.and_then(|stat| Fingerprint::settled(&stat, self.start)))
+    }
+}
+
+/// Whether everything that `statx` tells is as wanted.
+fn looks_as(stat: &Stat, inode: &Inode) -> bool {
+    let is_link = stat.file_type == FileType::Symlink;
+    file_type(&inode.kind) == stat.file_type
+        && (is_link || stat.mode == inode.mode)
+        && (stat.uid, stat.gid) == (inode.uid, inode.gid)
+        && (stat.is_dir() || stat.mtime == inode.mtime)
+        && match &inode.kind {
+            InodeKind::File(content) => stat.size == content.size,
+            _ => true,
+        }
+}
+
 struct Writer {
     cache: CacheWriter,
     bytes: Vec<u8>,
@@ -91,13 +127,15 @@ impl Writer {
     }
 }
 
-/// Waits until the kernel's clock has moved on, so that nothing that was done before carries the time that is returned.
+/// Waits until the kernel's coarse clock is past now, so that nothing that was done before carries the time that is
+/// returned. Inodes may be stamped with finer time than the coarse clock tells, so it is compared with the fine one.
 fn settle() -> Timestamp {
     const TICK_MS: u64 = 1;
-    let before = fsio::now_coarse();
+    let before = fsio::now();
     loop {
         let now = fsio::now_coarse();
-        if now > before {
+        // A clock that was set back must not make this wait for ever; what was delivered is then read once more.
+        if now > before || fsio::now() < before {
             return now;
         }
         std::thread::sleep(std::time::Duration::from_millis(TICK_MS));

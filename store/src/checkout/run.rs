@@ -41,7 +41,13 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     let reader = store.reader()?;
     let run = Run { store, options, snapshot: &snapshot, reader: &reader, progress };
     let mut areas = options.areas.iter().map(|target| run.prepare(target)).collect::<Result<Vec<_>>>()?;
-    refuse::overlapping(areas.iter().map(|area| (area.target, area.root_path())))?;
+    refuse::overlapping(areas.iter().map(|area| (area.target, area.path.as_path())))?;
+    if !options.dry_run {
+        areas = areas.into_iter().map(|area| run.hold(area)).collect::<Result<_>>()?;
+    }
+    for area in &mut areas {
+        run.choose_mode(area)?;
+    }
     for area in &mut areas {
         run.plan(area)?;
     }
@@ -92,26 +98,22 @@ struct AreaRun<'a> {
 
 /// How an area's root is held.
 enum Place {
-    /// Looked at only: a dry run.
-    Seen(Option<Dir>),
+    /// Looked at only.
+    Seen(AreaRoot),
     Held(Box<HeldArea>),
 }
 
 impl AreaRun<'_> {
-    fn root_path(&self) -> &std::path::Path {
-        &self.path
-    }
-
     fn root(&self) -> Option<&Dir> {
         match &self.place {
-            Place::Seen(dir) => dir.as_ref(),
+            Place::Seen(seen) => seen.dir.as_ref(),
             Place::Held(held) => Some(&held.root),
         }
     }
 }
 
 impl<'a> Run<'a> {
-    /// Looks at an area and decides what kind of checkout it is. Takes its lock, unless this is a dry run.
+    /// Looks at an area; changes nothing.
     fn prepare(&self, target: &'a AreaTarget) -> Result<AreaRun<'a>> {
         let options = self.options;
         let unknown = || Error::UnknownArea { area: target.name.clone(), snapshot: options.snapshot };
@@ -134,20 +136,14 @@ impl<'a> Run<'a> {
         if let Some(found) = marker.as_ref().map(|marker| &marker.name).filter(|name| **name != target.name) {
             return Err(refuse::other_area(target, found));
         }
-        let place = if options.dry_run {
-            Place::Seen(seen.dir)
-        } else {
-            let held = HeldArea::take(seen, &target.root, &target.name, self.store.id(), &options.state_dir)?;
-            Place::Held(Box::new(held))
-        };
-        let mut area = AreaRun {
+        Ok(AreaRun {
             target,
             reference,
             manifest,
             owners,
             rules,
             local_rules,
-            place,
+            place: Place::Seen(seen),
             path,
             marker,
             base: None,
@@ -156,8 +152,17 @@ impl<'a> Run<'a> {
             adopting: false,
             walk_start: Timestamp::default(),
             plan: CheckoutPlan::default(),
-        };
-        self.choose_mode(&mut area)?;
+        })
+    }
+
+    /// Takes an area for changing.
+    fn hold(&self, mut area: AreaRun<'a>) -> Result<AreaRun<'a>> {
+        if let Place::Seen(seen) = area.place {
+            let target = area.target;
+            let held = HeldArea::take(seen, &target.root, &target.name, self.store.id(), &self.options.state_dir)?;
+            area.marker = held.known().cloned();
+            area.place = Place::Held(Box::new(held));
+        }
         Ok(area)
     }
 

@@ -211,6 +211,11 @@ impl HeldArea {
         Ok(held)
     }
 
+    /// The marker as it was found; `None` at first contact.
+    pub(super) fn known(&self) -> Option<&Marker> {
+        (self.marker.applied.is_some() || self.marker.transaction.is_some()).then_some(&self.marker)
+    }
+
     /// Which area this is.
     pub(super) fn id(&self) -> AreaId {
         self.marker.area

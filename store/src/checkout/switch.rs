@@ -4,6 +4,7 @@
 //! Order: additions, replacements, removals, directory metadata. Every step goes through held directories. It keeps no
 //! journal: an interrupted switch is finished by the next checkout, which finds what already is as wanted.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -196,39 +197,28 @@ impl Switch<'_> {
 
     /// Metadata of directories that stay, the deepest first: a step below may need rights that they take away.
     fn directories(&mut self, plan: &CheckoutPlan) -> Result<()> {
-        let mut todo: Vec<(&TreePath, Option<&Inode>, Option<Timestamp>)> =
-            plan.dir_times.iter().map(|(path, mtime)| (path, None, Some(*mtime))).collect();
+        let mut todo: BTreeMap<&TreePath, DirWork<'_>> = BTreeMap::new();
+        let lifted = std::mem::take(&mut self.lifted);
+        // In reverse: what a directory had before it was first lifted counts.
+        for (path, mode, flags) in lifted.iter().rev() {
+            todo.entry(path).or_default().before = Some((*mode, *flags));
+        }
+        for (path, mtime) in &plan.dir_times {
+            todo.entry(path).or_default().mtime = Some(*mtime);
+        }
         for action in &plan.actions {
             if let Change::Metadata { inode, .. } = &action.change
                 && inode.kind == InodeKind::Directory
             {
-                todo.push((&action.path, Some(inode), Some(inode.mtime)));
+                let work = todo.entry(&action.path).or_default();
+                (work.inode, work.mtime) = (Some(&**inode), Some(inode.mtime));
             }
         }
-        let lifted = std::mem::take(&mut self.lifted);
-        todo.extend(lifted.iter().map(|(path, _, _)| (path, None, None)));
-        // For one path: what lifting changed goes back first, then metadata, then the time.
-        todo.sort_by(|a, b| {
-            b.0.cmp(a.0).then(a.2.is_some().cmp(&b.2.is_some())).then(b.1.is_some().cmp(&a.1.is_some()))
-        });
         let mut chain = DirChain::new(self.root);
-        for (path, inode, mtime) in todo {
-            let failed = |e| Error::io("change", self.root.path_of(path.as_bytes()), e);
-            let dir = chain.dir(path.as_bytes()).map_err(failed)?;
-            let attrs = FdAttrs(dir.as_fd());
-            if let (None, None) = (inode, mtime) {
-                for (_, mode, flags) in lifted.iter().filter(|(lifted, ..)| lifted == path) {
-                    attrs.set_mode(*mode).map_err(failed)?;
-                    attrs.set_flags(*flags).map_err(failed)?;
-                }
-            }
-            if let Some(inode) = inode {
-                let live = self.directory(path, dir)?;
-                apply::change_in_place(dir, inode, &live).map_err(failed)?;
-            }
-            if let Some(mtime) = mtime {
-                attrs.set_mtime(mtime).map_err(failed)?;
-            }
+        for (path, work) in todo.into_iter().rev() {
+            let dir = chain.dir(path.as_bytes()).map_err(|e| self.failed("open", path, e))?;
+            let live = if work.inode.is_some() { Some(self.directory(path, dir)?) } else { None };
+            work.set(dir, live.as_ref()).map_err(|e| self.failed("change", path, e))?;
         }
         Ok(())
     }
@@ -310,6 +300,47 @@ impl Switch<'_> {
 
     fn failed(&self, action: &'static str, path: &TreePath, e: io::Error) -> Error {
         Error::io(action, self.root.path_of(path.as_bytes()), e)
+    }
+}
+
+/// What is to be set on one directory at the end.
+#[derive(Default)]
+struct DirWork<'p> {
+    /// Mode and flags before it was made writable for a moment.
+    before: Option<(u16, InodeFlags)>,
+    /// All its metadata.
+    inode: Option<&'p Inode>,
+    mtime: Option<Timestamp>,
+}
+
+impl DirWork<'_> {
+    fn set(&self, dir: &Dir, live: Option<&Inode>) -> io::Result<()> {
+        let attrs = FdAttrs(dir.as_fd());
+        if let Some((mode, _)) = self.before {
+            attrs.set_mode(mode)?;
+        }
+        if let Some((inode, live)) = self.inode.zip(live) {
+            apply::change_in_place(dir, inode, live)?;
+        }
+        if let Some(mtime) = self.mtime {
+            match attrs.set_mtime(mtime) {
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    let flags = attrs.flags()?;
+                    attrs.set_flags(InodeFlags::default())?;
+                    attrs.set_mtime(mtime)?;
+                    attrs.set_flags(flags)?;
+                }
+                done => done?,
+            }
+        }
+        // Flags may forbid all of the above, so they come last.
+        match (self.inode, self.before) {
+            (Some(inode), _) if live.is_some_and(|live| live.flags != inode.flags) || self.before.is_some() => {
+                attrs.set_flags(inode.flags).or_else(unsupported_is_fine)
+            }
+            (None, Some((_, flags))) => attrs.set_flags(flags).or_else(unsupported_is_fine),
+            _ => Ok(()),
+        }
     }
 }
 
