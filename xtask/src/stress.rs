@@ -11,7 +11,7 @@ use crate::image::Image;
 use crate::shell::{Cmd, quoted, target_dir};
 use crate::{Result, host, test};
 
-/// The promise: memory is bounded by queues, not by the number of files.
+/// What any command may use on a million files. Memory is known to grow with the number of chunks (SHORTCOMINGS).
 const PEAK_MAX_MB: u64 = 500;
 const FILES_PER_DIR: u64 = 500;
 /// Sizes are spread evenly below this.
