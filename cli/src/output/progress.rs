@@ -3,6 +3,7 @@
 //!
 //! A thread samples the library's counters; the operation itself never waits for a terminal.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use evenkeel_store::Progress;
 use evenkeel_store::progress::ProgressSample;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use super::{Output, json, text};
@@ -92,7 +93,8 @@ fn watch(mode: Mode, progress: &Progress, ended: &mpsc::Receiver<()>) {
         Mode::Json => (Box::new(JsonLines), JSON_STEP),
     };
     let start = Instant::now();
-    let mut wait = PATIENCE;
+    // A bar measures from the beginning, so that its rate is right once it shows.
+    let mut wait = if mode == Mode::Bars { step } else { PATIENCE };
     while ended.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
         teller.tell(&progress.sample(), start.elapsed());
         wait = step;
@@ -143,7 +145,7 @@ impl Bar {
         if let Some((bar, ..)) = &self.bar {
             bar.finish_and_clear();
         }
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         bar.set_style(style(unit));
         bar.set_prefix(sample.phase);
         self.bar = Some((bar.clone(), sample.phase, unit));
@@ -152,8 +154,11 @@ impl Bar {
 }
 
 impl Teller for Bar {
-    fn tell(&mut self, sample: &ProgressSample, _elapsed: Duration) {
+    fn tell(&mut self, sample: &ProgressSample, elapsed: Duration) {
         let bar = self.current(sample);
+        if elapsed >= PATIENCE && bar.is_hidden() {
+            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        }
         match Unit::of(sample) {
             Unit::Bytes => {
                 bar.set_length(sample.bytes_total);
@@ -176,21 +181,30 @@ impl Teller for Bar {
     }
 }
 
-/// How a bar looks.
+/// How a bar looks: less than 80 columns, so that neither it nor an echoed `^C` wraps.
+fn template(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Bytes => "{prefix:.bold} {bar:24.green/dim} {percent:>3}%  {done}/{total}  {rate:.dim}  {eta} left",
+        Unit::Items => "{prefix:.bold} {bar:24.green/dim} {percent:>3}%  {human_pos}/{human_len} items  {eta} left",
+        Unit::Unknown => "{prefix:.bold} {spinner:.green}  {done}  {rate:.dim}  {elapsed}  {msg:.dim}",
+    }
+}
+
 fn style(unit: Unit) -> ProgressStyle {
-    let template = match unit {
-        Unit::Bytes => {
-            "{prefix:.bold} {wide_bar:.green/dim} {percent:>3}%  {binary_bytes}/{binary_total_bytes}  {msg}  \
-             {binary_bytes_per_sec:.dim}  eta {eta}"
-        }
-        Unit::Items => {
-            "{prefix:.bold} {wide_bar:.green/dim} {percent:>3}%  {human_pos}/{human_len}  {per_sec:.dim}  eta {eta}"
-        }
-        Unit::Unknown => {
-            "{spinner:.green} {prefix:.bold}  {binary_bytes}  {msg}  {binary_bytes_per_sec:.dim}  {elapsed}"
-        }
-    };
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─")
+    let style = ProgressStyle::with_template(template(unit)).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style
+        .progress_chars("━╸─")
+        .with_key("done", |state: &ProgressState, to: &mut dyn fmt::Write| {
+            let _ = write!(to, "{}", text::bytes(state.pos()));
+        })
+        .with_key("total", |state: &ProgressState, to: &mut dyn fmt::Write| {
+            let _ = write!(to, "{}", text::bytes(state.len().unwrap_or(0)));
+        })
+        .with_key("rate", |state: &ProgressState, to: &mut dyn fmt::Write| {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and is shown only")]
+            let rate = state.per_sec() as u64;
+            let _ = write!(to, "{}/s", text::bytes(rate));
+        })
 }
 
 /// A line of text every few seconds.
@@ -311,7 +325,7 @@ mod tests {
     #[test]
     fn every_style_is_valid() {
         for unit in [Unit::Bytes, Unit::Items, Unit::Unknown] {
-            style(unit);
+            assert!(ProgressStyle::with_template(template(unit)).is_ok(), "{unit:?}");
         }
         assert_eq!(rate(10, Duration::ZERO), None);
     }
