@@ -6,10 +6,12 @@
 pub mod build;
 pub mod fixture;
 pub mod naive;
+pub mod place;
 
 pub use build::Tree;
 pub use fixture::Fixture;
 pub use naive::{Item, Kind, read_tree};
+pub use place::Place;
 
 use std::path::PathBuf;
 

@@ -2,6 +2,9 @@
 //! The one test binary.
 
 mod cddl;
+mod checkout;
+mod checkout_exact;
+mod checkout_model;
 mod commit;
 mod vectors;
 

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A place to check out to: a tree with a state directory of its own.
+
+use std::path::PathBuf;
+
+use evenkeel_store::checkout::{
+    AreaTarget, CheckoutOptions, CheckoutReport, Mode, StatusOptions, StatusReport, checkout, status, verify,
+};
+use evenkeel_store::id::SnapshotId;
+use evenkeel_store::{Progress, Result};
+
+use crate::build::Tree;
+use crate::fixture::{AREA, Fixture, assert_same, settle};
+use crate::naive::read_tree;
+
+/// A server in a test.
+#[derive(Debug)]
+pub struct Place<'f> {
+    fixture: &'f Fixture,
+    pub root: PathBuf,
+    pub state: PathBuf,
+    /// Patterns that only this place has.
+    pub exclude: Vec<String>,
+}
+
+impl<'f> Place<'f> {
+    /// A place that does not exist yet.
+    pub fn new(fixture: &'f Fixture, name: &str) -> Place<'f> {
+        let (root, state) = (fixture.dir().join(name), fixture.dir().join(format!("{name}.state")));
+        Place { fixture, root, state, exclude: Vec::new() }
+    }
+
+    /// Its tree, to change by hand.
+    pub fn tree(&self) -> Tree {
+        Tree::new(&self.root)
+    }
+
+    fn area(&self) -> AreaTarget {
+        AreaTarget { name: AREA.into(), root: self.root.clone(), exclude: self.exclude.clone() }
+    }
+
+    /// Checks out with changed options.
+    ///
+    /// # Errors
+    /// Those of the checkout.
+    pub fn try_checkout(&self, id: &SnapshotId, change: impl FnOnce(&mut CheckoutOptions)) -> Result<CheckoutReport> {
+        settle();
+        let mut options = CheckoutOptions::new(*id, self.state.clone());
+        options.areas = vec![self.area()];
+        options.threads = 2;
+        change(&mut options);
+        let report = checkout(&self.fixture.store, &options, &Progress::default());
+        settle();
+        report
+    }
+
+    /// Checks out in a mode, which must succeed.
+    pub fn checkout(&self, id: &SnapshotId, mode: Mode) -> CheckoutReport {
+        self.try_checkout(id, |options| options.mode = Some(mode)).unwrap()
+    }
+
+    /// Checks out in full; then it must equal the snapshot, nothing may be left in staging, a second run finds nothing
+    /// to do, and the state says so.
+    #[track_caller]
+    pub fn checkout_exactly(&self, id: &SnapshotId) -> CheckoutReport {
+        let report = self.checkout(id, Mode::Full);
+        self.assert_is(id);
+        assert!(report.in_sync);
+        assert_eq!(self.private_names(), ["lock", "marker"]);
+        let again = self.checkout(id, Mode::Full);
+        assert!(again.is_empty() && again.in_sync, "{:?}", again.areas[0].changes);
+        assert_eq!(again.areas[0].counts.unproven, 0, "a second run only walks");
+        for report in [self.status(), self.verify()] {
+            assert!(report.in_sync() && report.areas[0].drift.is_empty(), "{:?}", report.areas[0].drift);
+        }
+        report
+    }
+
+    /// The live tree is exactly what the snapshot holds.
+    #[track_caller]
+    pub fn assert_is(&self, id: &SnapshotId) {
+        assert_same(&read_tree(&self.root), &self.fixture.read(id));
+    }
+
+    pub fn status(&self) -> StatusReport {
+        status(&self.status_options(), &self.fixture.store, &Progress::default()).unwrap()
+    }
+
+    pub fn verify(&self) -> StatusReport {
+        verify(&self.status_options(), &self.fixture.store, &Progress::default()).unwrap()
+    }
+
+    fn status_options(&self) -> StatusOptions {
+        StatusOptions {
+            areas: vec![self.area()],
+            state_dir: self.state.clone(),
+            protected: Vec::new(),
+            numeric_owners: false,
+        }
+    }
+
+    /// What lies in `.evenkeel`.
+    pub fn private_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(self.root.join(".evenkeel"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// `path: what` of everything that `status` finds.
+    pub fn drift(&self) -> Vec<String> {
+        let areas = self.status().areas;
+        areas[0].drift.iter().map(|drift| format!("{}: {}", drift.path, drift.what.name())).collect()
+    }
+}
+
+/// `action path` for each change, then `keep path`.
+pub fn summary(report: &CheckoutReport) -> Vec<String> {
+    let area = &report.areas[0];
+    let changes = area.changes.iter().map(|change| format!("{} {}", change.action.name(), change.path));
+    changes.chain(area.kept.iter().map(|kept| format!("keep {}", kept.path))).collect()
+}
