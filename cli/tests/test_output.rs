@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Streams, schemas, colours and progress.
 
+use std::io::Read;
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -17,6 +18,20 @@ fn a_broken_pipe_is_silent() {
         let output = child.wait_with_output().unwrap();
         assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]), "{args:?}");
     }
+}
+
+/// The reader of our output does not read on, so the program stands in the middle of its work.
+#[test]
+fn a_signal_ends_it_with_130() {
+    let world = World::with_tree();
+    world.write("m/big", &"0123456789abcdef".repeat(1 << 16));
+    world.commit("big");
+    let mut child = world.command(&["cat", "@latest", "big"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
 #[test]
