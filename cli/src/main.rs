@@ -11,6 +11,7 @@ mod identity;
 mod interrupt;
 mod output;
 mod session;
+mod snapshot_path;
 mod topics;
 
 fn main() -> std::process::ExitCode {

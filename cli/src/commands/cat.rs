@@ -8,11 +8,11 @@ use evenkeel_store::manifest::content_runs;
 use evenkeel_store::path::escape;
 use evenkeel_store::read::{ChunkReader, ReadScratch};
 
-use crate::areas::SnapshotPath;
 use crate::error::{CommandError, Kind, Result};
 use crate::exit::Exit;
 use crate::output::{Output, text};
 use crate::session::Session;
+use crate::snapshot_path::SnapshotPath;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -11,13 +11,13 @@ use evenkeel_store::path::TreePath;
 use evenkeel_store::read::ChunkReader;
 use serde::Serialize;
 
-use crate::areas::SnapshotPath;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::json::PathField;
 use crate::output::text::{bytes, columns, counted, number};
 use crate::output::{Output, entry};
 use crate::session::Session;
+use crate::snapshot_path::SnapshotPath;
 
 const AFTER_HELP: &str = "\
 Lines begin with A (added), D (deleted), M (modified; what changed follows) or T (another type).

@@ -14,13 +14,13 @@ use evenkeel_store::path::TreePath;
 use evenkeel_store::read::ChunkReader;
 use serde::Serialize;
 
-use crate::areas::PathPattern;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::entry;
 use crate::output::json::{self, PathField};
 use crate::output::text::{self, bytes, counted};
 use crate::session::Session;
+use crate::snapshot_path::PathPattern;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -11,12 +11,12 @@ use evenkeel_store::path::TreePath;
 use evenkeel_store::read::ChunkReader;
 use serde::Serialize;
 
-use crate::areas::SnapshotPath;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::entry::{self, EntryFields, LONG_RIGHT, Resolved};
 use crate::output::text::columns;
 use crate::session::Session;
+use crate::snapshot_path::SnapshotPath;
 
 const EXAMPLES: &str = "\
 Examples:
