@@ -95,9 +95,12 @@ impl LocalArea {
         AreaSpec { name: self.name.clone(), root, rules }
     }
 
-    /// The area as it is checked out and looked at.
-    pub fn target(&self) -> AreaTarget {
-        AreaTarget { name: self.name.clone(), root: self.config.root.clone(), exclude: self.config.exclude.clone() }
+    /// The area as it is checked out and looked at. This machine's own identity is left alone, whatever a snapshot holds.
+    pub fn target(&self, config: &Config) -> AreaTarget {
+        let root = std::path::absolute(&self.config.root).unwrap_or_else(|_| self.config.root.clone());
+        let mut exclude = identity::of_this_machine(&root, &config.identity.include_paths);
+        exclude.extend(self.config.exclude.iter().cloned());
+        AreaTarget { name: self.name.clone(), root: self.config.root.clone(), exclude }
     }
 }
 

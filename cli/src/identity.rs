@@ -80,6 +80,17 @@ pub fn patterns(root: &Path, include: &[String]) -> Vec<String> {
     patterns
 }
 
+/// The identity patterns of *this* machine inside a directory of it: what a checkout leaves alone whatever the snapshot
+/// holds. Unlike [`patterns`] it does not take a directory for a root file system: an image that is made at `./rootfs` is
+/// another machine's.
+pub fn of_this_machine(root: &Path, include: &[String]) -> Vec<String> {
+    let root = components(root);
+    let tail = |pattern: &str| tail_below(&root, pattern, root.len());
+    let listed = HOST_IDENTITY.iter().filter_map(|listed| tail(listed));
+    let named = include.iter().filter_map(|path| tail(&escape_pattern(path)).map(|tail| format!("!{tail}")));
+    listed.chain(named).collect()
+}
+
 fn components(path: &Path) -> Vec<String> {
     path.components()
         .filter_map(|part| match part {
@@ -91,20 +102,20 @@ fn components(path: &Path) -> Vec<String> {
 
 /// What remains of `pattern` below each of its beginnings that `root` ends with.
 fn tails(root: &[String], pattern: &str) -> Vec<String> {
+    (0..=root.len()).filter_map(|taken| tail_below(root, pattern, taken)).collect()
+}
+
+/// What remains of `pattern` below its first `taken` parts, if the last `taken` components of `root` fit them.
+fn tail_below(root: &[String], pattern: &str, taken: usize) -> Option<String> {
     let parts: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty()).collect();
-    let mut tails = Vec::new();
-    for taken in 0..=parts.len().min(root.len()) {
-        let end = &root[root.len() - taken..];
-        if !end.iter().zip(&parts).all(|(name, part)| matches(part, name)) {
-            continue;
-        }
-        match parts.get(taken..) {
-            Some([]) | None if parts.last() == Some(&"*") => tails.push("/*".to_owned()),
-            Some([]) | None => {}
-            Some(rest) => tails.push(format!("/{}", rest.join("/"))),
-        }
+    let end = &root[root.len() - taken..];
+    if taken > parts.len() || !end.iter().zip(&parts).all(|(name, part)| matches(part, name)) {
+        return None;
     }
-    tails
+    match &parts[taken..] {
+        [] => (parts.last() == Some(&"*")).then(|| "/*".to_owned()),
+        rest => Some(format!("/{}", rest.join("/"))),
+    }
 }
 
 /// Whether `name` fits `pattern`, where `*` stands for any characters.
@@ -149,6 +160,16 @@ mod tests {
         assert!(!has("/usr", "/machine-id"));
         assert!(!has("/etc/ssh", "/machine-id"));
         assert!(!has("/etc/hosts", "/*"));
+    }
+
+    #[test]
+    fn a_checkout_knows_whose_identity_it_meets() {
+        let here = |root: &str| of_this_machine(Path::new(root), &["/etc/hosts".to_owned()]);
+        assert!(here("/").contains(&"/etc/machine-id".to_owned()));
+        assert!(here("/etc").contains(&"/machine-id".to_owned()));
+        assert_eq!(here("/etc").last().unwrap(), "!/hosts");
+        assert_eq!(here("/srv/rootfs"), [""; 0]);
+        assert_eq!(here("/srv/rootfs/etc"), [""; 0]);
     }
 
     #[test]

@@ -65,17 +65,19 @@ pub fn read_extras(
 ) -> Result<Extras> {
     let failed = |e: io::Error| Error::io("read attributes of", found.full_path(), e);
     let mut extras = Extras::default();
-    let (names, read): (_, Box<dyn Fn(&[u8]) -> io::Result<Option<Vec<u8>>> + '_>) = match (fd, &found.parent) {
+    let by_name = |dir| NameAttrs { dir, name: found.path.name() };
+    let names = match (fd, &found.parent) {
         (Some(fd), _) => {
-            let attrs = FdAttrs(fd);
-            extras.flags = attrs.flags().map_err(failed)?;
-            (attrs.xattr_names().map_err(failed)?, Box::new(move |name| attrs.xattr(name)))
+            extras.flags = FdAttrs(fd).flags().map_err(failed)?;
+            FdAttrs(fd).xattr_names().map_err(failed)?
         }
-        (None, Some(parent)) => {
-            let attrs = NameAttrs { dir: parent, name: found.path.name() };
-            (attrs.xattr_names().map_err(failed)?, Box::new(move |name| attrs.xattr(name)))
-        }
+        (None, Some(parent)) => by_name(parent).xattr_names().map_err(failed)?,
         (None, None) => return Ok(extras),
+    };
+    let read = |name: &[u8]| match (fd, &found.parent) {
+        (Some(fd), _) => FdAttrs(fd).xattr(name),
+        (None, Some(parent)) => by_name(parent).xattr(name),
+        (None, None) => Ok(None),
     };
     let unsupported = |reason: String| Error::Unsupported { path: found.full_path(), reason };
     let mut total = 0;

@@ -260,7 +260,7 @@ mod tests {
         }
         assert_eq!(check(&b"a/".repeat(511)[..1021]), Ok(()));
         assert_eq!(check(&[&b"a/".repeat(512)[..], b"a"].concat()), Err(TooDeep));
-        let long_path = vec![b"abcdefg/".repeat(512), b"x".to_vec()].concat();
+        let long_path = [b"abcdefg/".repeat(512), b"x".to_vec()].concat();
         assert_eq!(check(&long_path), Err(PathTooLong));
     }
 

@@ -148,7 +148,7 @@ fn present(session: &Session, areas: Vec<LocalArea>, id: &SnapshotId, snapshot: 
 
 fn options(session: &Session, args: &Args, id: SnapshotId, areas: &[LocalArea]) -> Result<CheckoutOptions> {
     let mut options = CheckoutOptions::new(id, session.state_dir()?);
-    options.areas = areas.iter().map(LocalArea::target).collect();
+    options.areas = areas.iter().map(|area| area.target(&session.config)).collect();
     options.mode = match (args.incremental, args.full, args.force) {
         (true, ..) => Some(Mode::Incremental),
         (_, true, _) => Some(Mode::Full),

@@ -7,7 +7,7 @@ use evenkeel_store::checkout::{self, AreaStatus, DriftEntry, DriftKind, StatusOp
 use evenkeel_store::{Progress, Store};
 use serde::Serialize;
 
-use crate::areas::{self, AreaArg, LocalArea};
+use crate::areas::{self, AreaArg};
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::json::PathField;
@@ -55,7 +55,7 @@ pub fn look(
     let areas = areas::select(&session.config, areas)?;
     let store = session.open_store()?;
     let options = StatusOptions {
-        areas: areas.iter().map(LocalArea::target).collect(),
+        areas: areas.iter().map(|area| area.target(&session.config)).collect(),
         state_dir: session.state_dir()?,
         protected: session.protected()?,
         numeric_owners: areas::agreed(&areas, "numeric-owners", |area| area.config.numeric_owners)?,

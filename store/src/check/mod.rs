@@ -178,7 +178,7 @@ fn disagreement(table: &Table<Mapped>, places: &Places, lens: &BTreeMap<PackId, 
         }
     }
     // A chunk may lie in several packs; any of its places will do as long as the lengths agree.
-    let wrong = table.iter().find(|(id, at)| !places.get(id).is_some_and(|place| place.plain_len == at.plain_len));
+    let wrong = table.iter().find(|(id, at)| places.get(id).is_none_or(|place| place.plain_len != at.plain_len));
     wrong.map(|(id, _)| format!("lists chunk {}, which no pack confirms", id.short(16)))
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Snapshots: documents, locators, manifests, and whether everything they refer to can be had.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use super::{CheckReport, Findings, Places, Severity, problem_of};
@@ -74,13 +75,12 @@ fn check_areas(
     judged: &mut HashMap<ChunkId, Judged>,
 ) -> Result<()> {
     for area in &snapshot.areas {
-        if !judged.contains_key(&area.manifest) {
-            let found = judge(reader, area, places, findings)?;
-            judged.insert(area.manifest, found);
-        }
-        let hurt_by = judged[&area.manifest].hurt_by.clone();
-        for finding in hurt_by {
-            findings.hurt(finding, *id);
+        let found = match judged.entry(area.manifest) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(judge(reader, area, places, findings)?),
+        };
+        for finding in &found.hurt_by {
+            findings.hurt(*finding, *id);
         }
     }
     Ok(())

@@ -531,11 +531,8 @@ impl Merge<'_, '_> {
 
     /// Moves the window's finished front to the manifest.
     fn emit_ready(&mut self) -> Result<()> {
-        loop {
-            match self.done.try_recv() {
-                Ok(done) => self.take_done(done)?,
-                Err(_) => break,
-            }
+        while let Ok(done) = self.done.try_recv() {
+            self.take_done(done)?;
         }
         while let Some(Slot::Ready(_) | Slot::Empty) = self.window.front() {
             self.first_ticket += 1;

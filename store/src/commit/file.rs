@@ -238,7 +238,7 @@ impl Cut {
     }
 
     fn hole_until(&mut self, end: u64) {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         let len = end - self.at;
         if len == 0 {
             return;

@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::known::KnownChunks;
+use super::segments::Records;
 use crate::backend::ObjectName;
 use crate::error::{Error, Result};
 use crate::format::manifest::{ChunkList, Entry, InodeKind, Node};
 use crate::format::snapshot::Snapshot;
-use crate::format::table::{self, Location, Table, TableKind, TablePack};
+use crate::format::table::{self, Table, TableKind, TablePack};
 use crate::id::{ChunkId, PackId, SnapshotId};
 use crate::limits;
 use crate::manifest::{Manifest, content_runs, data_ids, diff};
@@ -86,11 +87,7 @@ fn steps_after(store: &Store, parent: &SnapshotId) -> Result<Option<u32>> {
     Ok((steps <= limits::LOCATOR_STEPS_MAX).then_some(steps))
 }
 
-fn locate(
-    store: &Store,
-    reader: &ChunkReader,
-    ids: BTreeSet<ChunkId>,
-) -> Result<(Vec<TablePack>, Vec<(ChunkId, Location)>)> {
+fn locate(store: &Store, reader: &ChunkReader, ids: BTreeSet<ChunkId>) -> Result<(Vec<TablePack>, Records)> {
     let mut packs: BTreeMap<PackId, TablePack> = BTreeMap::new();
     let mut records = Vec::with_capacity(ids.len());
     for id in ids {

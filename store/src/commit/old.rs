@@ -64,7 +64,7 @@ impl<'r> OldRecords<'r> {
     ///
     /// # Errors
     /// Those of the source.
-    pub(super) fn unmet(self) -> Result<u64> {
-        self.records.into_iter().try_fold(self.passed, |unmet, record| record.map(|_| unmet + 1))
+    pub(super) fn unmet(mut self) -> Result<u64> {
+        self.records.try_fold(self.passed, |unmet, record| record.map(|_| unmet + 1))
     }
 }

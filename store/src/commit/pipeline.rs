@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use super::area::{self, AreaResult};
 use super::file::{ChunkSink, FileError, FileReader};
 use super::known::KnownChunks;
+use super::segments::Records;
 use super::{CommitOptions, OpenArea};
 use crate::area::XattrRules;
 use crate::chunk::Chunker;
@@ -25,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::format::manifest::{Entry, Node};
 use crate::format::pack::{Encoding, PackKind};
 use crate::format::snapshot::Snapshot;
-use crate::format::table::{Location, TablePack};
+use crate::format::table::TablePack;
 use crate::fsio::Stat;
 use crate::id::ChunkId;
 use crate::inode::{self, UnknownXattrs};
@@ -51,7 +52,7 @@ pub(super) struct Results {
     pub(super) new_plain_bytes: u64,
     /// New packs, published but not yet named durably.
     pub(super) packs: Vec<TablePack>,
-    pub(super) records: Vec<(ChunkId, Location)>,
+    pub(super) records: Records,
 }
 
 /// A regular file to read.
@@ -318,7 +319,7 @@ fn first_cause<A, B>(a: Result<A>, b: Result<B>) -> Result<(A, B)> {
 }
 
 /// Makes packs durable one by one while the next ones are filled.
-fn sync_packs(store: &Store, finished: &Receiver<FinishedPack>) -> Result<(Vec<TablePack>, Vec<(ChunkId, Location)>)> {
+fn sync_packs(store: &Store, finished: &Receiver<FinishedPack>) -> Result<(Vec<TablePack>, Records)> {
     let mut packs = Vec::new();
     let mut records = Vec::new();
     for pack in finished {

@@ -27,6 +27,9 @@ pub(super) struct LiveSegment {
     pub(super) table: Table<Mapped>,
 }
 
+/// Chunks and where they are, in no particular order.
+pub(super) type Records = Vec<(ChunkId, Location)>;
+
 /// Segments that may be believed.
 #[derive(Debug)]
 pub(super) struct LiveSegments {
@@ -222,7 +225,7 @@ pub(super) fn add_records(
     store: &Store,
     state_dir: &Path,
     mut packs: Vec<TablePack>,
-    mut records: Vec<(ChunkId, Location)>,
+    mut records: Records,
     live: &[LiveSegment],
 ) -> Result<u64> {
     /// A segment is merged when what is merged so far is at least this part of it.

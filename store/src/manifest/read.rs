@@ -142,9 +142,10 @@ impl Entries<'_> {
     /// Skips whole nodes that end before `path`. Rules that span entries are then not checked.
     fn seek(&mut self, path: TreePath) {
         let skip = |pending: &mut Pending| {
-            let children = pending.children.as_slice();
-            let keep_from = children.iter().rposition(|child| child.first <= path).unwrap_or(0);
-            pending.children = children[keep_from..].to_vec().into_iter();
+            let before = pending.children.as_slice().iter().rposition(|child| child.first <= path).unwrap_or(0);
+            if let Some(last_skipped) = before.checked_sub(1) {
+                pending.children.nth(last_skipped);
+            }
         };
         self.expected = u64::MAX;
         while let Some(top) = self.pending.last_mut() {
