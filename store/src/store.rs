@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A store: the handle through which everything else finds objects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::backend::{Backend, LocalBackend, ObjectName};
 use crate::error::{Error, Result};
+use crate::format::manifest::Timestamp;
 use crate::format::snapshot::{self, IndexRecord, Snapshot};
 use crate::format::store::{ChunkerParams, SegmentsCurrent, StoreFeatures, StoreFormat};
 use crate::format::{DecodeError, Reason};
@@ -17,6 +18,9 @@ use crate::read::ChunkReader;
 
 /// Fewest hex digits that may stand for a snapshot.
 pub const PREFIX_DIGITS_MIN: usize = 8;
+
+/// Directory of files caches in the state of a store.
+pub(crate) const FILES_CACHES: &str = "files";
 
 /// What a new store is made with.
 #[derive(Debug, Clone)]
@@ -131,6 +135,10 @@ impl Store {
         let store = Lock::exclusive_existing(&self.path().join("format"))
             .map_err(|e| if let Error::Locked { .. } = e { Error::Locked { path: self.path().into() } } else { e })?;
         self.backend.sweep_temporaries()?;
+        fsio::create_dir_all(&dir.join(FILES_CACHES))?;
+        for dir in [&dir, &dir.join(FILES_CACHES)] {
+            fsio::sweep_temporaries(dir)?;
+        }
         Ok(WriterLock { _locks: [state, store] })
     }
 
@@ -156,21 +164,37 @@ impl Store {
     /// # Errors
     /// [`Error::Io`]. Damaged snapshots are listed too; reading them tells.
     pub fn snapshots(&self) -> Result<Vec<IndexRecord>> {
-        let mut there: BTreeMap<SnapshotId, ()> =
-            self.backend.list_snapshots()?.into_iter().map(|id| (id, ())).collect();
-        let mut records: Vec<IndexRecord> = self.snapshot_index()?.unwrap_or_default();
-        records.retain(|record| there.remove(&record.id).is_some());
-        for id in there.into_keys() {
-            let (parent, time) = match self.snapshot(&id) {
-                Ok(found) => (found.parent, found.time.secs),
+        let mut unlisted: BTreeSet<SnapshotId> = self.backend.list_snapshots()?.into_iter().collect();
+        let mut listed = self.snapshot_index()?.unwrap_or_default();
+        listed.retain(|record| unlisted.remove(&record.id));
+        let (damaged, newer) = self.in_order_of_commit(unlisted)?;
+        Ok([damaged, listed, newer].concat())
+    }
+
+    /// Records of snapshots that no index lists: damaged ones, and the others with parents before their children. Clocks
+    /// jump and several commits fit into a second, so a snapshot counts as no older than its parent.
+    fn in_order_of_commit(&self, ids: BTreeSet<SnapshotId>) -> Result<(Vec<IndexRecord>, Vec<IndexRecord>)> {
+        let mut damaged = Vec::new();
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            let len = self.backend.len(&ObjectName::Snapshot(id))?.unwrap_or(0).clamp(1, limits::SNAPSHOT_BYTES_MAX);
+            match self.snapshot(&id) {
+                Ok(snapshot) => {
+                    let record = IndexRecord { id, parent: snapshot.parent, time: snapshot.time.secs, len };
+                    found.push((snapshot.depth, snapshot.time, record));
+                }
                 Err(e) if e.kind() == crate::ErrorKind::Io => return Err(e),
-                Err(_) => (None, i64::MAX),
-            };
-            let len = self.backend.len(&ObjectName::Snapshot(id))?.unwrap_or(0);
-            records.push(IndexRecord { id, parent, time, len });
-            records.sort_by_key(|record| record.time);
+                Err(_) => damaged.push(IndexRecord { id, parent: None, time: 0, len }),
+            }
         }
-        Ok(records)
+        found.sort_by_key(|(depth, ..)| *depth);
+        let mut times: BTreeMap<SnapshotId, Timestamp> = BTreeMap::new();
+        for (_, time, record) in &found {
+            let no_earlier = record.parent.and_then(|parent| times.get(&parent)).copied();
+            times.insert(record.id, no_earlier.map_or(*time, |parent| parent.max(*time)));
+        }
+        found.sort_by_key(|(depth, _, record)| (times[&record.id], *depth));
+        Ok((damaged, found.into_iter().map(|(.., record)| record).collect()))
     }
 
     /// `snapshots/index` as it is; `None` when it is missing or damaged.

@@ -57,12 +57,7 @@ impl LocalBackend {
         // A small object's temporary lies in the directory of its target.
         dirs.extend(["", "segments", "locators", "snapshots"].map(|dir| self.root.join(dir)));
         for dir in dirs {
-            for name in fsio::list_dir(&dir)? {
-                if name.starts_with(b"tmp-") {
-                    fsio::remove_file(&dir.join(as_os(&name)))?;
-                    swept += 1;
-                }
-            }
+            swept += fsio::sweep_temporaries(&dir)?;
         }
         Ok(swept)
     }
@@ -75,10 +70,6 @@ impl LocalBackend {
         ids.sort_unstable();
         Ok(ids)
     }
-}
-
-fn as_os(name: &[u8]) -> &std::ffi::OsStr {
-    std::os::unix::ffi::OsStrExt::from_bytes(name)
 }
 
 /// `None` for an object that is not there.

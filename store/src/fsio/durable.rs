@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::local::{OpenFile, sync_dir};
+use super::local::{OpenFile, list_dir, remove_file, sync_dir};
 use crate::error::{Error, Result};
+
+/// Names of files that are being written begin with this.
+const PREFIX: &str = "tmp-";
 
 /// A file being written under a name that no reader looks at. Removed when dropped before it is published.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ impl TempFile {
             let mut random = [0u8; 8];
             getrandom::fill(&mut random)
                 .map_err(|e| Error::io("draw random bytes for", dir, std::io::Error::other(e)))?;
-            let path = dir.join(format!("tmp-{}", crate::id::encode_hex(&random)));
+            let path = dir.join(format!("{PREFIX}{}", crate::id::encode_hex(&random)));
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match rustix::fs::openat(CWD, &path, flags, Mode::from_raw_mode(0o600)) {
                 Ok(fd) => return Ok(TempFile { file: Some(fd.into()), path, len: 0 }),
@@ -112,6 +115,23 @@ impl Drop for TempFile {
             let _ = rustix::fs::unlinkat(CWD, &self.path, AtFlags::empty());
         }
     }
+}
+
+/// Removes what a writer that died left in `dir` under a [`TempFile`]'s name, and gives how many. Nobody else may be
+/// writing there.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn sweep_temporaries(dir: &Path) -> Result<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut swept = 0;
+    for name in list_dir(dir)? {
+        if name.starts_with(PREFIX.as_bytes()) {
+            remove_file(&dir.join(std::ffi::OsStr::from_bytes(&name)))?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
 }
 
 /// Writes `bytes` as the durable content of `target`: a temporary file in the same directory, write, check the length,

@@ -18,7 +18,7 @@ mod write;
 
 pub use attrs::{ACL_ACCESS, ACL_DEFAULT, FdAttrs, NameAttrs, decode_acl, encode_acl, xattr_namespace_of_acl};
 pub use dir::{Dir, Replace};
-pub use durable::{Batch, TempFile, publish_file};
+pub use durable::{Batch, TempFile, publish_file, sweep_temporaries};
 pub use local::{
     DataRun, OpenFile, Space, canonicalize, create_dir_all, data_runs, exists, file_len, gid_of_name, group_name,
     hostname, list_dir, now, now_coarse, owner_name, raise_open_files, read_capped, read_exact_at, remove_file,
