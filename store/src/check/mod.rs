@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::table::{Location, Table, TableKind};
 use crate::fsio::Mapped;
 use crate::id::{ChunkId, PackId, SegmentId, SnapshotId};
+use crate::pack;
 use crate::progress::Progress;
 use crate::store::Store;
 
@@ -81,12 +82,33 @@ pub(super) struct Findings {
     list: Vec<Finding>,
     /// Chunks that cannot be had, and the finding that is to blame.
     lost: HashMap<ChunkId, usize>,
+    /// Packs of which nothing can be had, and the finding that says so.
+    lost_packs: HashMap<PackId, usize>,
 }
 
 impl Findings {
     fn add(&mut self, object: String, problem: String, severity: Severity) -> usize {
         self.list.push(Finding { object, problem, severity, hurts: Vec::new() });
         self.list.len() - 1
+    }
+
+    /// Blames the packs that an index table names for its chunks that no readable pack holds.
+    fn blame_packs<B: AsRef<[u8]>>(&mut self, table: &Table<B>, places: &Places) {
+        for (id, at) in table.iter() {
+            if places.contains_key(&id) || self.lost.contains_key(&id) {
+                continue;
+            }
+            let finding = match self.lost_packs.get(&at.pack) {
+                Some(finding) => *finding,
+                None => {
+                    let object = ObjectName::Pack(at.pack).to_string();
+                    let finding = self.add(object, "missing".into(), Severity::Damaged);
+                    self.lost_packs.insert(at.pack, finding);
+                    finding
+                }
+            };
+            self.lost.insert(id, finding);
+        }
     }
 
     fn hurt(&mut self, finding: usize, snapshot: SnapshotId) {
@@ -129,7 +151,8 @@ fn check_index(store: &Store, places: &Places, lens: &BTreeMap<PackId, u64>, fin
         match read_segment(store, &segment.id) {
             Ok(table) => {
                 indexed += table.len() as u64;
-                if let Some(problem) = disagreement(&table, places, lens) {
+                findings.blame_packs(&table, places);
+                if let Some(problem) = disagreement(store, &table, places, lens)? {
                     findings.add(name.to_string(), problem, Severity::Rebuildable);
                 }
             }
@@ -166,20 +189,39 @@ fn read_segment(store: &Store, id: &SegmentId) -> Result<Table<Mapped>> {
     Ok(table)
 }
 
-/// The first record of an index table that no pack confirms.
-fn disagreement(table: &Table<Mapped>, places: &Places, lens: &BTreeMap<PackId, u64>) -> Option<String> {
+/// The first record of an index table that its pack does not confirm.
+fn disagreement(
+    store: &Store,
+    table: &Table<Mapped>,
+    places: &Places,
+    lens: &BTreeMap<PackId, u64>,
+) -> Result<Option<String>> {
     for pack in table.packs() {
         match lens.get(&pack.id) {
-            None => return Some(format!("names pack {}, which is missing or unreadable", pack.id.short(16))),
+            None => return Ok(Some(format!("names pack {}, which is missing or unreadable", pack.id.short(16)))),
             Some(len) if *len != pack.len => {
-                return Some(format!("gives pack {} another length", pack.id.short(16)));
+                return Ok(Some(format!("gives pack {} another length", pack.id.short(16))));
             }
             Some(_) => {}
         }
     }
-    // A chunk may lie in several packs; any of its places will do as long as the lengths agree.
-    let wrong = table.iter().find(|(id, at)| places.get(id).is_none_or(|place| place.plain_len != at.plain_len));
-    wrong.map(|(id, _)| format!("lists chunk {}, which no pack confirms", id.short(16)))
+    // A chunk may lie in several packs, of which `places` knows one. The others are asked themselves.
+    let mut elsewhere: BTreeMap<PackId, Vec<(ChunkId, Location)>> = BTreeMap::new();
+    let unconfirmed = |id: &ChunkId| Ok(Some(format!("lists chunk {}, which its pack does not hold", id.short(16))));
+    for (id, at) in table.iter() {
+        match places.get(&id) {
+            Some(place) if *place == at => {}
+            Some(place) if place.pack == at.pack => return unconfirmed(&id),
+            _ => elsewhere.entry(at.pack).or_default().push((id, at)),
+        }
+    }
+    for (pack, records) in elsewhere {
+        let held: HashMap<ChunkId, Location> = pack::read_footer(store.backend(), &pack)?.locations().collect();
+        if let Some((id, _)) = records.iter().find(|(id, at)| held.get(id) != Some(at)) {
+            return unconfirmed(id);
+        }
+    }
+    Ok(None)
 }
 
 /// What is wrong, without naming the object again.

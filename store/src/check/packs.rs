@@ -42,8 +42,9 @@ pub(super) fn check_packs(
             Ok(footer) => footers.push(footer),
             Err(e) if e.kind() == ErrorKind::Io => return Err(e),
             Err(e) => {
-                let object = ObjectName::Pack(id).to_string();
-                findings.add(object, format!("{}; nothing in it can be read", problem_of(&e)), Severity::Damaged);
+                let (object, problem) = (ObjectName::Pack(id).to_string(), problem_of(&e));
+                let finding = findings.add(object, format!("{problem}; nothing in it can be read"), Severity::Damaged);
+                findings.lost_packs.insert(id, finding);
             }
         }
         progress.advance(1, 0);

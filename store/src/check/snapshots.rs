@@ -33,13 +33,10 @@ pub(super) fn check_snapshots(
     findings: &mut Findings,
     report: &mut CheckReport,
 ) -> Result<()> {
-    if store.snapshot_index()?.is_none() {
-        let object = ObjectName::SnapshotIndex.to_string();
-        findings.add(object, "missing or damaged; the next commit rebuilds it".into(), Severity::Rebuildable);
-    }
     let reader = store.reader()?;
     let records = store.snapshots()?;
     let there: HashSet<SnapshotId> = records.iter().map(|record| record.id).collect();
+    check_snapshot_index(store, &there, findings)?;
     let mut judged: HashMap<ChunkId, Judged> = HashMap::new();
     progress.start("checking snapshots", records.len() as u64, 0);
     for record in &records {
@@ -59,9 +56,28 @@ pub(super) fn check_snapshots(
             let problem = format!("its parent {} is missing", parent.short(16));
             findings.add(name.to_string(), problem, Severity::Damaged);
         }
-        check_locator(store, &record.id, findings)?;
+        check_locator(store, &record.id, places, findings)?;
         check_areas(&reader, &record.id, &snapshot, places, findings, &mut judged)?;
         progress.advance(1, 0);
+    }
+    Ok(())
+}
+
+/// A listed snapshot was durable before it was listed: if it is gone, it was lost.
+fn check_snapshot_index(store: &Store, there: &HashSet<SnapshotId>, findings: &mut Findings) -> Result<()> {
+    let name = ObjectName::SnapshotIndex.to_string();
+    let Some(listed) = store.snapshot_index()? else {
+        findings.add(name, "missing or damaged; the next commit rebuilds it".into(), Severity::Rebuildable);
+        return Ok(());
+    };
+    for record in listed.iter().filter(|record| !there.contains(&record.id)) {
+        let object = ObjectName::Snapshot(record.id).to_string();
+        let finding = findings.add(object, format!("missing, though {name} lists it"), Severity::Damaged);
+        findings.hurt(finding, record.id);
+    }
+    if listed.len() < there.len() {
+        let problem = "lacks snapshots (left by an interrupted commit); the next commit adds them";
+        findings.add(name, problem.into(), Severity::Rebuildable);
     }
     Ok(())
 }
@@ -139,14 +155,17 @@ fn blame_for(findings: &mut Findings, id: &ChunkId) -> usize {
     finding
 }
 
-fn check_locator(store: &Store, id: &SnapshotId, findings: &mut Findings) -> Result<()> {
+fn check_locator(store: &Store, id: &SnapshotId, places: &Places, findings: &mut Findings) -> Result<()> {
     let name = ObjectName::Locator(*id);
     let problem = match store.backend().read(&name, LOCATOR_BYTES_MAX)? {
         None => "missing".to_string(),
         Some(bytes) => match Table::decode(bytes) {
             Err(e) => e.to_string(),
             Ok(table) => match table.kind() {
-                TableKind::Locator { snapshot, .. } if snapshot == *id => return Ok(()),
+                TableKind::Locator { snapshot, .. } if snapshot == *id => {
+                    findings.blame_packs(&table, places);
+                    return Ok(());
+                }
                 _ => "belongs to another snapshot".to_string(),
             },
         },
