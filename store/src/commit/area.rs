@@ -11,7 +11,9 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::file::FileError;
+use super::locator;
 use super::old::OldRecords;
+use super::other;
 use super::pipeline::{Batch, FileDone, FileJob, Packing, ReadEntry, Shared};
 use super::{AreaCommit, OpenArea};
 use crate::area::{RuleSet, XattrRules, protected_below};
@@ -21,9 +23,9 @@ use crate::format::manifest::{AceTag, Entry, InodeKind, Node, Timestamp};
 use crate::format::snapshot::SnapshotArea;
 use crate::fsio::{self, FileType, Stat};
 use crate::id::{ChunkId, SnapshotId};
-use crate::inode::{self, UnknownXattrs};
 use crate::manifest::{ManifestBuilder, NodeSink};
 use crate::path::TreePath;
+use crate::store::FILES_CACHES;
 use crate::walk::{Found, Walk, WalkError};
 
 /// Entries that may wait for a file before them.
@@ -61,14 +63,13 @@ impl PendingCache {
 pub(super) fn commit_areas(
     shared: &Shared<'_>,
     areas: &[OpenArea],
-    may_trust_cache: bool,
     jobs: &Sender<Batch>,
     done: &Receiver<FileDone>,
 ) -> Result<Vec<AreaResult>> {
     let mut troubles = Troubles::default();
     let mut results = Vec::with_capacity(areas.len());
     for area in areas {
-        results.push(commit_area(shared, area, may_trust_cache, jobs, done, &mut troubles)?);
+        results.push(commit_area(shared, area, jobs, done, &mut troubles)?);
     }
     troubles.into_result(shared.options().skip_unreadable)?;
     Ok(results)
@@ -100,7 +101,6 @@ impl Troubles {
 fn commit_area(
     shared: &Shared<'_>,
     area: &OpenArea,
-    may_trust_cache: bool,
     jobs: &Sender<Batch>,
     done: &Receiver<FileDone>,
     troubles: &mut Troubles,
@@ -111,10 +111,10 @@ fn commit_area(
         protected.extend(fsio::canonicalize(own).ok());
     }
     let rules = RuleSet::new(&area.spec.rules, protected_below(&area.root, &protected))?;
-    let state = options.state_dir.join("stores").join(shared.store().id().to_string()).join("files");
+    let state = options.state_dir.join("stores").join(shared.store().id().to_string()).join(FILES_CACHES);
     fsio::create_dir_all(&state)?;
     let cache_path = state.join(cache_name(area));
-    let old = if may_trust_cache { usable_cache(shared, area, &cache_path)? } else { None };
+    let old = usable_cache(shared, area, &cache_path)?;
     let parent = shared.parent(&area.spec.name)?;
     // The report compares with the parent, which usually is what the cache remembers.
     let basis = match (&old, &parent) {
@@ -192,7 +192,7 @@ fn cache_name(area: &OpenArea) -> String {
     format!("{}-{}", area.spec.name, root.short(16))
 }
 
-/// The files cache, if its snapshot is in the store and recorded the same attributes.
+/// The files cache, if its snapshot is in the store with all its chunks and recorded the same attributes.
 fn usable_cache(shared: &Shared<'_>, area: &OpenArea, path: &std::path::Path) -> Result<Option<CacheReader>> {
     let Some(cache) = CacheReader::open(path)? else { return Ok(None) };
     let Ok(snapshot) = shared.store().snapshot(&cache.header().snapshot) else { return Ok(None) };
@@ -200,7 +200,8 @@ fn usable_cache(shared: &Shared<'_>, area: &OpenArea, path: &std::path::Path) ->
     let fits = recorded.is_some_and(|recorded| {
         recorded.manifest == cache.header().manifest && recorded.rules.xattrs == area.spec.rules.xattrs
     });
-    Ok(fits.then_some(cache))
+    let is_whole = fits && locator::chain(shared.store(), &cache.header().snapshot, shared.live_packs())?.is_some();
+    Ok(is_whole.then_some(cache))
 }
 
 impl NodeSink for Packing<'_> {
@@ -215,7 +216,7 @@ enum Slot {
     /// Known.
     Ready(Box<Ready>),
     /// A worker reads the file; `basis` is what the parent has at its path.
-    Waiting { path: TreePath, full_path: PathBuf, basis: Option<Vec<u8>>, is_group: bool },
+    Waiting { path: TreePath, full_path: PathBuf, basis: Option<Vec<u8>>, group: Option<InodeId> },
     /// It turned out that there is nothing to record.
     Empty,
 }
@@ -239,6 +240,13 @@ enum Group {
     First(u32),
     /// A further name; which is the first.
     Further(TreePath),
+}
+
+/// Device and number of an inode.
+type InodeId = ((u32, u32), u64);
+
+fn inode_id(stat: &Stat) -> InodeId {
+    (stat.dev, stat.ino)
 }
 
 /// Names of one hard-link group.
@@ -289,7 +297,7 @@ struct Merge<'m, 's> {
     first_ticket: u64,
     outstanding: usize,
     /// First name of each inode with several names.
-    groups: HashMap<((u32, u32), u64), TreePath>,
+    groups: HashMap<InodeId, TreePath>,
     /// How many names of each group came by, by its first.
     names: BTreeMap<TreePath, Names>,
     /// First members that could not be recorded after all.
@@ -346,10 +354,10 @@ impl Merge<'_, '_> {
         }
         let is_group = !found.stat.is_dir() && found.stat.nlink > 1;
         if is_group {
-            if let Some(first) = self.groups.get(&(found.stat.dev, found.stat.ino)).cloned() {
+            if let Some(first) = self.groups.get(&inode_id(&found.stat)).cloned() {
                 return self.take_link(&found, first, basis.as_deref());
             }
-            self.groups.insert((found.stat.dev, found.stat.ino), found.path.clone());
+            self.groups.insert(inode_id(&found.stat), found.path.clone());
         }
         match old {
             Some(old) if is_unchanged(&old, &found.stat, is_group)? => {
@@ -359,7 +367,7 @@ impl Merge<'_, '_> {
                 self.take_unchanged(found, old, is_group)
             }
             _ if found.stat.file_type == FileType::File => self.take_file(found, basis, is_group),
-            _ => self.take_other(&found, basis.as_deref()),
+            _ => self.take_other(found, basis.as_deref(), is_group),
         }
     }
 
@@ -391,25 +399,41 @@ impl Merge<'_, '_> {
         Ok(())
     }
 
-    fn take_other(&mut self, found: &Found, basis: Option<&[u8]>) -> Result<()> {
-        let inode = match inode::read_metadata(found, &self.xattrs, UnknownXattrs::Refuse) {
+    fn take_other(&mut self, mut found: Found, basis: Option<&[u8]>, is_group: bool) -> Result<()> {
+        let inode = match other::read(&mut found, &self.xattrs) {
             Ok(inode) => inode,
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
-                self.report.unreadable.push(found.path.clone());
-                self.troubles.unreadable(found.full_path(), source);
-                return Ok(());
+            Err(error) => {
+                let full_path = found.full_path();
+                return self.leave_out(found.path, full_path, is_group, error);
             }
-            Err(e) => return Err(e),
         };
-        let entry = Entry { path: found.path.clone(), node: Node::Inode(inode) };
+        let entry = Entry { path: found.path, node: Node::Inode(inode) };
         let read = ReadEntry::new(entry, found.stat, false);
         self.owners.add_acls(&read.entry);
         self.is_stale = true;
         self.count(basis, &read.encoded);
         self.shared.progress.advance(1, 0);
-        let group = first_of_group(&read.entry);
+        let group = group_of(&read.entry, is_group);
         self.window.push_back(Slot::Ready(Box::new(self.ready(read, group))));
+        Ok(())
+    }
+
+    /// Notes why there is no entry for a path.
+    fn leave_out(&mut self, path: TreePath, full_path: PathBuf, is_group: bool, error: FileError) -> Result<()> {
+        match error {
+            // A single name that vanished is as if it had been removed before the walk.
+            FileError::Vanished if !is_group => {}
+            FileError::Vanished | FileError::Unstable => {
+                self.lost.insert(path);
+                self.troubles.unstable.push(full_path);
+            }
+            FileError::Unreadable(e) => {
+                self.lost.insert(path.clone());
+                self.report.unreadable.push(path);
+                self.troubles.unreadable(full_path, e);
+            }
+            FileError::Fatal(e) => return Err(e),
+        }
         Ok(())
     }
 
@@ -419,7 +443,7 @@ impl Merge<'_, '_> {
             path: found.path.clone(),
             full_path: found.full_path(),
             basis,
-            is_group,
+            group: is_group.then(|| inode_id(&found.stat)),
         });
         let same_dir = |last: &FileJob| match (&last.found.parent, &found.parent) {
             (Some(a), Some(b)) => Arc::ptr_eq(a, b),
@@ -470,11 +494,16 @@ impl Merge<'_, '_> {
     fn take_done(&mut self, done: FileDone) -> Result<()> {
         self.outstanding -= 1;
         let at = usize::try_from(done.ticket - self.first_ticket).expect("inside the window");
-        let Slot::Waiting { path, full_path, basis, is_group } = std::mem::replace(&mut self.window[at], Slot::Empty)
+        let Slot::Waiting { path, full_path, basis, group } = std::mem::replace(&mut self.window[at], Slot::Empty)
         else {
             unreachable!("each ticket comes back once");
         };
-        match done.outcome {
+        // Another inode under this name is not the one that further names refer to.
+        let outcome = match (done.outcome, group) {
+            (Ok(read), Some(walked)) if inode_id(&read.stat) != walked => Err(FileError::Unstable),
+            (outcome, _) => outcome,
+        };
+        match outcome {
             Ok(read) => {
                 self.report.files_read += 1;
                 if let Node::Inode(inode) = &read.entry.node
@@ -488,21 +517,10 @@ impl Merge<'_, '_> {
                 self.owners.add_acls(&read.entry);
                 self.is_stale = true;
                 self.count(basis.as_deref(), &read.encoded);
-                let group = first_of_group(&read.entry);
+                let group = group_of(&read.entry, group.is_some());
                 self.window[at] = Slot::Ready(Box::new(self.ready(read, group)));
             }
-            // A single name that vanished is as if it had been removed before the walk.
-            Err(FileError::Vanished) if !is_group => {}
-            Err(FileError::Vanished | FileError::Unstable) => {
-                self.lost.insert(path);
-                self.troubles.unstable.push(full_path);
-            }
-            Err(FileError::Unreadable(e)) => {
-                self.lost.insert(path.clone());
-                self.report.unreadable.push(path);
-                self.troubles.unreadable(full_path, e);
-            }
-            Err(FileError::Fatal(e)) => return Err(e),
+            Err(error) => self.leave_out(path, full_path, group.is_some(), error)?,
         }
         Ok(())
     }
@@ -628,12 +646,11 @@ impl Merge<'_, '_> {
     }
 }
 
-/// A first member as it is read says how many names the inode has anywhere; names outside the area do not count.
-fn first_of_group(entry: &Entry) -> Option<Group> {
-    match recorded_links(entry) {
-        1 => None,
-        links => Some(Group::First(links)),
-    }
+/// A first member as it is read says how many names the inode has anywhere; names outside the area do not count. If the
+/// walk saw several, further ones may come even if the inode has lost them since.
+fn group_of(entry: &Entry, had_several_names: bool) -> Option<Group> {
+    let links = recorded_links(entry);
+    (had_several_names || links > 1).then_some(Group::First(links))
 }
 
 fn recorded_links(entry: &Entry) -> u32 {

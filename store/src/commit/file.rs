@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::chunk::Chunker;
 use crate::error::{Error, Result};
-use crate::format::manifest::{ChunkList, ChunkRun, FileContent, encode_chunk_list};
+use crate::format::manifest::{ChunkList, ChunkRun, FileContent, Timestamp, encode_chunk_list};
 use crate::fsio::{self, DataRun, Stat};
 use crate::id::{ChunkId, ContentHash};
 use crate::inode;
@@ -91,6 +91,7 @@ impl<'c> FileReader<'c> {
                 let (found, limit) = (before.size, limits::FILE_BYTES_MAX);
                 return Err(Error::LimitExceeded { what: "size of a file", found, limit }.into());
             }
+            wait_for_tick(before.ctime);
             let mut content = self.read_content(fd.as_fd(), before.size, sink)?;
             let after = Stat::of_fd(&fd).map_err(FileError::Unreadable)?;
             if before.same_content_as(&after) && content.size == before.size {
@@ -280,6 +281,16 @@ fn align_runs(runs: Vec<DataRun>, size: u64) -> Vec<DataRun> {
         }
     }
     aligned
+}
+
+/// Waits until the clock that stamps inodes has moved on from `ctime`. A change while the file is read would otherwise
+/// not show. A time far in the future comes from a clock that was set back; waiting for it would take too long.
+fn wait_for_tick(ctime: Timestamp) {
+    const TICK_NANOS_MAX: i128 = 20_000_000;
+    let nanos = |time: Timestamp| i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
+    while (0..TICK_NANOS_MAX).contains(&(nanos(ctime) - nanos(fsio::now_coarse()))) {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
 }
 
 /// Fills `buffer` from `offset` or up to the file's end; gives the bytes read.

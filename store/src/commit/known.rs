@@ -34,18 +34,18 @@ const SHARDS: usize = 64;
 /// The live segments and what this commit has met so far. Shared by all threads.
 pub(super) struct KnownChunks {
     segments: Vec<LiveSegment>,
-    /// Packs that nothing new may refer to: condemned ones, and ones that are not there.
-    excluded: HashSet<PackId>,
+    /// Packs that something new may refer to: all of the index but condemned ones.
+    live_packs: HashSet<PackId>,
     seen: Vec<Mutex<IdSet>>,
     new_chunks: AtomicU64,
     new_bytes: AtomicU64,
 }
 
 impl KnownChunks {
-    pub(super) fn new(segments: Vec<LiveSegment>, excluded: HashSet<PackId>) -> KnownChunks {
+    pub(super) fn new(segments: Vec<LiveSegment>, live_packs: HashSet<PackId>) -> KnownChunks {
         KnownChunks {
             segments,
-            excluded,
+            live_packs,
             seen: (0..SHARDS).map(|_| Mutex::default()).collect(),
             new_chunks: AtomicU64::new(0),
             new_bytes: AtomicU64::new(0),
@@ -58,9 +58,10 @@ impl KnownChunks {
         if !self.seen[shard].lock().unwrap_or_else(PoisonError::into_inner).insert(*id) {
             return false;
         }
-        let is_stored = self.segments.iter().any(|segment| {
-            segment.table.get(id).is_some_and(|at| self.excluded.is_empty() || !self.excluded.contains(&at.pack))
-        });
+        let is_stored = self
+            .segments
+            .iter()
+            .any(|segment| segment.table.get(id).is_some_and(|at| self.live_packs.contains(&at.pack)));
         if is_stored {
             return false;
         }
@@ -80,6 +81,10 @@ impl KnownChunks {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.iter().copied().collect::<Vec<_>>()
         })
+    }
+
+    pub(super) fn live_packs(&self) -> &HashSet<PackId> {
+        &self.live_packs
     }
 
     pub(super) fn segments(&self) -> &[LiveSegment] {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Where a new snapshot's chunks are, for readers who have no index (format-spec §30.6).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::known::KnownChunks;
 use super::segments::Records;
@@ -20,30 +20,32 @@ use crate::store::Store;
 /// Longest locator that is believed, in bytes.
 const LOCATOR_BYTES_MAX: u64 = 2 << 30;
 
-/// The bytes of the snapshot's locator: full for a first snapshot and at the end of a chain, else what the parent lacks.
+/// Where a locator may go on: an earlier snapshot whose own chain is sound.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Base<'a> {
+    pub(super) id: &'a SnapshotId,
+    pub(super) snapshot: &'a Snapshot,
+    /// Locators from it to a full one, its own included.
+    pub(super) steps: u32,
+}
+
+/// The bytes of the snapshot's locator: what `base` lacks, or all.
 pub(super) fn encode(
     store: &Store,
     id: &SnapshotId,
     snapshot: &Snapshot,
-    parent: Option<&(SnapshotId, Snapshot)>,
+    base: Option<Base<'_>>,
     known: &KnownChunks,
 ) -> Result<Vec<u8>> {
     let reader = store.reader()?;
-    let base = match parent {
-        Some((parent_id, _)) => steps_after(store, parent_id)?.map(|steps| (*parent_id, steps)),
-        None => None,
-    };
     let mut ids = BTreeSet::new();
     // In a store that was empty nothing can have been taken over from a files cache: everything has passed by.
-    let has_seen_all = parent.is_none() && known.segments().is_empty();
+    let has_seen_all = base.is_none() && known.segments().is_empty();
     if has_seen_all {
         ids.extend(known.seen());
     }
     for area in &snapshot.areas {
-        let before = match (parent, base) {
-            (Some((_, parent)), Some(_)) => parent.area(&area.name),
-            _ => None,
-        };
+        let before = base.and_then(|base| base.snapshot.area(&area.name));
         if before.is_some_and(|before| before.manifest == area.manifest) {
             continue;
         }
@@ -60,7 +62,7 @@ pub(super) fn encode(
             ids.extend(changes.opened_after());
         }
     }
-    let kind = TableKind::Locator { snapshot: *id, base };
+    let kind = TableKind::Locator { snapshot: *id, base: base.map(|base| (*base.id, base.steps)) };
     let (packs, records) = locate(store, &reader, ids)?;
     table::encode(kind, &packs, records).map_err(|source| Error::Decode { object: "new locator".into(), source })
 }
@@ -76,15 +78,25 @@ fn add_content(reader: &ChunkReader, entry: &Entry, ids: &mut BTreeSet<ChunkId>)
     Ok(())
 }
 
-/// How many locators a chain through `parent` has to read after the new one; `None` when the new one must be full.
-fn steps_after(store: &Store, parent: &SnapshotId) -> Result<Option<u32>> {
-    let Some(bytes) = store.backend().read(&ObjectName::Locator(*parent), LOCATOR_BYTES_MAX)? else { return Ok(None) };
-    let Ok(table) = Table::decode(bytes) else { return Ok(None) };
-    let steps = match table.kind() {
-        TableKind::Locator { snapshot, base } if snapshot == *parent => base.map_or(1, |(_, steps)| steps + 1),
-        _ => return Ok(None),
-    };
-    Ok((steps <= limits::LOCATOR_STEPS_MAX).then_some(steps))
+/// Locators from `id` to a full one; `None` when one of them is missing or damaged, or names a pack that the index does
+/// not vouch for. Otherwise every chunk of the snapshot is in a pack that is there.
+pub(super) fn chain(store: &Store, id: &SnapshotId, live_packs: &HashSet<PackId>) -> Result<Option<u32>> {
+    let mut at = *id;
+    for steps in 1..=limits::LOCATOR_STEPS_MAX + 1 {
+        let Some(bytes) = store.backend().read(&ObjectName::Locator(at), LOCATOR_BYTES_MAX)? else { return Ok(None) };
+        let Ok(table) = Table::decode(bytes) else { return Ok(None) };
+        if !table.packs().iter().all(|pack| live_packs.contains(&pack.id)) {
+            return Ok(None);
+        }
+        match table.kind() {
+            TableKind::Locator { snapshot, base } if snapshot == at => match base {
+                None => return Ok(Some(steps)),
+                Some((base, _)) => at = base,
+            },
+            _ => return Ok(None),
+        }
+    }
+    Ok(None)
 }
 
 fn locate(store: &Store, reader: &ChunkReader, ids: BTreeSet<ChunkId>) -> Result<(Vec<TablePack>, Records)> {

@@ -14,6 +14,7 @@ mod file;
 mod known;
 mod locator;
 mod old;
+mod other;
 mod packages;
 mod pipeline;
 mod publish;
@@ -190,7 +191,7 @@ impl CommitReport {
 /// was, but for unreferenced packs.
 pub fn commit(store: &Store, options: &CommitOptions, progress: &Progress) -> Result<CommitReport> {
     let started = Instant::now();
-    let areas = checked_areas(options)?;
+    let areas = checked_areas(store, options)?;
     let _lock = store.lock_writer(&options.state_dir)?;
     let parent_id = match options.parent {
         ParentChoice::Latest => store.snapshots()?.last().map(|record| record.id),
@@ -202,13 +203,13 @@ pub fn commit(store: &Store, options: &CommitOptions, progress: &Progress) -> Re
 
     let mut segments = segments::LiveSegments::open(store, &options.state_dir)?;
     let mut warnings = std::mem::take(&mut segments.notes);
-    let known = known::KnownChunks::new(segments.segments, segments.excluded_packs);
+    let known = known::KnownChunks::new(segments.segments, segments.live_packs);
     let reader = parent.as_ref().map(|_| store.reader()).transpose()?;
     let parent_areas = match (&parent, &reader) {
         (Some((_, parent)), Some(reader)) => Some((parent, reader)),
         _ => None,
     };
-    let results = pipeline::run(store, &areas, options, &known, segments.is_complete, parent_areas, progress)?;
+    let results = pipeline::run(store, &areas, options, &known, parent_areas, progress)?;
 
     let snapshot = Snapshot {
         parent: parent_id,
@@ -289,7 +290,7 @@ struct OpenArea {
 }
 
 /// Opens every area's root and refuses what cannot be committed together.
-fn checked_areas(options: &CommitOptions) -> Result<Vec<OpenArea>> {
+fn checked_areas(store: &Store, options: &CommitOptions) -> Result<Vec<OpenArea>> {
     if options.areas.is_empty() {
         return Err(Error::Refused {
             reason: "there is no area to commit".into(),
@@ -302,6 +303,11 @@ fn checked_areas(options: &CommitOptions) -> Result<Vec<OpenArea>> {
         let fail = |reason: String| Error::Area { area: spec.name.clone(), path: spec.root.clone(), reason };
         let root = fsio::canonicalize(&spec.root).map_err(|e| fail(io_reason(&e)))?;
         let dir = fsio::Dir::open(&root).map_err(|e| fail(io_reason(&e)))?;
+        for (own, what) in [(store.path(), "the store"), (&options.state_dir, "the state directory")] {
+            if fsio::canonicalize(own).is_ok_and(|own| root.starts_with(own)) {
+                return Err(fail(format!("lies in {what}")));
+            }
+        }
         areas.push(OpenArea { spec: spec.clone(), root, dir });
     }
     areas.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));

@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 use std::iter::Peekable;
 
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::files_cache::{CacheReader, CacheRecord, RecordState};
 use crate::manifest::Manifest;
 use crate::path::{self, TreePath};
@@ -28,12 +28,15 @@ impl<'r> OldRecords<'r> {
         OldRecords { records: (Box::new(cache) as Records<'r>).peekable(), passed: 0 }
     }
 
-    /// Those of a manifest; they prove nothing about inodes.
+    /// Those of a manifest; they prove nothing about inodes. A damaged one ends early: they are only counted.
     pub(super) fn of_manifest(manifest: &Manifest<'r>) -> OldRecords<'r> {
-        let records = manifest.entries().map(|entry| {
-            let mut encoded = Vec::new();
-            entry?.encode_into(&mut encoded);
-            Ok(CacheRecord { state: RecordState::Current, fingerprint: None, entry: encoded })
+        let records = manifest.entries().map_while(|entry| {
+            let record = entry.map(|entry| {
+                let mut encoded = Vec::new();
+                entry.encode_into(&mut encoded);
+                CacheRecord { state: RecordState::Current, fingerprint: None, entry: encoded }
+            });
+            Some(record).filter(|record| !record.as_ref().is_err_and(|e| e.kind() == ErrorKind::Damaged))
         });
         OldRecords { records: (Box::new(records) as Records<'r>).peekable(), passed: 0 }
     }

@@ -8,6 +8,7 @@
 //!
 //! Bounds: jobs and chunk jobs by queue length, entries in flight by [`super::area::WINDOW`], packs being synced by two.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,13 +23,13 @@ use super::{CommitOptions, OpenArea};
 use crate::area::XattrRules;
 use crate::chunk::Chunker;
 use crate::compress::Compressor;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{Entry, Node};
 use crate::format::pack::{Encoding, PackKind};
 use crate::format::snapshot::Snapshot;
 use crate::format::table::TablePack;
 use crate::fsio::Stat;
-use crate::id::ChunkId;
+use crate::id::{ChunkId, PackId};
 use crate::inode::{self, UnknownXattrs};
 use crate::manifest::Manifest;
 use crate::pack::{FinishedPack, PackWriter};
@@ -152,11 +153,16 @@ pub(super) struct Shared<'a> {
 }
 
 impl<'a> Shared<'a> {
-    /// The parent's manifest of an area, with its id.
+    /// The parent's manifest of an area, with its id. Without one that can be read, everything counts as added; that the
+    /// parent is damaged must not keep anyone from committing what is whole.
     pub(super) fn parent(&self, area: &str) -> Result<Option<(ChunkId, Manifest<'a>)>> {
         let Some((snapshot, reader)) = self.parent else { return Ok(None) };
         let Some(area) = snapshot.area(area) else { return Ok(None) };
-        Ok(Some((area.manifest, Manifest::open(reader, area)?)))
+        match Manifest::open(reader, area) {
+            Ok(manifest) => Ok(Some((area.manifest, manifest))),
+            Err(e) if e.kind() == ErrorKind::Damaged => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     pub(super) fn options(&self) -> &CommitOptions {
@@ -165,6 +171,11 @@ impl<'a> Shared<'a> {
 
     pub(super) fn store(&self) -> &Store {
         self.store
+    }
+
+    /// Packs that the index vouches for.
+    pub(super) fn live_packs(&self) -> &HashSet<PackId> {
+        self.known.live_packs()
     }
 
     pub(super) fn check_cancelled(&self) -> Result<()> {
@@ -245,7 +256,6 @@ pub(super) fn run(
     areas: &[OpenArea],
     options: &CommitOptions,
     known: &KnownChunks,
-    may_trust_cache: bool,
     parent: Option<(&Snapshot, &ChunkReader)>,
     progress: &Progress,
 ) -> Result<Results> {
@@ -281,7 +291,7 @@ pub(super) fn run(
                 })
                 .collect();
             drop((jobs_rx, done_tx));
-            let walked = area::commit_areas(shared, areas, may_trust_cache, &jobs_tx, &done_rx);
+            let walked = area::commit_areas(shared, areas, &jobs_tx, &done_rx);
             if walked.is_err() {
                 shared.stop.store(true, Ordering::Relaxed);
             }

@@ -7,8 +7,9 @@ use super::pipeline::Results;
 use super::{CommitOptions, locator, segments};
 use crate::backend::ObjectName;
 use crate::error::{Error, Result};
-use crate::format::snapshot::{IndexRecord, Snapshot, encode_index};
+use crate::format::snapshot::{Snapshot, encode_index};
 use crate::id::SnapshotId;
+use crate::limits;
 use crate::progress::Progress;
 use crate::store::Store;
 
@@ -34,24 +35,28 @@ impl Publication<'_> {
         backend.sync_names()?;
         if !results.records.is_empty() {
             let (packs, records) = (results.packs, results.records);
-            stored +=
-                segments::add_records(self.store, &self.options.state_dir, packs, records, self.known.segments())?;
+            stored += segments::add_records(self.store, &self.options.state_dir, packs, records, self.known)?;
         }
         let id = match snapshot {
-            None => None,
+            None => {
+                if let Some((id, parent)) = self.parent {
+                    stored += self.mend_locator(id, parent)?;
+                }
+                None
+            }
             Some(snapshot) => {
                 let bytes =
                     snapshot.encode().map_err(|source| Error::Decode { object: "the new snapshot".into(), source })?;
                 let id = SnapshotId::of(&bytes);
-                let locator = locator::encode(self.store, &id, snapshot, self.parent, self.known)?;
+                let locator = locator::encode(self.store, &id, snapshot, self.base()?, self.known)?;
                 backend.publish(&ObjectName::Locator(id), &locator)?;
                 progress.check_cancelled()?;
                 backend.publish(&ObjectName::Snapshot(id), &bytes)?;
-                self.append_to_index(&id, snapshot, bytes.len() as u64)?;
                 stored += (locator.len() + bytes.len()) as u64;
                 Some(id)
             }
         };
+        self.update_index()?;
         let current = id.or(self.parent.map(|(id, _)| *id));
         for area in results.areas {
             if let (Some(cache), Some(current)) = (area.cache, current)
@@ -63,14 +68,30 @@ impl Publication<'_> {
         Ok((id, stored))
     }
 
-    /// Adds a line to the hint. A missing or damaged one is made anew from the snapshots that are there.
-    fn append_to_index(&self, id: &SnapshotId, snapshot: &Snapshot, len: u64) -> Result<()> {
-        let mut records = match self.store.snapshot_index()? {
-            Some(records) => records,
-            None => self.store.snapshots()?,
-        };
-        records.retain(|record| record.id != *id);
-        records.push(IndexRecord { id: *id, parent: snapshot.parent, time: snapshot.time.secs, len });
+    /// The parent, if a locator may continue at it.
+    fn base(&self) -> Result<Option<locator::Base<'_>>> {
+        let Some((id, snapshot)) = self.parent else { return Ok(None) };
+        let steps = locator::chain(self.store, id, self.known.live_packs())?;
+        Ok(steps.filter(|steps| *steps <= limits::LOCATOR_STEPS_MAX).map(|steps| locator::Base { id, snapshot, steps }))
+    }
+
+    /// Replaces the parent's locator when its chain is broken, now that everything it needs is known to be there. Gives
+    /// the bytes written.
+    fn mend_locator(&self, id: &SnapshotId, snapshot: &Snapshot) -> Result<u64> {
+        if locator::chain(self.store, id, self.known.live_packs())?.is_some() {
+            return Ok(0);
+        }
+        let bytes = locator::encode(self.store, id, snapshot, None, self.known)?;
+        self.store.backend().publish(&ObjectName::Locator(*id), &bytes)?;
+        Ok(bytes.len() as u64)
+    }
+
+    /// Makes the hint list what is there, the new snapshot last.
+    fn update_index(&self) -> Result<()> {
+        let records = self.store.snapshots()?;
+        if self.store.snapshot_index()?.is_some_and(|listed| listed == records) {
+            return Ok(());
+        }
         self.store.backend().publish(&ObjectName::SnapshotIndex, &encode_index(&records))
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::known::KnownChunks;
 use crate::backend::ObjectName;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::store::{CondemnedPack, SegmentRef, SegmentsCurrent};
@@ -34,15 +35,14 @@ pub(super) type Records = Vec<(ChunkId, Location)>;
 #[derive(Debug)]
 pub(super) struct LiveSegments {
     pub(super) segments: Vec<LiveSegment>,
-    pub(super) excluded_packs: HashSet<PackId>,
-    /// Whether every pack of the index is there, so that what the parent refers to is there as well.
-    pub(super) is_complete: bool,
+    /// Their packs but the condemned ones. Each was there in full length.
+    pub(super) live_packs: HashSet<PackId>,
     pub(super) notes: Vec<String>,
 }
 
 impl LiveSegments {
-    /// Opens the live segments and checks those that this machine does not know yet. A damaged index is rebuilt from
-    /// pack footers and published.
+    /// Opens the live segments and checks those that this machine does not know yet. An index that is damaged, or that
+    /// names a pack which is not there, is rebuilt from pack footers and published.
     pub(super) fn open(store: &Store, state_dir: &Path) -> Result<LiveSegments> {
         let trusted = Trusted::load(store, state_dir)?;
         let mut notes = Vec::new();
@@ -51,28 +51,27 @@ impl LiveSegments {
             None => Err(format!("{} is missing or damaged", ObjectName::SegmentsCurrent)),
         };
         let (current, segments) = match found {
-            Ok(found) => found,
+            Ok((current, segments)) => match lost_packs(store, &segments)?.first() {
+                None => (current, segments),
+                Some(pack) => {
+                    let name = ObjectName::Pack(*pack);
+                    notes.push(format!("{name} is missing or truncated; its content is stored again where it is met"));
+                    rebuild(store, &segments, &mut notes)?
+                }
+            },
             Err(why) => {
-                let found = rebuild(store, &mut notes)?;
+                let found = rebuild(store, &[], &mut notes)?;
                 notes.push(format!("index: {why}; rebuilt from pack footers"));
                 found
             }
         };
         trusted.save(current.segments.iter().map(|segment| segment.id))?;
 
-        let mut excluded: HashSet<PackId> = current.condemned.iter().map(|condemned| condemned.pack).collect();
-        let mut is_complete = true;
-        for segment in &segments {
-            for pack in segment.table.packs() {
-                if store.backend().len(&ObjectName::Pack(pack.id))? != Some(pack.len) {
-                    let name = ObjectName::Pack(pack.id);
-                    notes.push(format!("{name} is missing or truncated; its content is stored again where it is met"));
-                    excluded.insert(pack.id);
-                    is_complete = false;
-                }
-            }
-        }
-        Ok(LiveSegments { segments, excluded_packs: excluded, is_complete, notes })
+        let condemned: HashSet<PackId> = current.condemned.iter().map(|condemned| condemned.pack).collect();
+        let lost = lost_packs(store, &segments)?;
+        let packs = segments.iter().flat_map(|segment| segment.table.packs()).map(|pack| pack.id);
+        let live_packs = packs.filter(|pack| !condemned.contains(pack) && !lost.contains(pack)).collect();
+        Ok(LiveSegments { segments, live_packs, notes })
     }
 }
 
@@ -135,6 +134,17 @@ fn open_checked(
     Ok(Ok(segments))
 }
 
+/// Packs of the index that are not there, or not whole.
+fn lost_packs(store: &Store, segments: &[LiveSegment]) -> Result<BTreeSet<PackId>> {
+    let mut lost = BTreeSet::new();
+    for pack in segments.iter().flat_map(|segment| segment.table.packs()) {
+        if store.backend().len(&ObjectName::Pack(pack.id))? != Some(pack.len) {
+            lost.insert(pack.id);
+        }
+    }
+    Ok(lost)
+}
+
 /// Whether every record of the segment stands in its pack's footer. A missing pack is the caller's to notice.
 fn agrees_with_footers(store: &Store, table: &Table<Mapped>) -> Result<bool> {
     let mut by_pack: BTreeMap<PackId, Vec<(ChunkId, Location)>> = BTreeMap::new();
@@ -161,26 +171,40 @@ fn agrees_with_footers(store: &Store, table: &Table<Mapped>) -> Result<bool> {
     Ok(true)
 }
 
-/// A new segment from all readable pack footers, published as the only live one.
-fn rebuild(store: &Store, notes: &mut Vec<String>) -> Result<(SegmentsCurrent, Vec<LiveSegment>)> {
+/// A new segment from all readable pack footers, published as the only live one. Of a pack that is there without a
+/// readable footer, what the `old` segments say is kept: some of it may still be read.
+fn rebuild(store: &Store, old: &[LiveSegment], notes: &mut Vec<String>) -> Result<(SegmentsCurrent, Vec<LiveSegment>)> {
     let backend = store.backend();
     let mut packs = Vec::new();
     let mut records = Vec::new();
+    let mut unreadable = BTreeSet::new();
     for id in backend.list_packs()? {
         match pack::read_footer(backend, &id) {
             Ok(footer) => {
                 packs.push(footer.pack);
                 records.extend(footer.locations());
             }
-            Err(e) if e.kind() == ErrorKind::Damaged => notes.push(format!("index: {e}: left out")),
+            Err(e) if e.kind() == ErrorKind::Damaged => {
+                notes.push(format!("index: {e}: left out"));
+                unreadable.insert(id);
+            }
             Err(e) => return Err(e),
         }
     }
-    let old = store.segments_current()?;
-    let generation = old.as_ref().map_or(1, |old| old.generation + 1);
-    let condemned = old.map(|old| old.condemned).unwrap_or_default();
+    for segment in old {
+        packs.extend(segment.table.packs().iter().filter(|pack| unreadable.contains(&pack.id)));
+        records.extend(segment.table.iter().filter(|(_, at)| unreadable.contains(&at.pack)));
+    }
+    let current = store.segments_current()?;
+    let generation = current.as_ref().map_or(1, |current| current.generation + 1);
+    let condemned = current.map(|current| current.condemned).unwrap_or_default();
     let segments = if records.is_empty() { Vec::new() } else { vec![write_segment(store, &packs, records)?] };
     let current = publish_current(store, generation, segments, condemned)?;
+    for id in backend.list_segments()? {
+        if !current.segments.iter().any(|segment| segment.id == id) {
+            backend.remove(&ObjectName::Segment(id))?;
+        }
+    }
     let segments = current.segments.iter().map(|segment| map_segment(store, segment)).collect::<Result<_>>()?;
     Ok((current, segments))
 }
@@ -226,7 +250,7 @@ pub(super) fn add_records(
     state_dir: &Path,
     mut packs: Vec<TablePack>,
     mut records: Records,
-    live: &[LiveSegment],
+    known: &KnownChunks,
 ) -> Result<u64> {
     /// A segment is merged when what is merged so far is at least this part of it.
     const MERGE_RATIO: usize = 4;
@@ -235,12 +259,14 @@ pub(super) fn add_records(
         Some(current) => (current.generation, current.segments, current.condemned),
         None => (0, Vec::new(), Vec::new()),
     };
-    let mut by_size: Vec<&LiveSegment> = live.iter().collect();
+    let mut by_size: Vec<&LiveSegment> = known.segments().iter().collect();
     by_size.sort_by_key(|segment| segment.table.len());
     let mut merged = BTreeSet::new();
     for segment in by_size {
-        if segment.table.len() > records.len() * MERGE_RATIO {
-            break;
+        // What was stored again must not be looked for where it was lost: of equal ids the new record wins.
+        let names_lost = segment.table.packs().iter().any(|pack| !known.live_packs().contains(&pack.id));
+        if segment.table.len() > records.len() * MERGE_RATIO && !names_lost {
+            continue;
         }
         packs.extend_from_slice(segment.table.packs());
         records.extend(segment.table.iter());
