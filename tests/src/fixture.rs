@@ -88,11 +88,10 @@ impl Fixture {
         commit(&self.store, &options, &Progress::default())
     }
 
-    /// Commits, which must succeed. The clock then moves on, so that what was committed counts as settled.
+    /// Commits, which must succeed. What the tree holds is settled: the next commit need not read it again.
     pub fn commit(&self) -> CommitReport {
-        let report = self.try_commit(|_| {}).unwrap();
         settle();
-        report
+        self.try_commit(|_| {}).unwrap()
     }
 
     /// Commits what must be a new snapshot.

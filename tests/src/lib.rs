@@ -40,3 +40,32 @@ pub fn program(name: &str) -> PathBuf {
     }
     dir.join(name)
 }
+
+/// Runs `work` without root's powers: directly if the tests are not run by root, else in a thread that gives them up.
+/// `owned` and everything below belong to that user then.
+pub fn without_privilege<T: Send>(owned: &std::path::Path, work: impl FnOnce() -> T + Send) -> T {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        return work();
+    }
+    give_away(owned, NOBODY);
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let (uid, gid) = (rustix::process::Uid::from_raw(NOBODY), rustix::process::Gid::from_raw(NOBODY));
+            rustix::thread::set_thread_groups(&[]).unwrap();
+            rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
+            rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+            work()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn give_away(path: &std::path::Path, uid: u32) {
+    std::os::unix::fs::lchown(path, Some(uid), Some(uid)).unwrap();
+    if std::fs::symlink_metadata(path).unwrap().is_dir() {
+        for child in std::fs::read_dir(path).unwrap() {
+            give_away(&child.unwrap().path(), uid);
+        }
+    }
+}

@@ -1,11 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The one test binary.
 
+mod catalog;
 mod cddl;
+mod changing;
 mod checkout;
 mod checkout_exact;
 mod checkout_model;
 mod commit;
+mod content;
+mod damage;
+mod faults;
+mod index;
+mod model;
+mod rules;
 mod vectors;
 
 /// Files of this folder that no `mod` above names would silently not be tested.
