@@ -206,8 +206,10 @@ fn base_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
 /// `user@host`, the author of commits where nothing else says.
 pub fn default_author() -> String {
     let uid = rustix::process::getuid().as_raw();
-    let user =
-        fsio::owner_name(uid).map_or_else(|| uid.to_string(), |name| String::from_utf8_lossy(&name).into_owned());
+    let user = fsio::owner_name(uid)
+        .ok()
+        .flatten()
+        .map_or_else(|| uid.to_string(), |name| String::from_utf8_lossy(&name).into_owned());
     format!("{user}@{}", fsio::hostname())
 }
 

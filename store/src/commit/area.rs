@@ -618,11 +618,8 @@ impl Merge<'_, '_> {
             Some(basis) => basis.unmet()?,
             None => forgotten,
         };
-        let names = |ids: &BTreeSet<u32>, name: fn(u32) -> Option<Vec<u8>>| -> BTreeMap<u32, Vec<u8>> {
-            ids.iter().filter_map(|id| Some((*id, name(*id)?))).collect()
-        };
-        let users = names(&self.owners.users, fsio::owner_name);
-        let groups = names(&self.owners.groups, fsio::group_name);
+        let users = names_of(&self.owners.users, fsio::owner_name, "/etc/passwd")?;
+        let groups = names_of(&self.owners.groups, fsio::group_name, "/etc/group")?;
         self.names.retain(|_, names| names.recorded != names.found);
         if !self.names.is_empty() {
             self.correct_links()?;
@@ -644,6 +641,18 @@ impl Merge<'_, '_> {
         let cache = PendingCache { writer: self.cache, path: cache_path, manifest: built.id, is_stale };
         Ok(AreaResult { snapshot_area, report: self.report, cache: Some(cache) })
     }
+}
+
+type NameOf = fn(u32) -> std::io::Result<Option<Vec<u8>>>;
+
+/// Names of ids, where there are any. A database that cannot be asked is not one without names.
+fn names_of(ids: &BTreeSet<u32>, name: NameOf, database: &str) -> Result<BTreeMap<u32, Vec<u8>>> {
+    let mut names = BTreeMap::new();
+    for id in ids {
+        let name = name(*id).map_err(|e| Error::io("look up an id in", database, e))?;
+        names.extend(name.map(|name| (*id, name)));
+    }
+    Ok(names)
 }
 
 /// A first member as it is read says how many names the inode has anywhere; names outside the area do not count. If the

@@ -107,15 +107,16 @@ impl Packer<'_> {
     fn push(&self, id: ChunkId, plain_len: usize, encoding: Encoding, stored: &[u8]) -> Result<()> {
         let plain_len = u32::try_from(plain_len).expect("a chunk is no longer than the format allows");
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let writer = match &mut *current {
+        // A pack that could not be written to is dropped: nobody may go on with it and publish what it has become.
+        let mut writer = match current.take() {
             Some(writer) => writer,
-            none => none.insert(PackWriter::create(self.store.backend(), self.kind)?),
+            None => PackWriter::create(self.store.backend(), self.kind)?,
         };
         writer.push(id, plain_len, encoding, stored)?;
         if writer.is_full(self.store.format().pack_size) {
-            let writer = current.take().expect("just used");
-            self.finish(writer)?;
+            return self.finish(writer);
         }
+        *current = Some(writer);
         Ok(())
     }
 

@@ -318,15 +318,30 @@ pub fn hostname() -> String {
 }
 
 /// Name of a user id in this system's user database.
-pub fn owner_name(uid: u32) -> Option<Vec<u8>> {
-    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok()??;
-    Some(user.name.into_bytes())
+///
+/// # Errors
+/// When the database cannot be asked; an id without a name is no error.
+pub fn owner_name(uid: u32) -> io::Result<Option<Vec<u8>>> {
+    let user = found(nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)))?;
+    Ok(user.map(|user| user.name.into_bytes()))
 }
 
 /// Name of a group id in this system's group database.
-pub fn group_name(gid: u32) -> Option<Vec<u8>> {
-    let group = nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(gid)).ok()??;
-    Some(group.name.into_bytes())
+///
+/// # Errors
+/// As [`owner_name`].
+pub fn group_name(gid: u32) -> io::Result<Option<Vec<u8>>> {
+    let group = found(nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(gid)))?;
+    Ok(group.map(|group| group.name.into_bytes()))
+}
+
+/// getpwuid(3) lists these as ways to say "not found", beside saying nothing.
+fn found<T>(answer: nix::Result<Option<T>>) -> io::Result<Option<T>> {
+    use nix::errno::Errno;
+    match answer {
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
+        answer => answer.map_err(io::Error::from),
+    }
 }
 
 /// User id of a name in this system's user database.
