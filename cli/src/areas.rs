@@ -12,6 +12,7 @@ use evenkeel_store::format::snapshot::AreaRules;
 use crate::config::{AreaConfig, Config};
 use crate::error::{CommandError, Result};
 use crate::identity;
+use crate::session::Session;
 
 /// `NAME=PATH` of `--area`.
 #[derive(Debug, Clone)]
@@ -77,6 +78,25 @@ pub fn select(config: &Config, args: &[AreaArg]) -> Result<Vec<LocalArea>> {
     }
     areas.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(areas)
+}
+
+/// As [`select`]; when neither names an area, those that were checked out here.
+///
+/// # Errors
+/// As [`select`].
+pub fn select_or_known(session: &Session, args: &[AreaArg]) -> Result<Vec<LocalArea>> {
+    if args.is_empty() && session.config.areas.is_empty() {
+        let known = evenkeel_store::checkout::known_areas(&session.state_dir()?)?;
+        if !known.is_empty() {
+            let local = |known: AreaTarget| LocalArea {
+                name: known.name,
+                config: AreaConfig::at(known.root),
+                asked_for: false,
+            };
+            return Ok(known.into_iter().map(local).collect());
+        }
+    }
+    select(&session.config, args)
 }
 
 impl LocalArea {

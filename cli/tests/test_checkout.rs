@@ -79,6 +79,19 @@ fn dry_run_changes_nothing() {
 }
 
 #[test]
+fn status_without_arguments_knows_what_was_checked_out_here() {
+    let world = World::with_history();
+    checkout(&world, &["@latest"]);
+    for command in ["status", "verify"] {
+        let shown = world.run(&[command]).to_string();
+        assert!(shown.starts_with("exit 0") && shown.contains("os at [DIR]/r"), "{shown}");
+    }
+    world.write("r/etc/new.conf", "changed here\n");
+    let shown = world.run(&["status"]).to_string();
+    assert!(shown.starts_with("exit 5") && shown.contains("1 difference"), "{shown}");
+}
+
+#[test]
 fn local_changes_are_kept_or_undone() {
     let world = World::with_history();
     checkout(&world, &["@latest"]);

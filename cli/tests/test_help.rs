@@ -297,7 +297,7 @@ fn the_whole_tree() {
 
     Options:
           --area <NAME=PATH>  An area and where it is (repeatable) [default: the areas of the
-                              configuration]
+                              configuration, else those that were checked out here]
       -h, --help              Print help
 
     A file whose size, times and inode are as they were when it was delivered counts as unchanged;
@@ -315,7 +315,7 @@ fn the_whole_tree() {
 
     Options:
           --area <NAME=PATH>  An area and where it is (repeatable) [default: the areas of the
-                              configuration]
+                              configuration, else those that were checked out here]
       -h, --help              Print help
 
     Reads every byte and trusts no timestamp. Exits 5 when something that was delivered differs.

@@ -212,11 +212,14 @@ fn item_of(reader: &ChunkReader, entry: &Entry) -> evenkeel_store::Result<Item> 
     })
 }
 
+/// Where a file has data: start and end of each run, in bytes.
+pub type DataRuns = Vec<(u64, u64)>;
+
 /// A file's bytes, holes as zeros, and its data runs.
 ///
 /// # Errors
 /// The first chunk that cannot be read.
-pub fn read_content(reader: &ChunkReader, content: &FileContent) -> evenkeel_store::Result<(Vec<u8>, Vec<(u64, u64)>)> {
+pub fn read_content(reader: &ChunkReader, content: &FileContent) -> evenkeel_store::Result<(Vec<u8>, DataRuns)> {
     let mut scratch = ReadScratch::default();
     let mut bytes: Vec<u8> = Vec::new();
     let mut runs: Vec<(u64, u64)> = Vec::new();

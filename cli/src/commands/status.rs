@@ -29,7 +29,8 @@ const SHOWN: usize = 50;
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// An area and where it is (repeatable) [default: the areas of the configuration].
+    /// An area and where it is (repeatable) [default: the areas of the configuration, else those that were
+    /// checked out here].
     #[arg(long = "area", value_name = "NAME=PATH", value_parser = areas::area_parser())]
     pub areas: Vec<AreaArg>,
 }
@@ -52,7 +53,7 @@ pub fn look(
     schema: &'static str,
     how: fn(&StatusOptions, &Store, &Progress) -> evenkeel_store::Result<StatusReport>,
 ) -> Result<Exit> {
-    let areas = areas::select(&session.config, areas)?;
+    let areas = areas::select_or_known(session, areas)?;
     let store = session.open_store()?;
     let options = StatusOptions {
         areas: areas.iter().map(|area| area.target(&session.config)).collect(),

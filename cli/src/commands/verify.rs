@@ -20,7 +20,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// An area and where it is (repeatable) [default: the areas of the configuration].
+    /// An area and where it is (repeatable) [default: the areas of the configuration, else those that were
+    /// checked out here].
     #[arg(long = "area", value_name = "NAME=PATH", value_parser = areas::area_parser())]
     areas: Vec<AreaArg>,
 }

@@ -35,3 +35,4 @@ pub use plan::{
 };
 pub use report::{AreaReport, ChangeKind, CheckoutReport, PathChange};
 pub use run::checkout;
+pub use state::known_areas;

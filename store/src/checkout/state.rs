@@ -3,14 +3,17 @@
 //!
 //! ```text
 //! AREA/.evenkeel/          0700   lock · marker · staging/
-//! STATE/areas/<area id>/   0700   area (where it is) · applied (what was delivered, a files cache)
+//! STATE/areas/<area id>/   0700   area (its name and where it is) · applied (what was delivered, a files cache)
 //! ```
 //!
 //! The marker is the truth about which area this is and whether a switch is under way; `applied` can be rebuilt from the
 //! store. A known area whose marker is missing is an unmounted disk, not a new area.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::options::AreaTarget;
 use crate::area::PRIVATE_DIR;
 use crate::error::{Error, Result};
 use crate::fsio::{self, Dir, Lock};
@@ -19,6 +22,7 @@ use crate::id::{SnapshotId, StoreId, decode_hex, encode_hex};
 const LOCK: &[u8] = b"lock";
 const MARKER: &[u8] = b"marker";
 const STAGING: &[u8] = b"staging";
+const AREA: &str = "area";
 /// Longest marker or area file that is read, in bytes.
 const TEXT_BYTES_MAX: u64 = 8192;
 const MARKER_TITLE: &str = "evenkeel area 1";
@@ -154,19 +158,54 @@ fn read_marker(root: &Dir) -> Result<Option<Marker>> {
 
 /// State directory of the area that was last seen at `root`.
 fn known_area(state_dir: &Path, root: &Path) -> Result<Option<PathBuf>> {
-    use std::os::unix::ffi::OsStrExt;
+    Ok(remembered(state_dir)?.into_iter().find(|known| known.root == root).map(|known| known.dir))
+}
+
+/// The areas that were checked out here, by name: what the state directory remembers.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn known_areas(state_dir: &Path) -> Result<Vec<AreaTarget>> {
+    let target = |known: Remembered| AreaTarget { name: known.name, root: known.root, exclude: Vec::new() };
+    let mut areas: Vec<AreaTarget> = remembered(state_dir)?.into_iter().map(target).collect();
+    areas.sort_by(|a, b| (&a.name, &a.root).cmp(&(&b.name, &b.root)));
+    Ok(areas)
+}
+
+/// An area as the state directory remembers it.
+struct Remembered {
+    dir: PathBuf,
+    name: String,
+    root: PathBuf,
+}
+
+impl Remembered {
+    /// The name, a newline, the root's path.
+    fn encode(name: &str, root: &Path) -> Vec<u8> {
+        [name.as_bytes(), b"\n", root.as_os_str().as_bytes()].concat()
+    }
+
+    fn decode(dir: PathBuf, bytes: &[u8]) -> Option<Remembered> {
+        let at = bytes.iter().position(|&b| b == b'\n')?;
+        let name = std::str::from_utf8(&bytes[..at]).ok()?.to_owned();
+        Some(Remembered { dir, name, root: OsStr::from_bytes(&bytes[at + 1..]).into() })
+    }
+}
+
+fn remembered(state_dir: &Path) -> Result<Vec<Remembered>> {
     let areas = state_dir.join("areas");
     if !fsio::exists(&areas)? {
-        return Ok(None);
+        return Ok(Vec::new());
     }
+    let mut known = Vec::new();
     for name in fsio::list_dir(&areas)? {
-        let dir = areas.join(std::ffi::OsStr::from_bytes(&name));
-        let file = dir.join("area");
-        if fsio::exists(&file)? && fsio::read_capped(&file, TEXT_BYTES_MAX)? == root.as_os_str().as_bytes() {
-            return Ok(Some(dir));
+        let dir = areas.join(OsStr::from_bytes(&name));
+        let file = dir.join(AREA);
+        if fsio::exists(&file)? {
+            known.extend(Remembered::decode(dir, &fsio::read_capped(&file, TEXT_BYTES_MAX)?));
         }
     }
-    Ok(None)
+    Ok(known)
 }
 
 /// An area held for changing: locked, with its private directory.
@@ -226,10 +265,9 @@ impl HeldArea {
     /// # Errors
     /// [`Error::Io`]; nothing live has changed then.
     pub(super) fn begin(&mut self, target: SnapshotId, path: &Path) -> Result<()> {
-        use std::os::unix::ffi::OsStrExt;
         self.marker.transaction = Some(target);
         self.write_marker()?;
-        fsio::publish_file(&self.state.join("area"), path.as_os_str().as_bytes())
+        fsio::publish_file(&self.state.join(AREA), &Remembered::encode(&self.marker.name, path))
     }
 
     /// Says durably that the area is at `target`.
@@ -275,7 +313,6 @@ pub(super) fn applied_path(state_dir: &Path, area: AreaId) -> PathBuf {
 }
 
 fn make_root(given: &Path) -> Result<Dir> {
-    use std::os::unix::ffi::OsStrExt;
     let parent = given.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = given.file_name().ok_or_else(|| Error::io("create", given, std::io::ErrorKind::NotFound))?;
     let parent = Dir::open_following(parent)?;
