@@ -207,9 +207,7 @@ mod links {
         fixture.tree.link("excluded/e", "e");
         let commit = || {
             settle();
-            let report =
-                fixture.try_commit(|options| options.areas[0].rules.exclude = vec!["excluded".into()]).unwrap();
-            report
+            fixture.try_commit(|options| options.areas[0].rules.exclude = vec!["excluded".into()]).unwrap()
         };
         let report = commit();
         let found = fixture.read(&report.snapshot.unwrap());
