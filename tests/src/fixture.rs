@@ -173,11 +173,15 @@ pub fn assert_same(found: &BTreeMap<Vec<u8>, Item>, expected: &BTreeMap<Vec<u8>,
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-/// Waits until the clock that stamps inodes has ticked: what was written before can then be told from what comes after.
+/// Waits until the coarse clock has passed this moment: what was written before can then be told from what comes after.
+/// A tick alone is not enough, because inodes may be stamped with the fine clock, and a late tick lags behind it.
 pub fn settle() {
-    let coarse = || rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-    let before = coarse();
-    while coarse() == before {
+    let now = |clock| {
+        let time = rustix::time::clock_gettime(clock);
+        (time.tv_sec, time.tv_nsec)
+    };
+    let written = now(rustix::time::ClockId::Realtime);
+    while now(rustix::time::ClockId::RealtimeCoarse) <= written {
         std::thread::yield_now();
     }
 }

@@ -149,6 +149,33 @@ fn root_interrupted_calls_are_made_again() {
     }
 }
 
+/// A commit without a change is a walk: it opens directories, not files. One that changed is opened, and no other.
+#[test]
+#[ignore = "root: runs a commit under strace"]
+fn root_a_commit_without_a_change_opens_no_file() {
+    let fixture = Fixture::small();
+    for number in 0..500 {
+        fixture.tree.file(format!("d{}/regular-{number}", number % 9), noise(number, 3000));
+    }
+    fixture.commit();
+    let opened = || {
+        let log = fixture.dir().join("strace.log");
+        let status = Command::new("strace")
+            .args(["-f", "-qq", "-e", "trace=open,openat,openat2", "-o"])
+            .arg(&log)
+            .arg(env!("CARGO_BIN_EXE_one-commit"))
+            .args([fixture.store.path(), &fixture.state, fixture.tree.root()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        std::fs::read_to_string(log).unwrap().lines().filter(|line| line.contains("regular-")).count()
+    };
+    assert_eq!(opened(), 0);
+    fixture.tree.file("d1/regular-1", "changed");
+    settle();
+    assert_eq!(opened(), 1);
+}
+
 /// A disk that is full before the pack is written, and again when little is missing.
 #[test]
 #[ignore = "root: mounts a small file system"]

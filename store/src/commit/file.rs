@@ -310,6 +310,12 @@ fn read_some(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::ObjectName;
+    use crate::format::pack::{Encoding, PackKind};
+    use crate::format::store::ChunkerParams;
+    use crate::manifest::content_runs;
+    use crate::pack::PackWriter;
+    use crate::store::{InitOptions, Store};
 
     #[test]
     fn holes_are_rounded_inward() {
@@ -324,5 +330,46 @@ mod tests {
         for (runs, size, expected) in cases {
             assert_eq!(align_runs(runs.clone(), size), expected, "{runs:?}");
         }
+    }
+
+    /// Keeps what it is given.
+    struct Kept(PackWriter);
+
+    impl ChunkSink for Kept {
+        fn put(&mut self, _: ChunkId, _: &[u8], _: bool) -> Result<()> {
+            unreachable!("lists only")
+        }
+
+        fn put_list(&mut self, id: ChunkId, plain: &[u8]) -> Result<()> {
+            self.0.push(id, chunk_len(plain), Encoding::Raw, plain)
+        }
+    }
+
+    /// A file of a few gigabytes in small chunks: its list has a list, which is read back through both.
+    #[test]
+    fn a_list_that_is_too_long_has_a_list_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let params = ChunkerParams::around(8 << 10);
+        let store = Store::create(dir.path(), &InitOptions { chunker: params, pack_size: 64 << 20 }).unwrap();
+        let runs: Vec<ChunkRun> = (0..300_000u32)
+            .map(|number| match number % 100 {
+                99 => ChunkRun::Hole { len: 4096 },
+                _ => ChunkRun::Data { id: ChunkId::of(&number.to_le_bytes()), len: 4096 },
+            })
+            .collect();
+        let chunker = Chunker::new(params);
+        let mut sink = Kept(PackWriter::create(store.backend(), PackKind::Manifest).unwrap());
+        let Ok(chunks) = FileReader::new(&chunker).indirect(runs.clone(), &mut sink) else { panic!("no limit is met") };
+        assert!(matches!(chunks, ChunkList::Indirect { depth: 2, .. }), "{chunks:?}");
+        sink.0.finish().unwrap().publish(store.backend()).unwrap();
+        store.backend().sync_names().unwrap();
+        store.backend().remove(&ObjectName::SegmentsCurrent).unwrap();
+
+        let size = 300_000 * 4096;
+        let content = FileContent { size, hash: ContentHash::of(b""), chunks, unstable: false };
+        let reader = store.reader().unwrap();
+        assert_eq!(content_runs(&reader, &content).unwrap(), runs);
+        let other_size = FileContent { size: size + 1, ..content };
+        assert!(content_runs(&reader, &other_size).is_err(), "the sum has to be the file's size");
     }
 }

@@ -322,7 +322,7 @@ pub fn hostname() -> String {
 /// # Errors
 /// When the database cannot be asked; an id without a name is no error.
 pub fn owner_name(uid: u32) -> io::Result<Option<Vec<u8>>> {
-    let user = found(nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)))?;
+    let user = ask(|| nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)))?;
     Ok(user.map(|user| user.name.into_bytes()))
 }
 
@@ -331,16 +331,20 @@ pub fn owner_name(uid: u32) -> io::Result<Option<Vec<u8>>> {
 /// # Errors
 /// As [`owner_name`].
 pub fn group_name(gid: u32) -> io::Result<Option<Vec<u8>>> {
-    let group = found(nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(gid)))?;
+    let group = ask(|| nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(gid)))?;
     Ok(group.map(|group| group.name.into_bytes()))
 }
 
-/// getpwuid(3) lists these as ways to say "not found", beside saying nothing.
-fn found<T>(answer: nix::Result<Option<T>>) -> io::Result<Option<T>> {
+/// Asks a database of users or groups, again when a signal came. getpwuid(3) lists four errors as ways to say "not
+/// found", beside saying nothing.
+fn ask<T>(database: impl Fn() -> nix::Result<Option<T>>) -> io::Result<Option<T>> {
     use nix::errno::Errno;
-    match answer {
-        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
-        answer => answer.map_err(io::Error::from),
+    loop {
+        match database() {
+            Err(Errno::EINTR) => {}
+            Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => return Ok(None),
+            answer => return answer.map_err(io::Error::from),
+        }
     }
 }
 
