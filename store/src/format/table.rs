@@ -119,7 +119,7 @@ fn fanout_bits(record_count: u32) -> u8 {
 ///
 /// # Errors
 /// [`DecodeError`] with [`super::Reason::Limit`] when there are too many records, packs or dictionaries; with
-/// [`super::Reason::Rule`] when a record's pack is not among `packs`.
+/// [`crate::format::Reason::Rule`] when a record's pack is not among `packs`.
 pub fn encode(
     kind: TableKind,
     packs: &[TablePack],

@@ -49,7 +49,9 @@ pub fn root() -> Outcome {
 
 /// `cargo doc` of our own crates; a broken link or a missing page is a failure.
 pub fn docs() -> Outcome {
-    let doc = Cmd::cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    let doc = Cmd::cargo()
+        .args(["doc", "--workspace", "--no-deps", "--document-private-items"])
+        .env("RUSTDOCFLAGS", "-D warnings");
     doc.run().map(|()| String::new()).into()
 }
 

@@ -28,7 +28,7 @@ impl StructureCheck {
     /// Takes the next entry.
     ///
     /// # Errors
-    /// [`DecodeError`] with [`super::Reason::Rule`] naming the rule; its offset is the number of entries before this one.
+    /// [`DecodeError`] with [`crate::format::Reason::Rule`] naming the rule; its offset is the number of entries before this one.
     pub fn push(&mut self, entry: &Entry) -> Result<(), DecodeError> {
         let step = if self.last.is_none() { self.begin(entry) } else { self.next_in_leaf(entry) };
         step.and_then(|()| self.count_links(entry)).map_err(|broken| self.error(broken))?;
@@ -39,7 +39,7 @@ impl StructureCheck {
     /// Checks that every hard-link group had as many names as its first member says, and that there was a root.
     ///
     /// # Errors
-    /// [`DecodeError`] with [`super::Reason::Rule`].
+    /// [`DecodeError`] with [`crate::format::Reason::Rule`].
     pub fn finish(&self) -> Result<(), DecodeError> {
         if self.last.is_none() {
             return Err(self.error(("path", Reason::Rule("a manifest without a root"))));
