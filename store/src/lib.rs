@@ -9,6 +9,7 @@
 //!
 //! Invariant: this crate never prints, never exits and never reads the environment.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests prepare and inspect plain files of their own"))]
+#![allow(rustdoc::private_intra_doc_links, reason = "our documentation is built with private items")]
 
 pub mod area;
 pub mod backend;

@@ -5,7 +5,7 @@
 //!  walk → (files cache) → read → chunk → hash → look up → compress → pack → segment → manifest → locator → snapshot
 //! ```
 //!
-//! [`pipeline`] drives the threads, [`file`] reads one file, [`known`] answers "is this chunk new?", [`area`] merges a walk
+//! [`pipeline`] drives the threads, [`mod@file`] reads one file, [`known`] answers "is this chunk new?", [`area`] merges a walk
 //! with the files cache into a manifest, [`publish`] writes in dependency order. Memory is bounded by the queues and by
 //! the set of chunk ids, not by the size of files.
 
