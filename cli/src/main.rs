@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Evenkeel's command line: arguments, configuration, output and exit codes around `evenkeel-store`.
-
 #![allow(rustdoc::broken_intra_doc_links, reason = "help texts name defaults in brackets")]
 
 mod areas;
