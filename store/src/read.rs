@@ -10,6 +10,7 @@ use crate::backend::ObjectName;
 use crate::compress::Decompressor;
 use crate::error::{Error, Result};
 use crate::format::pack::Encoding;
+use crate::format::store::SegmentsCurrent;
 use crate::format::table::{Location, Table, TableKind};
 use crate::fsio::{Mapped, OpenFile};
 use crate::id::{ChunkId, PackId, SegmentId};
@@ -88,11 +89,20 @@ impl ChunkReader {
     /// [`Error::Io`]. A damaged index or pack is not an error here: what cannot be found fails when it is read.
     pub fn open(store: &Store) -> Result<ChunkReader> {
         let mut notes = Vec::new();
-        let tables = match open_segments(store)? {
-            Ok(tables) => tables,
-            Err(why) => {
-                notes.push(format!("index: {why}; rebuilt in memory from pack footers"));
-                vec![rebuild(store, &mut notes)?]
+        let mut current = store.segments_current()?;
+        let tables = loop {
+            match open_segments(store, current.as_ref())? {
+                Ok(tables) => break tables,
+                Err(why) => {
+                    // A commit that ran meanwhile merges segments and removes what it merged (format-spec §90.5).
+                    let now = store.segments_current()?;
+                    if now.is_some() && now != current {
+                        current = now;
+                        continue;
+                    }
+                    notes.push(format!("index: {why}; rebuilt in memory from pack footers"));
+                    break vec![rebuild(store, &mut notes)?];
+                }
             }
         };
         Ok(ChunkReader { store: store.clone(), tables, open: Mutex::default(), notes })
@@ -183,8 +193,8 @@ fn missing(id: &ChunkId) -> Error {
 }
 
 /// The live segments, or why they cannot be used.
-fn open_segments(store: &Store) -> Result<Result<Vec<Table<TableBytes>>, String>> {
-    let Some(current) = store.segments_current()? else {
+fn open_segments(store: &Store, current: Option<&SegmentsCurrent>) -> Result<Result<Vec<Table<TableBytes>>, String>> {
+    let Some(current) = current else {
         return Ok(Err(format!("{} is missing or damaged", ObjectName::SegmentsCurrent)));
     };
     let mut tables = Vec::with_capacity(current.segments.len());
