@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::format::manifest::{Inode, InodeKind};
+use crate::format::manifest::{ChunkList, ChunkRun, FileContent, Inode, InodeKind};
 use crate::fsio::FileType;
 
 /// Which fields of an inode differ.
@@ -32,7 +32,10 @@ impl Difference {
     /// Names that should share an inode do not, or the other way round.
     pub const LINKS: Difference = Difference(1 << 8);
 
-    const NAMES: [(Difference, &'static str); 9] = [
+    /// Where a file of equal bytes has holes.
+    pub const HOLES: Difference = Difference(1 << 9);
+
+    const NAMES: [(Difference, &'static str); 10] = [
         (Self::KIND, "type"),
         (Self::CONTENT, "content"),
         (Self::MODE, "mode"),
@@ -42,6 +45,7 @@ impl Difference {
         (Self::ACL, "acl"),
         (Self::FLAGS, "flags"),
         (Self::LINKS, "hard links"),
+        (Self::HOLES, "holes"),
     ];
 
     /// No difference.
@@ -54,9 +58,9 @@ impl Difference {
         self.0 == 0
     }
 
-    /// Whether kind or content differ; otherwise it is only metadata.
+    /// Whether kind or content differ; otherwise it is only metadata. Holes cannot be moved in place either.
     pub fn is_content(self) -> bool {
-        self.has(Self::KIND) || self.has(Self::CONTENT)
+        self.has(Self::KIND) || self.has(Self::CONTENT) || self.has(Self::HOLES)
     }
 
     /// Whether `field` differs.
@@ -107,11 +111,40 @@ pub fn differences(a: &Inode, b: &Inode) -> Difference {
     let mut found = metadata_differences(a, b);
     match (&a.kind, &b.kind) {
         (InodeKind::File(a), InodeKind::File(b)) => {
-            found.set_if(a.size != b.size || a.hash != b.hash, Difference::CONTENT);
+            let same_bytes = a.size == b.size && a.hash == b.hash;
+            found.set_if(!same_bytes, Difference::CONTENT);
+            found.set_if(same_bytes && !same_holes(a, b), Difference::HOLES);
         }
         (a, b) => found.set_if(file_type(a) == file_type(b) && a != b, Difference::CONTENT),
     }
     found
+}
+
+/// Whether two files of equal bytes have their holes in the same places. Lists that are content themselves are compared
+/// as they are: cut by one chunker, equal holes give equal lists.
+fn same_holes(a: &FileContent, b: &FileContent) -> bool {
+    let holes = |content: &FileContent| -> Option<Vec<(u64, u64)>> {
+        let mut at = 0;
+        let mut holes = Vec::new();
+        match &content.chunks {
+            ChunkList::Whole => {}
+            ChunkList::Indirect { .. } => return None,
+            ChunkList::Inline(runs) => {
+                for run in runs {
+                    let len = match run {
+                        ChunkRun::Data { len, .. } => u64::from(*len),
+                        ChunkRun::Hole { len } => {
+                            holes.push((at, *len));
+                            *len
+                        }
+                    };
+                    at += len;
+                }
+            }
+        }
+        Some(holes)
+    };
+    a.chunks == b.chunks || holes(a).is_some_and(|found| Some(found) == holes(b))
 }
 
 /// Compares everything but content.
@@ -127,4 +160,31 @@ pub fn metadata_differences(a: &Inode, b: &Inode) -> Difference {
     found.set_if(a.acl != b.acl || a.default_acl != b.default_acl, Difference::ACL);
     found.set_if(a.flags != b.flags, Difference::FLAGS);
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ChunkId, ContentHash};
+
+    /// Two releases of one image had a file of zeros: with a hole in the first, stored in the second. A full checkout
+    /// found the bytes equal and left the hole.
+    #[test]
+    fn equal_bytes_with_other_holes_differ() {
+        let content = |runs| FileContent {
+            size: 8192,
+            hash: ContentHash::of(&[0; 8192]),
+            chunks: ChunkList::Inline(runs),
+            unstable: false,
+        };
+        let data = |len| ChunkRun::Data { id: ChunkId::of(b"x"), len };
+        let hole = |len| ChunkRun::Hole { len };
+        let first = content(vec![data(4096), hole(4096)]);
+        assert!(same_holes(&first, &content(vec![data(2048), data(2048), hole(4096)])));
+        assert!(!same_holes(&first, &content(vec![hole(4096), data(4096)])));
+        assert!(!same_holes(&first, &content(vec![data(4096), data(4096)])));
+        let whole = FileContent { chunks: ChunkList::Whole, ..content(Vec::new()) };
+        assert!(same_holes(&whole, &content(vec![data(4096), data(4096)])));
+        assert!(!same_holes(&whole, &first));
+    }
 }
