@@ -52,6 +52,8 @@ pub struct RuleSet {
     include: Option<Gitignore>,
     exclude: Gitignore,
     identity: Gitignore,
+    /// What only this machine excludes. A matcher of its own: a `!` in it must not bring back what the area excludes.
+    local: Gitignore,
     protected: Vec<TreePath>,
     xattrs: XattrRules,
     devices: bool,
@@ -67,10 +69,20 @@ impl RuleSet {
             include: if rules.include.is_empty() { None } else { Some(compile(&rules.include)?) },
             exclude: compile(&rules.exclude)?,
             identity: compile(&rules.identity)?,
+            local: Gitignore::empty(),
             protected,
             xattrs: XattrRules::new(&rules.xattrs),
             devices: rules.devices,
         })
+    }
+
+    /// Excludes more, by patterns that only this machine has.
+    ///
+    /// # Errors
+    /// As [`RuleSet::new`].
+    pub fn excluding(mut self, patterns: &[String]) -> Result<RuleSet> {
+        self.local = compile(patterns)?;
+        Ok(self)
     }
 
     /// Which extended attributes belong to the area.
@@ -93,7 +105,7 @@ impl RuleSet {
             return Verdict::Excluded;
         }
         let as_path = Path::new(OsStr::from_bytes(path.as_bytes()));
-        if self.exclude.matched(as_path, is_dir).is_ignore() {
+        if self.exclude.matched(as_path, is_dir).is_ignore() || self.local.matched(as_path, is_dir).is_ignore() {
             return Verdict::Excluded;
         }
         if self.identity.matched(as_path, is_dir).is_ignore() {
@@ -195,8 +207,10 @@ pub fn check_name(name: &str) -> Result<()> {
 
 /// Paths of `protected` that lie below `root`, relative to it. Both are absolute.
 pub fn protected_below(root: &Path, protected: &[PathBuf]) -> Vec<TreePath> {
-    protected
-        .iter()
+    // A protected path may be named through a symlink, while the area's root has none.
+    let real = protected.iter().filter_map(|path| crate::fsio::canonicalize(path).ok());
+    let all: std::collections::BTreeSet<PathBuf> = protected.iter().cloned().chain(real).collect();
+    all.iter()
         .filter_map(|path| path.strip_prefix(root).ok())
         .filter_map(|relative| TreePath::new(relative.as_os_str().as_bytes()).ok())
         .filter(|path| !path.is_root())
@@ -262,6 +276,26 @@ mod tests {
         for (path, is_dir, expected) in cases {
             assert_eq!(judge(&rules, path, is_dir), expected, "{path}");
         }
+    }
+
+    /// A local `!important.log` brought back what the area excludes, and a full checkout removed it as a stray.
+    #[test]
+    fn a_local_rule_only_excludes_more() {
+        let rules = rules(&[], &["*.log"]).excluding(&["*.bak".into(), "!important.log".into()]).unwrap();
+        assert_eq!(judge(&rules, "important.log", false), Verdict::Excluded);
+        assert_eq!(judge(&rules, "a.bak", false), Verdict::Excluded);
+        assert_eq!(judge(&rules, "a", false), Verdict::In);
+    }
+
+    /// The store was named through a symlink, so it was no protected path, and its files were strays of the area around it.
+    #[test]
+    fn a_protected_path_counts_by_where_it_really_is() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = crate::fsio::canonicalize(temp.path()).unwrap();
+        crate::fsio::create_dir_all(&root.join("store")).unwrap();
+        crate::fsio::Dir::open(&root).unwrap().make_symlink(b"store", b"link").unwrap();
+        let below = protected_below(&root, &[root.join("link")]);
+        assert_eq!(below, [TreePath::new(*b"link").unwrap(), TreePath::new(*b"store").unwrap()]);
     }
 
     #[test]

@@ -169,9 +169,9 @@ fn look_at_area(
     let (base, applied) = applied_of(options, target, store, marker)?;
     status.applied = Some(base);
     status.interrupted = marker.transaction.filter(|transaction| *transaction != base);
-    let mut rules = rules_of(store, &base, &target.name, &mut status.warnings)?;
-    rules.exclude.extend(target.exclude.iter().cloned());
-    let rules = RuleSet::new(&rules, area::protected_below(&root.path, &options.protected))?;
+    let rules = rules_of(store, &base, &target.name, &mut status.warnings)?;
+    let protected = area::protected_below(&root.path, &options.protected);
+    let rules = RuleSet::new(&rules, protected)?.excluding(&target.exclude)?;
     progress.start(if read_all { "verifying" } else { "comparing" }, 0, 0);
     let live = LiveArea::new(root.dir.as_ref(), &rules, progress)?;
     Look { live, status, read_all, groups: HashMap::new() }.run(applied)

@@ -127,9 +127,7 @@ impl<'a> Run<'a> {
         let seen = AreaRoot::open(&target.name, &target.root, &options.state_dir)?;
         let path = seen.path.clone();
         let protected = area::protected_below(&path, &options.protected);
-        let mut all_rules = reference.rules.clone();
-        all_rules.exclude.extend(target.exclude.iter().cloned());
-        let rules = RuleSet::new(&all_rules, protected.clone())?;
+        let rules = RuleSet::new(&reference.rules, protected.clone())?.excluding(&target.exclude)?;
         let only_local = crate::format::snapshot::AreaRules { exclude: target.exclude.clone(), ..Default::default() };
         let local_rules = RuleSet::new(&only_local, protected)?;
         let marker = seen.marker.clone();

@@ -19,7 +19,7 @@ use super::{AreaCommit, OpenArea};
 use crate::area::{RuleSet, XattrRules, protected_below};
 use crate::error::{Error, Result};
 use crate::files_cache::{CacheReader, CacheRecord, CacheWriter, Fingerprint, RecordState};
-use crate::format::manifest::{AceTag, Entry, InodeKind, Node, Timestamp};
+use crate::format::manifest::{AceTag, Entry, Inode, InodeKind, Node, Timestamp};
 use crate::format::snapshot::SnapshotArea;
 use crate::fsio::{self, FileType, Stat};
 use crate::id::{ChunkId, SnapshotId};
@@ -535,13 +535,17 @@ impl Merge<'_, '_> {
     }
 
     fn ready(&self, read: ReadEntry, group: Option<Group>) -> Ready {
-        let is_file = read.stat.file_type == FileType::File;
+        // What was read counts, not what the file has grown to since.
+        let (is_file, size) = match &read.entry.node {
+            Node::Inode(Inode { kind: InodeKind::File(content), .. }) => (true, content.size),
+            _ => (read.stat.file_type == FileType::File, 0),
+        };
         Ready {
             path: read.entry.path,
             encoded: read.encoded,
             fingerprint: if read.unstable { None } else { Fingerprint::settled(&read.stat, self.start) },
             is_file,
-            size: if is_file { read.stat.size } else { 0 },
+            size,
             owner: (read.stat.uid, read.stat.gid),
             group,
         }
