@@ -26,6 +26,9 @@ const TREE_SNAPSHOTS: &str = "snapshots";
 const TREE_LABELS: &str = "labels";
 /// sled's page cache. Values are small; more than this is never needed.
 const CACHE_BYTES: u64 = 4 << 20;
+/// How often, and after what pause, a locked database is tried again.
+const LOCK_ATTEMPTS: u32 = 50;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// An open catalog of one store.
 #[derive(Debug)]
@@ -98,7 +101,21 @@ impl Catalog {
         Self::open_db(path)
     }
 
+    /// Opens the database. A lock may outlive its holder for a moment: sled closes its files in the background.
     fn open_db(path: &Path) -> Result<Catalog> {
+        let mut patience = LOCK_ATTEMPTS;
+        loop {
+            match Self::try_open_db(path) {
+                Err(Error::Locked { .. }) if patience > 0 => {
+                    patience -= 1;
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    fn try_open_db(path: &Path) -> Result<Catalog> {
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let open = || -> sled::Result<Catalog> {
             let db = config.open()?;
