@@ -120,25 +120,12 @@ impl LocalArea {
         let root = std::path::absolute(&self.config.root).unwrap_or_else(|_| self.config.root.clone());
         let mut exclude = identity::of_this_machine(&root, &config.identity.include_paths);
         exclude.extend(self.config.exclude.iter().cloned());
-        AreaTarget { name: self.name.clone(), root: self.config.root.clone(), exclude }
-    }
-}
-
-/// What all of `areas` say about a key that one command can obey in one way only.
-///
-/// # Errors
-/// A usage error when two of them say different things.
-pub fn agreed<T: Copy + PartialEq + Default>(
-    areas: &[LocalArea],
-    key: &str,
-    value: impl Fn(&LocalArea) -> T,
-) -> Result<T> {
-    let Some(first) = areas.first() else { return Ok(T::default()) };
-    match areas.iter().find(|area| value(area) != value(first)) {
-        None => Ok(value(first)),
-        Some(other) => {
-            let message = format!("areas `{}` and `{}` have different {key}", first.name, other.name);
-            Err(CommandError::usage(message).hint("name them in separate commands with --area"))
+        AreaTarget {
+            name: self.name.clone(),
+            root: self.config.root.clone(),
+            exclude,
+            conflict: self.config.on_conflict.into(),
+            numeric_owners: self.config.numeric_owners,
         }
     }
 }

@@ -28,9 +28,16 @@ pub struct Found {
     pub dir: Option<Arc<Dir>>,
     /// Another file system is mounted here: nothing of it belongs to the area.
     pub mount_point: bool,
+    /// A directory that belongs to the area only if something in it does.
+    pub passage: bool,
 }
 
 impl Found {
+    /// What was looked at by its path, and is known to belong to the area and to be no mount point.
+    pub fn beside_a_walk(path: &TreePath, stat: Stat, parent: Option<Arc<Dir>>, dir: Option<Arc<Dir>>) -> Found {
+        Found { path: path.clone(), stat, parent, dir, mount_point: false, passage: false }
+    }
+
     /// Full path, for messages.
     pub fn full_path(&self) -> PathBuf {
         match (&self.parent, &self.dir) {
@@ -83,8 +90,10 @@ pub struct Walk<'rules> {
     device: (u32, u32),
     root: Option<Arc<Dir>>,
     stack: Vec<Frame>,
-    /// Directories that belong to the area only if something in them does.
+    /// Directories that belong to the area only if something in them does, while that is not known.
     passages: Vec<Found>,
+    /// Such directories are items in any case.
+    all_passages: bool,
     ready: VecDeque<Result<Found, WalkError>>,
     left_out: LeftOut,
 }
@@ -102,9 +111,19 @@ impl<'rules> Walk<'rules> {
             root: Some(Arc::new(root)),
             stack: Vec::new(),
             passages: Vec::new(),
+            all_passages: false,
             ready: VecDeque::new(),
             left_out: LeftOut::default(),
         })
+    }
+
+    /// As [`Walk::new`], but a directory on the way to what may belong to the area is an item also when nothing in it
+    /// does: it is there, whoever wants to put something at its name must know.
+    ///
+    /// # Errors
+    /// When the root cannot be looked at.
+    pub fn with_all_passages(root: Dir, rules: &'rules RuleSet) -> io::Result<Walk<'rules>> {
+        Ok(Walk { all_passages: true, ..Walk::new(root, rules)? })
     }
 
     /// What was left out so far.
@@ -162,6 +181,7 @@ impl<'rules> Walk<'rules> {
             parent: Some(Arc::clone(parent)),
             dir: None,
             mount_point: stat.is_mount_root || stat.dev != self.device,
+            passage: verdict == Verdict::Passage,
         };
         if found.mount_point || !stat.is_dir() {
             self.emit(found);
@@ -177,7 +197,7 @@ impl<'rules> Walk<'rules> {
         let path = found.path.clone();
         found.stat = opened;
         found.dir = Some(Arc::clone(&dir));
-        if verdict == Verdict::Passage {
+        if found.passage && !self.all_passages {
             let left_out = &mut self.left_out;
             self.passages.retain(|passage| {
                 let on_the_way = path.starts_with(&passage.path);
@@ -206,6 +226,7 @@ impl Iterator for Walk<'_> {
                     parent: None,
                     dir: Some(Arc::clone(root)),
                     mount_point: false,
+                    passage: false,
                 })
             };
             let found = start(&root).and_then(|found| self.enter(&root, &TreePath::root()).map(|()| found));
@@ -273,6 +294,11 @@ mod tests {
         let root = tree(&["opt/app/x", "opt/other/y", "srv/z"]);
         let rules = AreaRules { include: vec!["/opt/app".into()], ..AreaRules::default() };
         assert_eq!(paths(root.path(), &rules).0, [".", "opt", "opt/app", "opt/app/x"]);
+        let rules = RuleSet::new(&rules, Vec::new()).unwrap();
+        let walk = Walk::with_all_passages(Dir::open(root.path()).unwrap(), &rules).unwrap();
+        let all = walk.map(|found| found.unwrap()).map(|found| (found.path.to_string(), found.passage));
+        let expected = [(".", false), ("opt", true), ("opt/app", false), ("opt/app/x", false), ("opt/other", true)];
+        assert!(all.eq(expected.into_iter().chain([("srv", true)]).map(|(path, passage)| (path.to_string(), passage))));
     }
 
     #[test]

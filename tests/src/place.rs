@@ -35,8 +35,13 @@ impl<'f> Place<'f> {
         Tree::new(&self.root)
     }
 
+    /// The store that it is checked out from.
+    pub fn store(&self) -> &evenkeel_store::Store {
+        &self.fixture.store
+    }
+
     fn area(&self) -> AreaTarget {
-        AreaTarget { name: AREA.into(), root: self.root.clone(), exclude: self.exclude.clone() }
+        AreaTarget { exclude: self.exclude.clone(), ..AreaTarget::new(AREA, &self.root) }
     }
 
     /// Checks out with changed options.
@@ -91,12 +96,7 @@ impl<'f> Place<'f> {
     }
 
     fn status_options(&self) -> StatusOptions {
-        StatusOptions {
-            areas: vec![self.area()],
-            state_dir: self.state.clone(),
-            protected: Vec::new(),
-            numeric_owners: false,
-        }
+        StatusOptions { areas: vec![self.area()], state_dir: self.state.clone(), protected: Vec::new() }
     }
 
     /// What lies in `.evenkeel`.

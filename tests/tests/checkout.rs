@@ -87,7 +87,7 @@ fn conflict_policies() {
         let place = Place::new(&fixture, "server");
         place.checkout_exactly(&first);
         place.tree().file("f", "mine");
-        let report = place.try_checkout(&second, |options| options.conflict = policy).unwrap();
+        let report = place.try_checkout(&second, |options| options.areas[0].conflict = policy).unwrap();
         assert!(summary(&report).contains(&expected.to_string()), "{policy:?}: {:?}", summary(&report));
         assert_eq!(std::fs::read_to_string(place.root.join("f")).unwrap(), content, "{policy:?}");
         let aside = std::fs::read_to_string(place.root.join("f.evenkeel-local")).ok();

@@ -7,6 +7,8 @@ mod cddl;
 mod changing;
 mod checkout;
 mod checkout_exact;
+mod checkout_faults;
+mod checkout_live;
 mod checkout_model;
 mod commit;
 mod content;

@@ -5,7 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use clap::ValueEnum;
 use evenkeel_store::checkout::{
-    self, Adopt, AreaReport, Ceiling, ChangeKind, CheckoutOptions, CheckoutReport, Counts, Kept, Mode, PathChange,
+    self, Adopt, AreaReport, AreaTarget, Ceiling, ChangeKind, CheckoutOptions, CheckoutReport, Counts, Kept, Mode,
+    PathChange,
 };
 use evenkeel_store::format::snapshot::Snapshot;
 use evenkeel_store::id::SnapshotId;
@@ -148,7 +149,11 @@ fn present(session: &Session, areas: Vec<LocalArea>, id: &SnapshotId, snapshot: 
 
 fn options(session: &Session, args: &Args, id: SnapshotId, areas: &[LocalArea]) -> Result<CheckoutOptions> {
     let mut options = CheckoutOptions::new(id, session.state_dir()?);
-    options.areas = areas.iter().map(|area| area.target(&session.config)).collect();
+    let target = |area: &LocalArea| {
+        let target = area.target(&session.config);
+        AreaTarget { numeric_owners: target.numeric_owners || args.numeric_owners, ..target }
+    };
+    options.areas = areas.iter().map(target).collect();
     options.mode = match (args.incremental, args.full, args.force) {
         (true, ..) => Some(Mode::Incremental),
         (_, true, _) => Some(Mode::Full),
@@ -160,9 +165,6 @@ fn options(session: &Session, args: &Args, id: SnapshotId, areas: &[LocalArea]) 
         AdoptArg::Replace => Adopt::Replace,
         AdoptArg::Keep => Adopt::Keep,
     });
-    options.conflict = areas::agreed(areas, "on-conflict", |area| area.config.on_conflict)?.into();
-    options.numeric_owners =
-        args.numeric_owners || areas::agreed(areas, "numeric-owners", |area| area.config.numeric_owners)?;
     if let Some(limit) = args.max_delete {
         options.max_delete = limit;
     }

@@ -59,7 +59,6 @@ pub fn look(
         areas: areas.iter().map(|area| area.target(&session.config)).collect(),
         state_dir: session.state_dir()?,
         protected: session.protected()?,
-        numeric_owners: areas::agreed(&areas, "numeric-owners", |area| area.config.numeric_owners)?,
     };
     let report = session.run_long(|progress| how(&options, &store, progress))?;
     if session.out.json {

@@ -23,18 +23,37 @@ impl Fresh {
     }
 }
 
+/// Permission to write, which a directory's owner needs to move it.
+const OWNER_WRITES: u16 = 0o200;
+
 /// Flags that forbid renaming an inode; set once it has its final name.
 pub(super) fn late_flags(flags: InodeFlags) -> bool {
     flags.names().any(|name| name == "append" || name == "immutable")
 }
 
-/// Completes a new regular file or directory, open as `fd`, whose content is there.
-pub(super) fn finish_new(fd: impl AsFd, inode: &Inode, fresh: Fresh) -> io::Result<()> {
+/// A mode that forbids whoever is not root to move the directory; set once it has its final name.
+pub(super) fn late_mode(inode: &Inode) -> bool {
+    inode.kind == InodeKind::Directory && inode.mode & OWNER_WRITES == 0 && fsio::effective_owner().0 != 0
+}
+
+/// Gives an inode what it could not have before it had its final name.
+pub(super) fn finish_late(fd: impl AsFd, inode: &Inode) -> io::Result<()> {
+    let attrs = FdAttrs(fd.as_fd());
+    if late_mode(inode) {
+        attrs.set_mode(inode.mode)?;
+    }
+    if late_flags(inode.flags) { attrs.set_flags(inode.flags) } else { Ok(()) }
+}
+
+/// Completes a new regular file or directory, open as `fd`, whose content is there. `moves` says that it is still to be
+/// renamed by itself.
+pub(super) fn finish_new(fd: impl AsFd, inode: &Inode, fresh: Fresh, moves: bool) -> io::Result<()> {
     let attrs = FdAttrs(fd.as_fd());
     if (inode.uid, inode.gid) != fresh.owner {
         attrs.set_owner(inode.uid, inode.gid)?;
     }
-    attrs.set_mode(inode.mode)?;
+    let room = if moves && late_mode(inode) { OWNER_WRITES } else { 0 };
+    attrs.set_mode(inode.mode | room)?;
     set_attributes(attrs, inode)?;
     attrs.set_mtime(inode.mtime)?;
     if inode.flags != InodeFlags::default() && !late_flags(inode.flags) {
@@ -79,11 +98,17 @@ pub(super) fn make_special(dir: &Dir, name: &[u8], inode: &Inode, fresh: Fresh) 
     dir.set_mtime(name, inode.mtime)
 }
 
+/// Whether a change in place of `live` into `inode` begins by lifting its flags.
+pub(super) fn lifts(live: &Inode, inode: &Inode) -> bool {
+    late_flags(live.flags) || live.flags != inode.flags
+}
+
 /// Gives a live file or directory other metadata; `live` is what it has. Only what differs is set. A directory's mtime
 /// and flags are left to the end of the switch.
 pub(super) fn change_in_place(fd: impl AsFd, inode: &Inode, live: &Inode) -> io::Result<()> {
     let attrs = FdAttrs(fd.as_fd());
-    if live.flags != InodeFlags::default() && live.flags != inode.flags {
+    // Some flags forbid everything below, also when they are to stay.
+    if live.flags != InodeFlags::default() && lifts(live, inode) {
         attrs.set_flags(InodeFlags::default())?;
     }
     let owner_differs = (live.uid, live.gid) != (inode.uid, inode.gid);

@@ -2,8 +2,11 @@
 //! The open directories on the way to a path, kept while sorted paths go by.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::fsio::Dir;
+use crate::path::TreePath;
+use crate::walk::Found;
 
 /// Opens each directory of a sorted list of paths once, component by component from a held one.
 #[derive(Debug)]
@@ -57,6 +60,23 @@ impl<'d> DirChain<'d> {
             None => (&[][..], path),
         };
         Ok((self.dir(parent)?, name))
+    }
+
+    /// What is at `path`, as a walk would find it; `None` when nothing is.
+    ///
+    /// # Errors
+    /// As [`DirChain::dir`].
+    pub(super) fn find(&mut self, path: &TreePath) -> io::Result<Option<Found>> {
+        if path.is_root() {
+            let dir = Arc::new(self.base.try_clone()?);
+            let stat = dir.stat(b"")?;
+            return Ok(Some(Found::beside_a_walk(path, stat, None, Some(dir))));
+        }
+        let (dir, name) = self.parent(path.as_bytes())?;
+        let Some(stat) = dir.stat_opt(name)? else { return Ok(None) };
+        let parent = Some(Arc::new(dir.try_clone()?));
+        let dir = if stat.is_dir() { Some(Arc::new(dir.open_dir(name)?)) } else { None };
+        Ok(Some(Found::beside_a_walk(path, stat, parent, dir)))
     }
 }
 

@@ -68,6 +68,12 @@ impl Difference {
         self.0 & field.0 != 0
     }
 
+    /// Without `field`.
+    #[must_use]
+    pub fn minus(self, field: Difference) -> Difference {
+        Difference(self.0 & !field.0)
+    }
+
     /// Adds `field` when `differs`.
     pub fn set_if(&mut self, differs: bool, field: Difference) {
         if differs {

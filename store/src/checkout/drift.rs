@@ -35,8 +35,6 @@ pub struct StatusOptions {
     pub state_dir: PathBuf,
     /// Absolute paths that belong to no area.
     pub protected: Vec<PathBuf>,
-    /// Owners were taken by number.
-    pub numeric_owners: bool,
 }
 
 /// How a path differs from what was applied.
@@ -197,7 +195,7 @@ fn applied_of(
     let Some(reference) = snapshot.area(&target.name) else { return Ok((base, Box::new(std::iter::empty()))) };
     let reader = store.reader()?;
     let manifest = Manifest::open(&reader, reference)?;
-    let owners = OwnerMap::new(manifest.head(), options.numeric_owners);
+    let owners = OwnerMap::new(manifest.head(), target.numeric_owners);
     let entries: Vec<Result<AppliedEntry>> = manifest
         .entries()
         .map(|entry| Ok(AppliedEntry { entry: owners.localize(entry?), dropped: false, print: None }))
@@ -261,7 +259,7 @@ impl Look<'_> {
                     }
                     self.differs(record.entry.path, DriftKind::Missing);
                 }
-                (None, Some(found)) if found.mount_point => {}
+                (None, Some(found)) if found.mount_point || found.passage => {}
                 (None, Some(found)) => self.differs(found.path, DriftKind::Stray),
                 (None, None) => {}
             }

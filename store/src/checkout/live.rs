@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::chain::DirChain;
 use super::merge::LiveTree;
 use crate::area::RuleSet;
 use crate::error::{Error, Result};
@@ -17,6 +18,7 @@ use crate::walk::{Found, Walk};
 /// A walk over an area's root; empty when there is no root yet.
 pub(super) struct LiveArea<'a> {
     walk: Option<Walk<'a>>,
+    chain: Option<DirChain<'a>>,
     rules: &'a RuleSet,
     progress: &'a Progress,
     none: BTreeSet<TreePath>,
@@ -24,15 +26,15 @@ pub(super) struct LiveArea<'a> {
 
 impl<'a> LiveArea<'a> {
     /// Starts a walk at `root`.
-    pub(super) fn new(root: Option<&Dir>, rules: &'a RuleSet, progress: &'a Progress) -> Result<Self> {
+    pub(super) fn new(root: Option<&'a Dir>, rules: &'a RuleSet, progress: &'a Progress) -> Result<Self> {
         let walk = match root {
             None => None,
             Some(root) => {
                 let failed = |e| Error::io("list", root.path(), e);
-                Some(Walk::new(root.try_clone().map_err(failed)?, rules).map_err(failed)?)
+                Some(Walk::with_all_passages(root.try_clone().map_err(failed)?, rules).map_err(failed)?)
             }
         };
-        Ok(LiveArea { walk, rules, progress, none: BTreeSet::new() })
+        Ok(LiveArea { walk, chain: root.map(DirChain::new), rules, progress, none: BTreeSet::new() })
     }
 }
 
@@ -56,6 +58,17 @@ impl LiveTree for LiveArea<'_> {
 
     fn is_mount_point(item: &Found) -> bool {
         item.mount_point
+    }
+
+    fn is_passage(item: &Found) -> bool {
+        item.passage
+    }
+
+    fn is_taken(&mut self, path: &TreePath) -> Result<bool> {
+        let Some(chain) = &mut self.chain else { return Ok(false) };
+        let failed = |e| Error::io("look at", path.to_string(), e);
+        let (dir, name) = chain.parent(path.as_bytes()).map_err(failed)?;
+        Ok(dir.stat_opt(name).map_err(failed)?.is_some())
     }
 
     fn metadata(&mut self, item: &Found) -> Result<Inode> {

@@ -57,6 +57,15 @@ pub trait LiveTree {
     /// Whether another file system is mounted there.
     fn is_mount_point(item: &Self::Item) -> bool;
 
+    /// Whether it is a directory that belongs to the area only if something in it does.
+    fn is_passage(item: &Self::Item) -> bool;
+
+    /// Whether something that the stream left out is at `path`, which the stream has passed.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn is_taken(&mut self, path: &TreePath) -> Result<bool>;
+
     /// The whole inode but a file's content.
     ///
     /// # Errors
@@ -296,10 +305,7 @@ impl<L: LiveTree> Merge<L> {
                 self.enter(path, &target.inode, Ground::Blocked);
                 Ok(())
             }
-            (Some(target), None) => {
-                self.absent(target, applied);
-                Ok(())
-            }
+            (Some(target), None) => self.absent(target, applied),
             (Some(target), Some(item)) => self.present(target, applied, item),
             (None, Some(item)) => self.unwanted(path, applied, item),
             (None, None) => Ok(()),
@@ -307,17 +313,24 @@ impl<L: LiveTree> Merge<L> {
     }
 
     /// The target has it, the live tree does not.
-    fn absent(&mut self, target: Target, applied: Option<Applied>) {
+    fn absent(&mut self, target: Target, applied: Option<Applied>) -> Result<()> {
         let ground = self.frames.last().map_or(Ground::New, |frame| frame.ground);
         if matches!(ground, Ground::Blocked | Ground::Going { .. }) {
             self.plan.counts.blocked += 1;
             self.plan.outcomes.push(Outcome::Skipped);
             self.enter(&target.path, &target.inode, Ground::Blocked);
-            return;
+            return Ok(());
         }
         if target.inode.kind == InodeKind::Socket {
             self.skip(target.path, "a socket is made by the program that listens on it");
-            return;
+            return Ok(());
+        }
+        let beside_excluded =
+            ground == Ground::Live && target.path.parent().is_some_and(|p| self.live.holds_outside(&p));
+        if beside_excluded && self.live.is_taken(&target.path)? {
+            self.enter(&target.path, &target.inode, Ground::Blocked);
+            self.keep(target.path, KeptBecause::ExcludedInTheWay);
+            return Ok(());
         }
         let reason = match applied {
             Some(Applied { dropped: false, .. }) => Reason::Missing,
@@ -329,6 +342,7 @@ impl<L: LiveTree> Merge<L> {
         let wanted = self.wanted(&target);
         self.plan.outcomes.push(Outcome::Delivered);
         self.plan.actions.push(Action { path: target.path, change: Change::Add { wanted, inside }, reason });
+        Ok(())
     }
 
     /// Target and live tree have it.
@@ -388,7 +402,8 @@ impl<L: LiveTree> Merge<L> {
         if target.inode.kind == InodeKind::Directory {
             let entry_changed = applied.is_none_or(|applied| applied.inode.mtime != target.inode.mtime);
             let adopting_kept = self.rules.adoption == Some(Adopt::Keep);
-            let wants_time = (self.rules.mode.is_full() || entry_changed) && !adopting_kept;
+            // An interrupted switch has put names into directories whose time it did not come to set.
+            let wants_time = self.rules.interrupted || ((self.rules.mode.is_full() || entry_changed) && !adopting_kept);
             self.enter(&target.path, &target.inode, Ground::Live);
             if wants_time && stat.mtime != target.inode.mtime {
                 self.touch_self();
@@ -445,6 +460,12 @@ impl<L: LiveTree> Merge<L> {
     ) -> Result<(Reason, bool), KeptBecause> {
         let reason = match to_applied {
             Some(changed) if changed.is_none() => return Ok((Reason::Updated(to_target), false)),
+            _ if self.rules.interrupted
+                && self.rules.adoption.is_none()
+                && was_lifted(live, &target.inode, to_target) =>
+            {
+                return Ok((Reason::Restored(to_target), false));
+            }
             Some(_) => Reason::Restored(to_target),
             None => Reason::Unmanaged(to_target),
         };
@@ -510,6 +531,11 @@ impl<L: LiveTree> Merge<L> {
         let stat = *L::stat(&item);
         if L::is_mount_point(&item) {
             self.mark_foreign();
+            return Ok(());
+        }
+        if L::is_passage(&item) && applied.is_none() {
+            self.mark_foreign();
+            self.enter_live(path, None, Ground::Live);
             return Ok(());
         }
         if self.removes() {
@@ -735,6 +761,13 @@ impl<L: LiveTree> Merge<L> {
             }
         }
     }
+}
+
+/// Whether a directory looks as if an interrupted switch had lifted what forbade changes in it.
+fn was_lifted(live: &Stat, wanted: &Inode, differs: Difference) -> bool {
+    let only_rights =
+        !differs.has(Difference::KIND) && differs.minus(Difference::MODE).minus(Difference::FLAGS).is_none();
+    live.is_dir() && only_rights && (live.mode == wanted.mode || live.mode == wanted.mode | 0o700)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ const NOW: i64 = 1_000_000;
 struct Tree {
     names: BTreeMap<TreePath, Live>,
     outside: BTreeSet<TreePath>,
+    taken: BTreeSet<TreePath>,
 }
 
 #[derive(Clone)]
@@ -23,11 +24,13 @@ struct Live {
     stat: Stat,
     inode: Inode,
     mount: bool,
+    passage: bool,
 }
 
 struct Stream {
     items: std::vec::IntoIter<Live>,
     outside: BTreeSet<TreePath>,
+    taken: BTreeSet<TreePath>,
 }
 
 impl LiveTree for Stream {
@@ -43,6 +46,12 @@ impl LiveTree for Stream {
     }
     fn is_mount_point(item: &Live) -> bool {
         item.mount
+    }
+    fn is_passage(item: &Live) -> bool {
+        item.passage
+    }
+    fn is_taken(&mut self, path: &TreePath) -> Result<bool> {
+        Ok(self.taken.contains(path))
     }
     fn metadata(&mut self, item: &Live) -> Result<Inode> {
         Ok(item.inode.clone())
@@ -135,7 +144,7 @@ impl Tree {
             rdev: (0, 0),
             is_mount_root: false,
         };
-        self.names.insert(path(at), Live { path: path(at), stat, inode, mount: false });
+        self.names.insert(path(at), Live { path: path(at), stat, inode, mount: false, passage: false });
         self
     }
 
@@ -188,7 +197,7 @@ fn rules(mode: Mode) -> MergeRules {
 
 fn plan(target: &[Entry], applied: &[AppliedEntry], live: &Tree, rules: &MergeRules) -> CheckoutPlan {
     let items: Vec<Live> = live.names.values().cloned().collect();
-    let stream = Stream { items: items.into_iter(), outside: live.outside.clone() };
+    let stream = Stream { items: items.into_iter(), outside: live.outside.clone(), taken: live.taken.clone() };
     let target = target.iter().cloned().map(Ok);
     let applied = applied.iter().cloned().map(Ok);
     plan_area(target, applied, stream, rules, |_, _| false).unwrap()

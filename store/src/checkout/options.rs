@@ -32,6 +32,19 @@ pub enum Adopt {
     Keep,
 }
 
+impl Adopt {
+    const NAMES: [(Adopt, &'static str); 2] = [(Adopt::Replace, "replace"), (Adopt::Keep, "keep")];
+
+    /// As it is written in an area's marker.
+    pub(super) fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(adopt, _)| *adopt == self).map_or("", |(_, name)| name)
+    }
+
+    pub(super) fn of_name(name: &str) -> Option<Adopt> {
+        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(adopt, _)| *adopt)
+    }
+}
+
 /// Who wins in an incremental checkout when a path changed locally and in the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ConflictPolicy {
@@ -88,6 +101,23 @@ pub struct AreaTarget {
     pub root: PathBuf,
     /// Further patterns of what does not belong to the area here; a local rule can only exclude more.
     pub exclude: Vec<String>,
+    /// For paths that changed on both sides (incremental only).
+    pub conflict: ConflictPolicy,
+    /// Takes owners by number, not by name.
+    pub numeric_owners: bool,
+}
+
+impl AreaTarget {
+    /// An area with nothing special about it.
+    pub fn new(name: impl Into<String>, root: impl Into<PathBuf>) -> Self {
+        AreaTarget {
+            name: name.into(),
+            root: root.into(),
+            exclude: Vec::new(),
+            conflict: ConflictPolicy::default(),
+            numeric_owners: false,
+        }
+    }
 }
 
 /// What to check out, where, and within which bounds.
@@ -103,16 +133,12 @@ pub struct CheckoutOptions {
     pub dry_run: bool,
     /// Needed for the first checkout onto a tree that is not empty.
     pub adopt: Option<Adopt>,
-    /// For paths that changed on both sides (incremental only).
-    pub conflict: ConflictPolicy,
     /// Ceiling of strays removed, in each area.
     pub max_delete: Ceiling,
     /// Ceiling of release removals, in each area.
     pub max_removals: Ceiling,
     /// Allows a reference with nothing but its root.
     pub allow_empty: bool,
-    /// Takes owners by number, not by name.
-    pub numeric_owners: bool,
     /// This machine's state directory.
     pub state_dir: PathBuf,
     /// Workers; 0 = one for each processor.
@@ -130,11 +156,9 @@ impl CheckoutOptions {
             mode: None,
             dry_run: false,
             adopt: None,
-            conflict: ConflictPolicy::default(),
             max_delete: Ceiling::STRAYS,
             max_removals: Ceiling::RELEASE,
             allow_empty: false,
-            numeric_owners: false,
             state_dir,
             threads: 0,
             protected: Vec::new(),

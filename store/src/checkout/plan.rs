@@ -152,6 +152,8 @@ pub enum KeptBecause {
     DirectoryInTheWay,
     /// The reference has something else where a directory is that holds what does not belong to the area.
     HoldsExcluded,
+    /// Something that does not belong to the area has the name.
+    ExcludedInTheWay,
     /// Another file system is mounted there.
     MountPoint,
     /// Changed between plan and switch.
@@ -163,7 +165,10 @@ impl KeptBecause {
     pub fn difference(self) -> Difference {
         match self {
             KeptBecause::LocalChange(fields) | KeptBecause::Policy(fields) => fields,
-            KeptBecause::DirectoryInTheWay | KeptBecause::HoldsExcluded | KeptBecause::MountPoint => Difference::KIND,
+            KeptBecause::DirectoryInTheWay
+            | KeptBecause::HoldsExcluded
+            | KeptBecause::ExcludedInTheWay
+            | KeptBecause::MountPoint => Difference::KIND,
             KeptBecause::ChangedMeanwhile => Difference::CONTENT,
         }
     }
@@ -175,6 +180,7 @@ impl KeptBecause {
             KeptBecause::Policy(_) => "changed locally and in the reference",
             KeptBecause::DirectoryInTheWay => "a directory that is not empty is in the way",
             KeptBecause::HoldsExcluded => "a directory that holds excluded paths is in the way",
+            KeptBecause::ExcludedInTheWay => "something excluded is in the way",
             KeptBecause::MountPoint => "a file system is mounted there",
             KeptBecause::ChangedMeanwhile => "changed during the checkout",
         }

@@ -8,14 +8,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use super::chain::DirChain;
-use super::compare::file_type;
+use super::compare::{file_type, metadata_differences};
 use super::merge::AppliedEntry;
 use super::owners::OwnerMap;
 use super::plan::{CheckoutPlan, DroppedEntry, Outcome};
+use crate::area::RuleSet;
 use crate::error::{Error, Result};
 use crate::files_cache::{CacheReader, CacheWriter, Fingerprint, RecordState};
 use crate::format::manifest::{Entry, Inode, InodeKind, Node, Timestamp};
 use crate::fsio::{self, Dir, FileType, Stat};
+use crate::inode::{self, UnknownXattrs};
 use crate::path::TreePath;
 
 /// What a record is written from.
@@ -23,8 +25,11 @@ pub(super) struct Recording<'a> {
     pub(super) plan: &'a CheckoutPlan,
     pub(super) owners: &'a OwnerMap,
     pub(super) root: &'a Dir,
+    pub(super) rules: &'a RuleSet,
     /// Coarse time before the plan's walk began.
     pub(super) walk_start: Timestamp,
+    /// Coarse time before the first step of the switch.
+    pub(super) switch_start: Timestamp,
     /// Paths that changed between plan and switch.
     pub(super) changed_meanwhile: &'a [TreePath],
 }
@@ -37,8 +42,9 @@ impl Recording<'_> {
     pub(super) fn write(&self, entries: impl Iterator<Item = Result<Entry>>, state: &Path) -> Result<CacheWriter> {
         let touched: BTreeSet<&TreePath> = self.plan.dir_times.iter().map(|(path, _)| path).collect();
         let meanwhile: BTreeSet<&TreePath> = self.changed_meanwhile.iter().collect();
-        let mut look = Look { chain: DirChain::new(self.root), root: self.root, start: settle() };
-        let mut groups: HashMap<TreePath, Inode> = HashMap::new();
+        let chain = DirChain::new(self.root);
+        let mut look = Look { chain, record: self, start: settle() };
+        let mut groups: HashMap<TreePath, Group> = HashMap::new();
         let mut out = Writer { cache: CacheWriter::create(state)?, bytes: Vec::new() };
         let mut dropped = self.plan.dropped.iter().peekable();
         for (entry, outcome) in entries.zip(&self.plan.outcomes) {
@@ -46,27 +52,18 @@ impl Recording<'_> {
             while let Some(entry) = dropped.next_if(|dropped| dropped.path < entry.path) {
                 self.dropped(entry, &mut out)?;
             }
-            let inode = match &entry.node {
-                Node::Inode(inode) => {
-                    if inode.links > 1 {
-                        groups.insert(entry.path.clone(), inode.clone());
-                    }
-                    Some(inode)
-                }
-                Node::Link { first } => groups.get(first),
-            };
-            let fingerprint = match (outcome, inode) {
-                (Outcome::Skipped, _) => continue,
-                (Outcome::Kept, _) | (_, None) => None,
+            let Some((entry, inode)) = in_its_group(entry, *outcome, &mut groups) else { continue };
+            let fingerprint = match outcome {
+                Outcome::Skipped | Outcome::Kept => None,
                 _ if meanwhile.contains(&entry.path) => None,
-                (Outcome::Delivered, Some(inode)) => look.at(&entry.path, inode)?,
+                Outcome::Delivered => look.at(&entry.path, &inode, None)?,
                 // The switch changed what is in it, or gave names to its inode, or took some from it.
-                (Outcome::Same(stat), Some(inode))
+                Outcome::Same(stat)
                     if touched.contains(&entry.path) || (!stat.is_dir() && (stat.nlink > 1 || inode.links > 1)) =>
                 {
-                    look.at(&entry.path, inode)?
+                    look.at(&entry.path, &inode, Some(stat))?
                 }
-                (Outcome::Same(stat), Some(_)) => Fingerprint::settled(stat, self.walk_start),
+                Outcome::Same(stat) => Fingerprint::settled(stat, self.walk_start),
             };
             out.push(RecordState::Current, fingerprint.as_ref(), &entry)?;
         }
@@ -83,21 +80,79 @@ impl Recording<'_> {
     }
 }
 
+/// A hard-link group on its way into the record.
+struct Group {
+    inode: Inode,
+    /// The first of its names that is recorded.
+    first: Option<TreePath>,
+}
+
+/// The entry as it is recorded, with its inode; `None` for what is not. The first recorded name of a group holds the
+/// inode, whichever names the reference has before it.
+fn in_its_group(entry: Entry, outcome: Outcome, groups: &mut HashMap<TreePath, Group>) -> Option<(Entry, Inode)> {
+    let Entry { path, node } = entry;
+    let key = match node {
+        Node::Inode(inode) if inode.links > 1 => {
+            groups.insert(path.clone(), Group { inode, first: None });
+            path.clone()
+        }
+        Node::Inode(_) if outcome == Outcome::Skipped => return None,
+        Node::Inode(inode) => return Some((Entry { path, node: Node::Inode(inode.clone()) }, inode)),
+        Node::Link { first } => first,
+    };
+    let group = groups.get_mut(&key)?;
+    if outcome == Outcome::Skipped {
+        return None;
+    }
+    let inode = group.inode.clone();
+    let node = match &group.first {
+        Some(first) => Node::Link { first: first.clone() },
+        None => {
+            group.first = Some(path.clone());
+            Node::Inode(inode.clone())
+        }
+    };
+    Some((Entry { path, node }, inode))
+}
+
 /// Looks at what was delivered.
 struct Look<'a> {
     chain: DirChain<'a>,
-    root: &'a Dir,
+    record: &'a Recording<'a>,
     /// Coarse time after the last step of the switch.
     start: Timestamp,
 }
 
 impl Look<'_> {
-    /// The fingerprint of `path`, if what is there still looks as `inode` does.
-    fn at(&mut self, path: &TreePath, inode: &Inode) -> Result<Option<Fingerprint>> {
-        let failed = |e| Error::io("look at", self.root.path_of(path.as_bytes()), e);
+    /// The fingerprint of `path`, if what is there still is as `inode`. `seen` is what the plan saw and left as it is.
+    fn at(&mut self, path: &TreePath, inode: &Inode, seen: Option<&Stat>) -> Result<Option<Fingerprint>> {
+        let failed = |e| Error::io("look at", self.record.root.path_of(path.as_bytes()), e);
         let (dir, name) = self.chain.parent(path.as_bytes()).map_err(failed)?;
-        let stat = dir.stat_opt(name).map_err(failed)?.filter(|stat| looks_as(stat, inode));
-        Ok(stat.and_then(|stat| Fingerprint::settled(&stat, self.start)))
+        let Some(stat) = dir.stat_opt(name).map_err(failed)?.filter(|stat| looks_as(stat, inode)) else {
+            return Ok(None);
+        };
+        let untouched = match seen {
+            Some(seen) => (seen.dev, seen.ino, seen.ctime) == (stat.dev, stat.ino, stat.ctime),
+            None => stat.ctime < self.record.switch_start,
+        };
+        let same_inode = seen.is_none_or(|seen| (seen.dev, seen.ino) == (stat.dev, stat.ino));
+        if !same_inode || !(untouched || self.holds(path, inode)?) {
+            return Ok(None);
+        }
+        Ok(Fingerprint::settled(&stat, self.start))
+    }
+
+    /// Whether everything but the content is as in `inode`: `statx` tells nothing of attributes, ACLs and flags, which
+    /// somebody may have changed while the switch gave the inode another change time.
+    fn holds(&mut self, path: &TreePath, inode: &Inode) -> Result<bool> {
+        let failed = |e| Error::io("look at", self.record.root.path_of(path.as_bytes()), e);
+        let Some(found) = self.chain.find(path).map_err(failed)? else { return Ok(false) };
+        if file_type(&inode.kind) != found.stat.file_type {
+            return Ok(false);
+        }
+        let live = inode::read_metadata(&found, self.record.rules.xattrs(), UnknownXattrs::Ignore)?;
+        let same_kind = matches!(inode.kind, InodeKind::File(_)) || live.kind == inode.kind;
+        Ok(same_kind && metadata_differences(&live, inode).is_none())
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::options::AreaTarget;
 use super::plan::CheckoutPlan;
+use super::state::live_areas;
 use crate::area::PRIVATE_DIR;
 use crate::error::{Error, Result};
 use crate::format::manifest::{Entry, InodeKind, Node};
@@ -56,6 +57,27 @@ pub(super) fn overlapping<'a>(areas: impl Iterator<Item = (&'a AreaTarget, &'a P
                 let reason = format!("it lies in area `{}` at {}", outer.name, outer_path.display());
                 return Err(Error::Area { area: inner.name.clone(), path: path.to_path_buf(), reason });
             }
+        }
+    }
+    Ok(())
+}
+
+/// Nor may they lie around or in an area that another call made here: its files would be strays of this one.
+pub(super) fn overlapping_known<'a>(
+    areas: impl Iterator<Item = (&'a AreaTarget, &'a Path)>,
+    state: &Path,
+) -> Result<()> {
+    let known = live_areas(state)?;
+    for (target, path) in areas {
+        let nested = |root: &Path| root != path && (root.starts_with(path) || path.starts_with(root));
+        if let Some(other) = known.iter().find(|other| nested(&other.root)) {
+            let where_it_is = other.root.display();
+            let reason = if other.root.starts_with(path) {
+                format!("area `{}` lies in it at {where_it_is}", other.name)
+            } else {
+                format!("it lies in area `{}` at {where_it_is}", other.name)
+            };
+            return Err(Error::Area { area: target.name.clone(), path: path.to_path_buf(), reason });
         }
     }
     Ok(())

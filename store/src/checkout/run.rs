@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::live::LiveArea;
 use super::merge::{AppliedEntry, MergeRules, plan_area};
-use super::options::{AreaTarget, CheckoutOptions, Mode};
+use super::options::{Adopt, AreaTarget, CheckoutOptions, Mode};
 use super::owners::OwnerMap;
 use super::plan::{CheckoutPlan, Kept, KeptBecause};
 use super::record::{Recording, read_applied};
@@ -42,6 +42,7 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     let run = Run { store, options, snapshot: &snapshot, reader: &reader, progress };
     let mut areas = options.areas.iter().map(|target| run.prepare(target)).collect::<Result<Vec<_>>>()?;
     refuse::overlapping(areas.iter().map(|area| (area.target, area.path.as_path())))?;
+    refuse::overlapping_known(areas.iter().map(|area| (area.target, area.path.as_path())), &options.state_dir)?;
     if !options.dry_run {
         areas = areas.into_iter().map(|area| run.hold(area)).collect::<Result<_>>()?;
     }
@@ -90,8 +91,8 @@ struct AreaRun<'a> {
     base: Option<SnapshotId>,
     mode: Mode,
     needs_adopt: bool,
-    /// First contact with a tree that is not empty.
-    adopting: bool,
+    /// First contact with a tree that is not empty, and what becomes of what is there.
+    adopting: Option<Adopt>,
     walk_start: Timestamp,
     plan: CheckoutPlan,
 }
@@ -122,7 +123,7 @@ impl<'a> Run<'a> {
             return Err(refuse::empty_reference(target));
         }
         let manifest = Manifest::open(self.reader, reference)?;
-        let owners = OwnerMap::new(manifest.head(), options.numeric_owners);
+        let owners = OwnerMap::new(manifest.head(), target.numeric_owners);
         owners.require_all()?;
         let seen = AreaRoot::open(&target.name, &target.root, &options.state_dir)?;
         let path = seen.path.clone();
@@ -147,7 +148,7 @@ impl<'a> Run<'a> {
             base: None,
             mode: Mode::Full,
             needs_adopt: false,
-            adopting: false,
+            adopting: None,
             walk_start: Timestamp::default(),
             plan: CheckoutPlan::default(),
         })
@@ -171,11 +172,15 @@ impl<'a> Run<'a> {
             Some(marker) => Some(self.base_of(marker)?),
         };
         let Some(base) = area.base else {
-            area.adopting = is_occupied(area.root(), &area.rules)?;
-            area.needs_adopt = area.adopting && options.adopt.is_none();
-            area.mode = options.mode.unwrap_or(if area.adopting { Mode::Incremental } else { Mode::Full });
+            let occupied = is_occupied(area.root(), &area.rules)?;
+            area.adopting = occupied.then(|| options.adopt.unwrap_or(Adopt::Replace));
+            area.needs_adopt = occupied && options.adopt.is_none();
+            area.mode = options.mode.unwrap_or(if occupied { Mode::Incremental } else { Mode::Full });
             return Ok(());
         };
+        // What was here first still is, where the first switch did not come to its end.
+        let begun = area.marker.as_ref().filter(|marker| marker.applied.is_none()).and_then(|marker| marker.adopting);
+        area.adopting = begun.map(|begun| options.adopt.unwrap_or(begun));
         area.mode = match options.mode {
             Some(mode) => mode,
             None if base == options.snapshot || self.descends_from(&base)? => Mode::Incremental,
@@ -205,8 +210,8 @@ impl<'a> Run<'a> {
         area.walk_start = fsio::now_coarse();
         let rules = MergeRules {
             mode: area.mode,
-            conflict: self.options.conflict,
-            adoption: area.adopting.then(|| self.options.adopt.unwrap_or(super::options::Adopt::Replace)),
+            conflict: area.target.conflict,
+            adoption: area.adopting,
             interrupted: area.marker.as_ref().is_some_and(|marker| marker.transaction.is_some()),
             now: fsio::now(),
         };
@@ -248,7 +253,7 @@ impl<'a> Run<'a> {
         let snapshot = self.store.snapshot(&base).map_err(lost)?;
         let Some(reference) = snapshot.area(&area.target.name) else { return Ok(Box::new(std::iter::empty())) };
         let manifest = Manifest::open(self.reader, reference)?;
-        let owners = OwnerMap::new(manifest.head(), self.options.numeric_owners);
+        let owners = OwnerMap::new(manifest.head(), area.target.numeric_owners);
         let entries = manifest.entries();
         Ok(Box::new(
             entries.map(move |entry| Ok(AppliedEntry { entry: owners.localize(entry?), dropped: false, print: None })),
@@ -299,7 +304,8 @@ impl<'a> Run<'a> {
         if known && area.plan.is_empty() && area.plan.counts.unproven == 0 && area.base == Some(target) {
             return Ok(self.report(area, &Switched::default()));
         }
-        held.begin(target, &area.path)?;
+        held.begin(target, area.adopting, &area.path)?;
+        let switch_start = fsio::now_coarse();
         let mut done = Switched::default();
         if !area.plan.is_empty() {
             let staging = held.staging()?;
@@ -310,7 +316,9 @@ impl<'a> Run<'a> {
             plan: &area.plan,
             owners: &area.owners,
             root: &held.root,
+            rules: &area.rules,
             walk_start: area.walk_start,
+            switch_start,
             changed_meanwhile: &done.changed_meanwhile,
         };
         // The record is published only after the switch is durable; until then it may be prepared.

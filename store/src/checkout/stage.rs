@@ -78,7 +78,7 @@ pub(super) fn stage(
         let mut stager = Stager {
             shared: &shared,
             sender,
-            staging: Arc::new(StagedDir { dir: top, inode: None }),
+            staging: Arc::new(StagedDir { dir: top, inode: None, moves: false }),
             stack: Vec::new(),
             batch: Vec::new(),
             batch_bytes: 0,
@@ -106,6 +106,8 @@ pub(super) fn stage(
 struct StagedDir<'p> {
     dir: Dir,
     inode: Option<&'p Inode>,
+    /// It is renamed by itself, not with a directory around it.
+    moves: bool,
 }
 
 /// A file that several workers write. The last one completes it.
@@ -179,7 +181,7 @@ impl Shared<'_> {
             Job::Range { file, offset, runs } => {
                 self.write_runs(&file.fd, offset, &runs, scratch)?;
                 let Some(SplitFile { fd, dir, name, inode }) = Arc::into_inner(file) else { return Ok(()) };
-                apply::finish_new(&fd, inode, self.fresh).map_err(|e| failed(&dir.dir, &name, e))?;
+                apply::finish_new(&fd, inode, self.fresh, false).map_err(|e| failed(&dir.dir, &name, e))?;
                 self.progress.advance(1, 0);
                 self.release(dir)
             }
@@ -201,7 +203,7 @@ impl Shared<'_> {
             }
             self.write_runs(&fd, 0, &runs, scratch)?;
         }
-        apply::finish_new(&fd, inode, self.fresh).map_err(|e| failed(dir, name, e))?;
+        apply::finish_new(&fd, inode, self.fresh, false).map_err(|e| failed(dir, name, e))?;
         self.progress.advance(1, 0);
         Ok(())
     }
@@ -236,8 +238,8 @@ impl Shared<'_> {
 
     /// Gives up one use of a directory; the last one sets its metadata.
     fn release(&self, dir: Arc<StagedDir<'_>>) -> Result<()> {
-        let Some(StagedDir { dir, inode: Some(inode) }) = Arc::into_inner(dir) else { return Ok(()) };
-        apply::finish_new(&dir, inode, self.fresh).map_err(|e| failed(&dir, b"", e))?;
+        let Some(StagedDir { dir, inode: Some(inode), moves }) = Arc::into_inner(dir) else { return Ok(()) };
+        apply::finish_new(&dir, inode, self.fresh, moves).map_err(|e| failed(&dir, b"", e))?;
         self.progress.advance(1, 0);
         Ok(())
     }
@@ -352,7 +354,7 @@ impl<'p> Stager<'_, 'p> {
                 parent.dir.make_dir(&name).map_err(failed)?;
                 let dir = parent.dir.open_dir(&name).map_err(failed)?;
                 self.flush()?;
-                let dir = Arc::new(StagedDir { dir, inode: Some(inode) });
+                let dir = Arc::new(StagedDir { dir, inode: Some(inode), moves: self.stack.is_empty() });
                 self.stack.push(Level { path: &action.path, dir, waits: false });
                 Ok(())
             }
@@ -454,7 +456,7 @@ fn finish_late(staging: &Dir, late_dirs: &[(Vec<u8>, &Inode)], fresh: Fresh) -> 
     for (place, inode) in late_dirs {
         let mut chain = DirChain::new(staging);
         let dir = chain.dir(place).map_err(|e| failed(staging, place, e))?;
-        apply::finish_new(dir, inode, fresh).map_err(|e| failed(staging, place, e))?;
+        apply::finish_new(dir, inode, fresh, !place.contains(&b'/')).map_err(|e| failed(staging, place, e))?;
     }
     Ok(())
 }

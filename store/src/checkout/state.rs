@@ -10,13 +10,15 @@
 //! store. A known area whose marker is missing is an unmounted disk, not a new area.
 
 use std::ffi::OsStr;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::options::AreaTarget;
+use super::options::{Adopt, AreaTarget};
 use crate::area::PRIVATE_DIR;
 use crate::error::{Error, Result};
-use crate::fsio::{self, Dir, Lock};
+use crate::format::manifest::Timestamp;
+use crate::fsio::{self, Dir, FdAttrs, Lock};
 use crate::id::{SnapshotId, StoreId, decode_hex, encode_hex};
 
 const LOCK: &[u8] = b"lock";
@@ -52,18 +54,27 @@ pub struct Marker {
     pub applied: Option<SnapshotId>,
     /// The snapshot that a switch was making of it; set only while one runs, or after one was interrupted.
     pub transaction: Option<SnapshotId>,
+    /// What that switch does with what was here first, when it is an adoption.
+    pub adopting: Option<Adopt>,
 }
 
 impl Marker {
+    /// The marker of an area that nothing was ever checked out to.
+    fn new(path: &Path, name: &str, store: StoreId) -> Result<Marker> {
+        let area = AreaId::random(path)?;
+        Ok(Marker { area, name: name.into(), store, applied: None, transaction: None, adopting: None })
+    }
+
     fn encode(&self) -> String {
         let id = |id: &Option<SnapshotId>| id.map_or_else(|| "-".to_string(), |id| id.to_hex());
         format!(
-            "{MARKER_TITLE}\narea {}\nname {}\nstore {}\napplied {}\ntransaction {}\n",
+            "{MARKER_TITLE}\narea {}\nname {}\nstore {}\napplied {}\ntransaction {}\nadopting {}\n",
             encode_hex(&self.area.0),
             self.name,
             self.store,
             id(&self.applied),
             id(&self.transaction),
+            self.adopting.map_or("-", Adopt::name),
         )
     }
 
@@ -83,6 +94,10 @@ impl Marker {
             store: StoreId(decode_hex(&field("store")?)?),
             applied: id(field("applied")?)?,
             transaction: id(field("transaction")?)?,
+            adopting: match field("adopting")?.as_str() {
+                "-" => None,
+                name => Some(Adopt::of_name(name)?),
+            },
         };
         lines.next().is_none().then_some(marker)
     }
@@ -166,9 +181,16 @@ fn known_area(state_dir: &Path, root: &Path) -> Result<Option<PathBuf>> {
 /// # Errors
 /// [`Error::Io`].
 pub fn known_areas(state_dir: &Path) -> Result<Vec<AreaTarget>> {
-    let target = |known: Remembered| AreaTarget { name: known.name, root: known.root, exclude: Vec::new() };
+    let target = |known: Remembered| AreaTarget::new(known.name, known.root);
     let mut areas: Vec<AreaTarget> = remembered(state_dir)?.into_iter().map(target).collect();
     areas.sort_by(|a, b| (&a.name, &a.root).cmp(&(&b.name, &b.root)));
+    Ok(areas)
+}
+
+/// Of these, the ones that still are there: their root has a marker.
+pub(super) fn live_areas(state_dir: &Path) -> Result<Vec<AreaTarget>> {
+    let mut areas = known_areas(state_dir)?;
+    areas.retain(|area| Dir::open(&area.root).is_ok_and(|root| read_marker(&root).is_ok_and(|found| found.is_some())));
     Ok(areas)
 }
 
@@ -208,17 +230,29 @@ fn remembered(state_dir: &Path) -> Result<Vec<Remembered>> {
     Ok(known)
 }
 
-/// An area held for changing: locked, with its private directory.
+/// An area held for changing: locked, with its private directory. Dropped before anything was begun, it takes away what
+/// was made to hold it.
 #[derive(Debug)]
 pub(super) struct HeldArea {
     pub(super) root: Dir,
     pub(super) private: Dir,
     /// `.evenkeel` did not exist, so the root's mtime has changed.
     pub(super) made_private: bool,
-    /// In the state directory.
+    /// In the state directory; made when a switch begins.
     pub(super) state: PathBuf,
     marker: Marker,
+    /// What to take away if nothing comes of it.
+    unused: Option<Unused>,
     _lock: Lock,
+}
+
+/// What was made only to hold an area.
+#[derive(Debug)]
+struct Unused {
+    /// The root's mtime before `.evenkeel` came into it.
+    mtime: Timestamp,
+    /// Parent and name of the root, when it was made too.
+    root: Option<(Dir, Vec<u8>)>,
 }
 
 impl HeldArea {
@@ -227,25 +261,29 @@ impl HeldArea {
     /// # Errors
     /// [`Error::Locked`] when another process holds it; [`Error::Io`].
     pub(super) fn take(root: AreaRoot, given: &Path, name: &str, store: StoreId, state_dir: &Path) -> Result<HeldArea> {
-        let AreaRoot { dir, path, marker } = root;
-        let dir = match dir {
-            Some(dir) => dir,
-            None => make_root(given)?,
+        let AreaRoot { dir, path, .. } = root;
+        let (dir, made_root) = match dir {
+            Some(dir) => (dir, None),
+            None => {
+                let (dir, parent, name) = make_root(given)?;
+                (dir, Some((parent, name)))
+            }
         };
         let failed = |e| Error::io("prepare", dir.path_of(PRIVATE_DIR), e);
+        let mtime = dir.stat(b"").map_err(failed)?.mtime;
         let (private, made_private) = dir.make_private_dir(PRIVATE_DIR).map_err(failed)?;
         let lock = Lock::take(private.open_or_create(LOCK).map_err(failed)?, &private.path_of(LOCK))?;
         if made_private {
             dir.sync().map_err(failed)?;
         }
         // What was read before the lock was held may be old.
-        let marker = match marker {
-            None => Marker { area: AreaId::random(&path)?, name: name.into(), store, applied: None, transaction: None },
-            Some(_) => read_marker(&dir)?.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?,
+        let marker = match read_marker(&dir)? {
+            Some(marker) => marker,
+            None => Marker::new(&path, name, store)?,
         };
         let state = state_dir.join("areas").join(encode_hex(&marker.area.0));
-        fsio::create_dir_all(&state)?;
-        let held = HeldArea { root: dir, private, made_private, state, marker, _lock: lock };
+        let unused = made_private.then_some(Unused { mtime, root: made_root });
+        let held = HeldArea { root: dir, private, made_private, state, marker, unused, _lock: lock };
         held.clear_staging()?;
         Ok(held)
     }
@@ -260,12 +298,14 @@ impl HeldArea {
         self.marker.area
     }
 
-    /// Says durably that a switch to `target` begins, and where this area is.
+    /// Says durably that a switch to `target` begins, what it does with what was here first, and where this area is.
     ///
     /// # Errors
     /// [`Error::Io`]; nothing live has changed then.
-    pub(super) fn begin(&mut self, target: SnapshotId, path: &Path) -> Result<()> {
-        self.marker.transaction = Some(target);
+    pub(super) fn begin(&mut self, target: SnapshotId, adopting: Option<Adopt>, path: &Path) -> Result<()> {
+        self.unused = None;
+        fsio::create_dir_all(&self.state)?;
+        (self.marker.transaction, self.marker.adopting) = (Some(target), adopting);
         self.write_marker()?;
         fsio::publish_file(&self.state.join(AREA), &Remembered::encode(&self.marker.name, path))
     }
@@ -276,7 +316,8 @@ impl HeldArea {
     /// [`Error::Io`].
     pub(super) fn end(&mut self, target: SnapshotId, name: &str, store: StoreId) -> Result<()> {
         let area = self.marker.area;
-        self.marker = Marker { area, name: name.into(), store, applied: Some(target), transaction: None };
+        self.marker =
+            Marker { area, name: name.into(), store, applied: Some(target), transaction: None, adopting: None };
         self.write_marker()
     }
 
@@ -307,19 +348,35 @@ impl HeldArea {
     }
 }
 
+impl Drop for HeldArea {
+    /// Nothing was begun: the tree is left as it was found. What cannot be taken away does no harm.
+    fn drop(&mut self) {
+        let Some(Unused { mtime, root }) = self.unused.take() else { return };
+        let taken_away = self
+            .clear_staging()
+            .is_ok_and(|()| self.private.unlink(LOCK).and_then(|()| self.root.remove_dir(PRIVATE_DIR)).is_ok());
+        match root {
+            Some((parent, name)) if taken_away => drop(parent.remove_dir(&name)),
+            _ => drop(FdAttrs(self.root.as_fd()).set_mtime(mtime)),
+        }
+    }
+}
+
 /// Where an area's memory of what was delivered is.
 pub(super) fn applied_path(state_dir: &Path, area: AreaId) -> PathBuf {
     state_dir.join("areas").join(encode_hex(&area.0)).join("applied")
 }
 
-fn make_root(given: &Path) -> Result<Dir> {
+/// Makes an area's root. Gives it with its parent and its name there.
+fn make_root(given: &Path) -> Result<(Dir, Dir, Vec<u8>)> {
     let parent = given.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = given.file_name().ok_or_else(|| Error::io("create", given, std::io::ErrorKind::NotFound))?;
+    let name = given.file_name().ok_or_else(|| Error::io("create", given, std::io::ErrorKind::NotFound))?.as_bytes();
     let parent = Dir::open_following(parent)?;
     let failed = |e| Error::io("create directory", given, e);
-    parent.make_dir(name.as_bytes()).map_err(failed)?;
+    parent.make_dir(name).map_err(failed)?;
     parent.sync().map_err(failed)?;
-    Dir::open(given)
+    let root = parent.open_dir(name).map_err(failed)?;
+    Ok((root, parent, name.to_vec()))
 }
 
 #[cfg(test)]
@@ -333,15 +390,21 @@ mod tests {
             store: StoreId([1; 16]),
             applied: Some(SnapshotId([2; 32])),
             transaction: None,
+            adopting: None,
         }
     }
 
     #[test]
     fn marker_round_trip() {
-        for (applied, transaction) in
-            [(None, None), (Some(SnapshotId([2; 32])), None), (None, Some(SnapshotId([3; 32])))]
-        {
-            let marker = Marker { applied, transaction, ..marker() };
+        let (two, three) = (Some(SnapshotId([2; 32])), Some(SnapshotId([3; 32])));
+        for (applied, transaction, adopting) in [
+            (None, None, None),
+            (two, None, None),
+            (None, three, None),
+            (None, three, Some(Adopt::Keep)),
+            (None, three, Some(Adopt::Replace)),
+        ] {
+            let marker = Marker { applied, transaction, adopting, ..marker() };
             assert_eq!(Marker::decode(&marker.encode()), Some(marker));
         }
         let text = marker().encode();
@@ -359,14 +422,33 @@ mod tests {
         assert!(looked.dir.is_none());
         let path = looked.path.clone();
         let mut held = HeldArea::take(looked, &root, "a", StoreId([1; 16]), &state).unwrap();
-        held.begin(SnapshotId([2; 32]), &path).unwrap();
+        held.begin(SnapshotId([2; 32]), None, &path).unwrap();
         let again = AreaRoot::open("a", &root, &state).unwrap();
         assert_eq!(again.marker.as_ref().unwrap().transaction, Some(SnapshotId([2; 32])));
         let locked = HeldArea::take(again, &root, "a", StoreId([1; 16]), &state).unwrap_err();
         assert!(matches!(locked, Error::Locked { .. }), "{locked}");
         drop(held);
+        assert!(root.join(".evenkeel/marker").exists(), "what was begun stays");
         fsio::remove_tree(&root.join(".evenkeel")).unwrap();
         let refused = AreaRoot::open("a", &root, &state).unwrap_err().to_string();
         assert!(refused.contains("marker"), "{refused}");
+    }
+
+    /// A refused checkout left `.evenkeel`, and a root that was not there before.
+    #[test]
+    fn what_was_never_begun_leaves_no_trace() {
+        let temp = tempfile::tempdir().unwrap();
+        let (new, old, state) = (temp.path().join("new"), temp.path().join("old"), temp.path().join("state"));
+        fsio::create_dir_all(&old).unwrap();
+        let before = Dir::open(&old).unwrap().stat(b"").unwrap();
+        for root in [&new, &old] {
+            let looked = AreaRoot::open("a", root, &state).unwrap();
+            let held = HeldArea::take(looked, root, "a", StoreId([1; 16]), &state).unwrap();
+            held.staging().unwrap();
+            assert!(root.join(".evenkeel").exists());
+            drop(held);
+        }
+        assert!(!new.exists() && !state.exists() && fsio::list_dir(&old).unwrap().is_empty());
+        assert_eq!(Dir::open(&old).unwrap().stat(b"").unwrap().mtime, before.mtime);
     }
 }

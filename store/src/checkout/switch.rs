@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The direct switch: staged inodes take their live names, one atomic step a name.
 //!
-//! Order: additions, replacements, removals, directory metadata. Every step goes through held directories. It keeps no
-//! journal: an interrupted switch is finished by the next checkout, which finds what already is as wanted.
+//! Order: additions, replacements, removals, directory metadata. Every step goes through held directories. A path that
+//! is not as the plan saw it is left alone. It keeps no journal: an interrupted switch is finished by the next checkout,
+//! which finds what already is as wanted.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
 
@@ -15,7 +17,7 @@ use super::stage::staged_name;
 use crate::area::RuleSet;
 use crate::error::{Error, Result};
 use crate::format::manifest::{Inode, InodeFlags, InodeKind, Timestamp};
-use crate::fsio::{Dir, FdAttrs, Replace, Stat};
+use crate::fsio::{Dir, FdAttrs, FileType, Replace, Stat};
 use crate::inode::{self, UnknownXattrs};
 use crate::path::TreePath;
 use crate::progress::Progress;
@@ -50,12 +52,10 @@ pub(super) fn switch(
 ) -> Result<Switched> {
     progress.start("switching", plan.actions.len() as u64, 0);
     let mut switch = Switch { staging, root, rules, lifted: Vec::new(), done: Switched::default() };
-    switch.additions(plan, progress)?;
-    switch.replacements(plan, progress)?;
-    switch.removals(plan, progress)?;
-    switch.late_flags(plan)?;
-    switch.directories(plan)?;
-    Ok(switch.done)
+    let steps = switch.steps(plan, progress);
+    // Also after a failure: what was lifted for a moment must not stay so.
+    let end = switch.directories(plan, steps.is_err());
+    steps.and(end).map(|()| switch.done)
 }
 
 struct Switch<'a> {
@@ -68,15 +68,28 @@ struct Switch<'a> {
 }
 
 impl Switch<'_> {
+    fn steps(&mut self, plan: &CheckoutPlan, progress: &Progress) -> Result<()> {
+        self.additions(plan, progress)?;
+        self.replacements(plan, progress)?;
+        self.removals(plan, progress)?;
+        self.late(plan)
+    }
+
     fn additions(&mut self, plan: &CheckoutPlan, progress: &Progress) -> Result<()> {
         let mut chain = DirChain::new(self.root);
         for (index, action) in plan.actions.iter().enumerate() {
             if !matches!(action.change, Change::Add { inside: false, .. }) {
                 continue;
             }
-            let staging = self.staging;
-            self.step(&mut chain, action, |dir, name| staging.rename(&staged_name(index), dir, name, Replace::Never))?;
             progress.advance(1, 0);
+            let staging = self.staging;
+            let added = self.try_step(&mut chain, action, |dir, name| {
+                staging.rename(&staged_name(index), dir, name, Replace::Never)
+            });
+            match added {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.leave_alone(plan, index)?,
+                added => added.map_err(|e| self.failed("switch", &action.path, e))?,
+            }
         }
         Ok(())
     }
@@ -86,7 +99,7 @@ impl Switch<'_> {
         for (index, action) in plan.actions.iter().enumerate() {
             match &action.change {
                 Change::Replace { was, keep_aside, .. } => {
-                    self.replace(&mut chain, index, action, was, *keep_aside)?;
+                    self.replace(&mut chain, plan, index, was, *keep_aside)?;
                 }
                 Change::Metadata { inode, was } if inode.kind != InodeKind::Directory => {
                     self.change_file(&mut chain, action, inode, was)?;
@@ -101,33 +114,72 @@ impl Switch<'_> {
     fn replace(
         &mut self,
         chain: &mut DirChain<'_>,
+        plan: &CheckoutPlan,
         index: usize,
-        action: &Action,
         was: &Stat,
         keep_aside: bool,
     ) -> Result<()> {
-        let staged = staged_name(index);
+        let (action, staged, staging) = (&plan.actions[index], staged_name(index), self.staging);
         if !self.is_as_planned(chain, &action.path, was)? {
-            self.done.changed_meanwhile.push(action.path.clone());
-            self.discard(&staged)?;
-            return Ok(());
+            return self.leave_alone(plan, index);
         }
         if keep_aside {
-            let (dir, name) = chain.parent(action.path.as_bytes()).map_err(|e| self.failed("open", &action.path, e))?;
-            let aside = link_aside(dir, name).map_err(|e| self.failed("keep aside", &action.path, e))?;
+            let aside = RefCell::new(Vec::new());
+            let linked =
+                self.try_step(chain, action, |dir, name| link_aside(dir, name).map(|name| drop(aside.replace(name))));
+            linked.map_err(|e| self.failed("keep aside", &action.path, e))?;
             let parent = action.path.parent().unwrap_or_default();
-            self.done.kept_aside.extend(parent.join(&aside).ok());
+            self.done.kept_aside.extend(parent.join(&aside.into_inner()).ok());
         }
         let exchange = was.is_dir() || action.makes_directory();
         let how = if exchange { Replace::Exchange } else { Replace::Allowed };
-        let staging = self.staging;
         self.step(chain, action, |dir, name| staging.rename(&staged, dir, name, how))?;
+        if was.is_dir() && !self.holds_only_planned(plan, index)? {
+            self.step(chain, action, |dir, name| staging.rename(&staged, dir, name, how))?;
+            return self.leave_alone(plan, index);
+        }
         // What was exchanged now lies in staging under the staged name.
         if exchange { self.discard(&staged) } else { Ok(()) }
     }
 
+    /// Reports an action's path as changed since the plan was made; what was staged for it is of no use.
+    fn leave_alone(&mut self, plan: &CheckoutPlan, index: usize) -> Result<()> {
+        self.done.changed_meanwhile.push(plan.actions[index].path.clone());
+        self.discard(&staged_name(index))
+    }
+
+    /// Whether a directory that was just moved away holds nothing but what the plan removes with it.
+    fn holds_only_planned(&self, plan: &CheckoutPlan, index: usize) -> Result<bool> {
+        let top = &plan.actions[index].path;
+        let removed = |action: &&Action| matches!(action.change, Change::Remove { inside: true, .. });
+        let planned: BTreeMap<&TreePath, &Stat> = plan.actions[index + 1..]
+            .iter()
+            .take_while(|action| action.path.starts_with(top))
+            .filter(removed)
+            .filter_map(|action| match &action.change {
+                Change::Remove { was, .. } => Some((&action.path, &**was)),
+                _ => None,
+            })
+            .collect();
+        let failed = |e| self.failed("look into", top, e);
+        let mut todo = vec![(top.clone(), self.staging.open_dir(&staged_name(index)).map_err(failed)?)];
+        while let Some((path, dir)) = todo.pop() {
+            for name in dir.names().map_err(failed)? {
+                let Ok(path) = path.join(&name) else { return Ok(false) };
+                let Some(now) = dir.stat_opt(&name).map_err(failed)? else { continue };
+                if !planned.get(&path).is_some_and(|was| same_as_planned(&now, was)) {
+                    return Ok(false);
+                }
+                if now.is_dir() {
+                    todo.push((path, dir.open_dir(&name).map_err(failed)?));
+                }
+            }
+        }
+        Ok(true)
+    }
+
     fn change_file(&mut self, chain: &mut DirChain<'_>, action: &Action, inode: &Inode, was: &Stat) -> Result<()> {
-        let found = self.found(chain, &action.path)?;
+        let found = chain.find(&action.path).map_err(|e| self.failed("look at", &action.path, e))?;
         let unchanged = found.as_ref().is_some_and(|found| found.stat.same_content_as(was) && found.stat.nlink == 1);
         let Some(found) = found.filter(|_| unchanged) else {
             self.done.changed_meanwhile.push(action.path.clone());
@@ -173,30 +225,38 @@ impl Switch<'_> {
         Ok(())
     }
 
-    /// Flags that forbid a rename come after it.
-    fn late_flags(&mut self, plan: &CheckoutPlan) -> Result<()> {
+    /// What forbids a rename comes after it.
+    fn late(&mut self, plan: &CheckoutPlan) -> Result<()> {
+        let left_alone: BTreeSet<&TreePath> = self.done.changed_meanwhile.iter().collect();
+        let is_left_alone = |path: &TreePath| left_alone.contains(path);
         let mut chain = DirChain::new(self.root);
-        for action in &plan.actions {
+        // The innermost first: what is set may forbid to pass.
+        for action in plan.actions.iter().rev() {
             let Some(Wanted::Inode(inode)) = action.wanted() else { continue };
-            let settable = matches!(inode.kind, InodeKind::File(_) | InodeKind::Directory);
-            if !apply::late_flags(inode.flags) || !settable || self.done.changed_meanwhile.contains(&action.path) {
+            let is_late = match inode.kind {
+                InodeKind::File(_) => apply::late_flags(inode.flags),
+                InodeKind::Directory => apply::late_flags(inode.flags) || apply::late_mode(inode),
+                _ => false,
+            };
+            if !is_late || is_left_alone(&action.path) {
                 continue;
             }
-            let failed = |e| self.failed("set flags of", &action.path, e);
+            let failed = |e| self.failed("complete", &action.path, e);
             if inode.kind == InodeKind::Directory {
                 let dir = chain.dir(action.path.as_bytes()).map_err(failed)?;
-                FdAttrs(dir.as_fd()).set_flags(inode.flags).map_err(failed)?;
+                apply::finish_late(dir, inode).map_err(failed)?;
             } else {
                 let (dir, name) = chain.parent(action.path.as_bytes()).map_err(failed)?;
                 let fd = dir.open_file(name).map_err(failed)?;
-                FdAttrs(fd.as_fd()).set_flags(inode.flags).map_err(failed)?;
+                apply::finish_late(&fd, inode).map_err(failed)?;
             }
         }
         Ok(())
     }
 
-    /// Metadata of directories that stay, the deepest first: a step below may need rights that they take away.
-    fn directories(&mut self, plan: &CheckoutPlan) -> Result<()> {
+    /// Metadata of directories that stay, the deepest first: a step below may need rights that they take away. After a
+    /// failure as much of it as is possible.
+    fn directories(&mut self, plan: &CheckoutPlan, after_failure: bool) -> Result<()> {
         let mut todo: BTreeMap<&TreePath, DirWork<'_>> = BTreeMap::new();
         let lifted = std::mem::take(&mut self.lifted);
         // In reverse: what a directory had before it was first lifted counts.
@@ -216,40 +276,37 @@ impl Switch<'_> {
         }
         let mut chain = DirChain::new(self.root);
         for (path, work) in todo.into_iter().rev() {
-            let dir = chain.dir(path.as_bytes()).map_err(|e| self.failed("open", path, e))?;
-            let live = if work.inode.is_some() { Some(self.directory(path, dir)?) } else { None };
-            work.set(dir, live.as_ref()).map_err(|e| self.failed("change", path, e))?;
+            match self.directory_work(&mut chain, path, &work) {
+                Err(_) if after_failure => {}
+                done => done?,
+            }
         }
         Ok(())
+    }
+
+    fn directory_work(&self, chain: &mut DirChain<'_>, path: &TreePath, work: &DirWork<'_>) -> Result<()> {
+        let dir = match chain.dir(path.as_bytes()) {
+            // It was lifted to be removed or replaced.
+            Err(e) if work.is_only_before() && gone(&e) => return Ok(()),
+            dir => dir.map_err(|e| self.failed("open", path, e))?,
+        };
+        let live = if work.inode.is_some() { Some(self.directory(path, dir)?) } else { None };
+        work.set(dir, live.as_ref()).map_err(|e| self.failed("change", path, e))
     }
 
     fn directory(&self, path: &TreePath, dir: &Dir) -> Result<Inode> {
         let failed = |e| self.failed("read", path, e);
         let dir = std::sync::Arc::new(dir.try_clone().map_err(failed)?);
         let stat = dir.stat(b"").map_err(failed)?;
-        let found = Found { path: path.clone(), stat, parent: None, dir: Some(dir), mount_point: false };
+        let found = Found::beside_a_walk(path, stat, None, Some(dir));
         inode::read_metadata(&found, self.rules.xattrs(), UnknownXattrs::Ignore)
-    }
-
-    /// A live path as a walk would find it; `None` when it is gone.
-    fn found(&self, chain: &mut DirChain<'_>, path: &TreePath) -> Result<Option<Found>> {
-        let failed = |e| self.failed("look at", path, e);
-        let (dir, name) = chain.parent(path.as_bytes()).map_err(failed)?;
-        let Some(stat) = dir.stat_opt(name).map_err(failed)? else { return Ok(None) };
-        let parent = Some(std::sync::Arc::new(dir.try_clone().map_err(failed)?));
-        Ok(Some(Found { path: path.clone(), stat, parent, dir: None, mount_point: false }))
     }
 
     /// Whether a live path still is what the plan saw. A directory's content is judged by what happens in it.
     fn is_as_planned(&self, chain: &mut DirChain<'_>, path: &TreePath, was: &Stat) -> Result<bool> {
         let (dir, name) = chain.parent(path.as_bytes()).map_err(|e| self.failed("look at", path, e))?;
         let now = dir.stat_opt(name).map_err(|e| self.failed("look at", path, e))?;
-        Ok(now.is_some_and(|now| {
-            let same_inode = (now.dev, now.ino, now.file_type) == (was.dev, was.ino, was.file_type);
-            // A hard-linked inode's ctime moves when another name of it is replaced or linked.
-            let same_time = was.is_dir() || was.nlink > 1 || now.ctime == was.ctime || now.nlink != was.nlink;
-            same_inode && same_time && (was.is_dir() || (now.size, now.mtime) == (was.size, was.mtime))
-        }))
+        Ok(now.is_some_and(|now| same_as_planned(&now, was)))
     }
 
     fn step(
@@ -261,7 +318,8 @@ impl Switch<'_> {
         self.try_step(chain, action, op).map_err(|e| self.failed("switch", &action.path, e))
     }
 
-    /// Does one step. Where rights or flags forbid it, they are lifted and put back at the end.
+    /// Does one step. Where rights or flags forbid it, they are lifted: a file's are put back at once, a directory's at
+    /// the end.
     fn try_step(
         &mut self,
         chain: &mut DirChain<'_>,
@@ -270,25 +328,32 @@ impl Switch<'_> {
     ) -> io::Result<()> {
         let (dir, name) = chain.parent(action.path.as_bytes())?;
         match op(dir, name) {
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                let before = dir.stat(b"")?;
-                let attrs = FdAttrs(dir.as_fd());
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+            done => return done,
+        }
+        let parent = action.path.parent().unwrap_or_default();
+        self.lifted.push((parent, dir.stat(b"")?.mode, FdAttrs(dir.as_fd()).flags()?));
+        lift(dir)?;
+        match dir.stat_opt(name)?.map(|stat| stat.file_type) {
+            Some(FileType::File) => {
+                let file = dir.open_file(name)?;
+                let attrs = FdAttrs(file.as_fd());
                 let flags = attrs.flags()?;
-                self.lifted.push((action.path.parent().unwrap_or_default(), before.mode, flags));
                 attrs.set_flags(InodeFlags::default()).or_else(unsupported_is_fine)?;
-                if before.mode & 0o300 != 0o300 {
-                    attrs.set_mode(before.mode | 0o700)?;
+                let done = op(dir, name);
+                // The step failed, or the inode has another name.
+                if flags != InodeFlags::default() && Stat::of_fd(&file)?.nlink > 0 {
+                    attrs.set_flags(flags)?;
                 }
-                if dir.stat_opt(name)?.is_some_and(|stat| stat.file_type == crate::fsio::FileType::File) {
-                    let fd = dir.open_file(name)?;
-                    FdAttrs(fd.as_fd()).set_flags(InodeFlags::default()).or_else(unsupported_is_fine)?;
-                } else if dir.stat_opt(name)?.is_some_and(|stat| stat.is_dir()) {
-                    let inner = dir.open_dir(name)?;
-                    FdAttrs(inner.as_fd()).set_flags(InodeFlags::default()).or_else(unsupported_is_fine)?;
-                }
+                done
+            }
+            Some(FileType::Directory) => {
+                let inner = dir.open_dir(name)?;
+                self.lifted.push((action.path.clone(), inner.stat(b"")?.mode, FdAttrs(inner.as_fd()).flags()?));
+                lift(&inner)?;
                 op(dir, name)
             }
-            done => done,
+            _ => op(dir, name),
         }
     }
 
@@ -314,6 +379,11 @@ struct DirWork<'p> {
 }
 
 impl DirWork<'_> {
+    /// Whether it only puts back what was lifted.
+    fn is_only_before(&self) -> bool {
+        self.inode.is_none() && self.mtime.is_none()
+    }
+
     fn set(&self, dir: &Dir, live: Option<&Inode>) -> io::Result<()> {
         let attrs = FdAttrs(dir.as_fd());
         if let Some((mode, _)) = self.before {
@@ -335,13 +405,35 @@ impl DirWork<'_> {
         }
         // Flags may forbid all of the above, so they come last.
         match (self.inode, self.before) {
-            (Some(inode), _) if live.is_some_and(|live| live.flags != inode.flags) || self.before.is_some() => {
+            (Some(inode), _) if live.is_some_and(|live| apply::lifts(live, inode)) || self.before.is_some() => {
                 attrs.set_flags(inode.flags).or_else(unsupported_is_fine)
             }
             (None, Some((_, flags))) => attrs.set_flags(flags).or_else(unsupported_is_fine),
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a live path still is what the plan saw. A directory's content is judged by what happens in it.
+fn same_as_planned(now: &Stat, was: &Stat) -> bool {
+    let same_inode = (now.dev, now.ino, now.file_type) == (was.dev, was.ino, was.file_type);
+    // A hard-linked inode's ctime moves when another name of it is replaced or linked.
+    let same_time = was.is_dir() || was.nlink > 1 || now.ctime == was.ctime || now.nlink != was.nlink;
+    same_inode && same_time && (was.is_dir() || (now.size, now.mtime) == (was.size, was.mtime))
+}
+
+/// Makes a directory one that may be changed.
+fn lift(dir: &Dir) -> io::Result<()> {
+    const OWNER_CHANGES: u16 = 0o300;
+    const OWNER_ALL: u16 = 0o700;
+    let attrs = FdAttrs(dir.as_fd());
+    attrs.set_flags(InodeFlags::default()).or_else(unsupported_is_fine)?;
+    let mode = dir.stat(b"")?.mode;
+    if mode & OWNER_CHANGES == OWNER_CHANGES { Ok(()) } else { attrs.set_mode(mode | OWNER_ALL) }
+}
+
+fn gone(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn unsupported_is_fine(e: io::Error) -> io::Result<()> {

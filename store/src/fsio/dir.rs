@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::stat::{FileType, Stat};
 use crate::error::{Error, Result};
-use crate::format::manifest::Timestamp;
+use crate::format::manifest::{InodeFlags, Timestamp};
 
 /// What a rename may do to an existing target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,20 +244,23 @@ impl Dir {
         Ok(rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
     }
 
-    /// Removes `name` and everything in it, never through a symlink and never across a mount point. Gives the number of
-    /// names removed.
+    /// Removes `name` and everything in it, never through a symlink and never across a mount point. Inode flags and modes
+    /// that forbid it are lifted, so it must be this program's own. Gives the number of names removed.
     ///
     /// # Errors
     /// The first failure; what was removed stays removed.
     pub fn remove_all(&self, name: &[u8]) -> io::Result<u64> {
         match self.unlink(name) {
             Ok(()) => return Ok(1),
-            Err(e) if matches!(e.raw_os_error(), Some(code) if code == Errno::ISDIR.raw_os_error() || code == Errno::PERM.raw_os_error()) =>
-                {}
+            Err(e) if is_errno(&e, Errno::ISDIR) || e.kind() == io::ErrorKind::PermissionDenied => {}
             Err(e) => return Err(e),
         }
+        if !self.stat(name)?.is_dir() {
+            self.unlink_own(name)?;
+            return Ok(1);
+        }
         // Depth-first with an explicit stack: (open directory, its names still to remove, its name in the parent).
-        let top = self.open_dir(name)?;
+        let top = self.open_own_dir(name)?;
         let names = top.names()?;
         let mut stack = vec![(top, names, name.to_vec())];
         let mut removed = 0;
@@ -271,15 +274,43 @@ impl Dir {
                 continue;
             };
             if dir.stat(&child)?.is_dir() {
-                let opened = dir.open_dir(&child)?;
+                let opened = dir.open_own_dir(&child)?;
                 let inner = opened.names()?;
                 stack.push((opened, inner, child));
             } else {
-                dir.unlink(&child)?;
+                dir.unlink_own(&child)?;
                 removed += 1;
             }
         }
         Ok(removed)
+    }
+
+    /// Removes a name of this program's own, whatever flags its inode has.
+    fn unlink_own(&self, name: &[u8]) -> io::Result<()> {
+        match self.unlink(name) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && self.stat(name)?.file_type == FileType::File => {
+                super::attrs::FdAttrs(self.open_file(name)?.as_fd()).set_flags(InodeFlags::default())?;
+                self.unlink(name)
+            }
+            done => done,
+        }
+    }
+
+    /// Opens a directory of this program's own to remove what is in it, whatever its mode and flags are.
+    fn open_own_dir(&self, name: &[u8]) -> io::Result<Dir> {
+        const OWNER_ALL: u16 = 0o700;
+        let mode = self.stat(name)?.mode;
+        if mode & OWNER_ALL != OWNER_ALL && !rustix::process::geteuid().is_root() {
+            // A directory that may not be read cannot be opened to change that. The name is in a private directory.
+            let mode = Mode::from_raw_mode(u32::from(mode | OWNER_ALL));
+            rustix::fs::chmodat(&self.fd, name, mode, AtFlags::empty())?;
+        }
+        let dir = self.open_dir(name)?;
+        let attrs = super::attrs::FdAttrs(dir.as_fd());
+        if attrs.flags()? != InodeFlags::default() {
+            attrs.set_flags(InodeFlags::default())?;
+        }
+        Ok(dir)
     }
 
     /// Sets owner and group of `name` itself, never of what a symlink points at. Clears set-id bits and capabilities,
@@ -338,6 +369,10 @@ impl Dir {
     pub fn try_clone(&self) -> io::Result<Dir> {
         Ok(Dir { fd: self.fd.try_clone()?, path: self.path.clone() })
     }
+}
+
+fn is_errno(e: &io::Error, errno: Errno) -> bool {
+    e.raw_os_error() == Some(errno.raw_os_error())
 }
 
 impl AsFd for Dir {

@@ -43,6 +43,10 @@ impl Lock {
     /// [`Error::Locked`] when another process holds it.
     pub fn take(fd: OwnedFd, path: &Path) -> Result<Lock> {
         match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            // Whoever held it took the file away meanwhile: this one is locked for nobody.
+            Ok(()) if rustix::fs::fstat(&fd).is_ok_and(|stat| stat.st_nlink == 0) => {
+                Err(Error::Locked { path: path.to_path_buf() })
+            }
             Ok(()) => Ok(Lock { _fd: fd }),
             Err(Errno::WOULDBLOCK) => Err(Error::Locked { path: path.to_path_buf() }),
             Err(e) => Err(Error::io("lock", path, e)),

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Checkouts onto trees that others use: rules that only this machine has, things in the way, changes meanwhile.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use evenkeel_store::Progress;
+use evenkeel_store::checkout::{AreaTarget, CheckoutOptions, CheckoutReport, Mode, checkout};
+use evenkeel_store::id::SnapshotId;
+use evenkeel_tests::fixture::Fixture;
+use evenkeel_tests::place::{Place, summary};
+use evenkeel_tests::{noise, read_tree, without_privilege};
+
+/// Checks out in full, and changes something between plan and switch. `target` must bring much to write.
+fn checkout_while(place: &Place<'_>, target: &SnapshotId, change: impl FnOnce() + Send) -> CheckoutReport {
+    let mut options = CheckoutOptions::new(*target, place.state.clone());
+    options.areas = vec![AreaTarget::new("tree", &place.root)];
+    (options.mode, options.threads) = (Some(Mode::Full), 1);
+    let progress = Progress::default();
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            while progress.sample().phase != "writing files" {
+                std::thread::yield_now();
+            }
+            change();
+            assert_eq!(progress.sample().phase, "writing files", "the change came too late for this test");
+        });
+        let report = checkout(place.store(), &options, &progress).unwrap();
+        watcher.join().unwrap();
+        report
+    })
+}
+
+/// The rest of a hard-link group counted as never delivered when the group's first name is excluded here.
+#[test]
+fn a_group_whose_first_name_is_excluded_here_is_remembered() {
+    let fixture = Fixture::new();
+    fixture.tree.file("a", "content").link("a", "b").link("a", "c").file("d", "d");
+    let id = fixture.commit_new();
+    let mut place = Place::new(&fixture, "server");
+    place.exclude = vec!["/a".into()];
+    place.checkout(&id, Mode::Full);
+    assert_eq!(read_tree(&place.root).len(), 4, "the root, b, c and d");
+    assert_eq!(place.drift(), [""; 0]);
+    let again = place.checkout(&id, Mode::Full);
+    assert_eq!((summary(&again), again.areas[0].counts.adopted, again.areas[0].counts.unproven), (vec![], 0, 0));
+    place.tree().file("b2", "x").remove("c");
+    assert_eq!(place.drift(), ["b2: stray", "c: missing"]);
+    place.checkout(&id, Mode::Incremental);
+    let inode = |name: &str| std::fs::metadata(place.root.join(name)).unwrap().ino();
+    assert_eq!(inode("b"), inode("c"));
+}
+
+/// What came into a directory after the plan was made was removed with it, unseen, when a file took its place.
+#[test]
+fn a_directory_that_somebody_fills_meanwhile_stays() {
+    let fixture = Fixture::new();
+    fixture.tree.file("d/old", "old").file("e/old", "old");
+    let first = fixture.commit_new();
+    fixture.tree.remove("d").remove("e").file("d", "a file now").file("e", "too").file("large", noise(1, 96 << 20));
+    let second = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    let work = place.root.join("d/somebody's work");
+    let report = checkout_while(&place, &second, || std::fs::write(&work, "hours of it").unwrap());
+    assert_eq!(std::fs::read(&work).unwrap(), b"hours of it");
+    assert_eq!(std::fs::read(place.root.join("d/old")).unwrap(), b"old");
+    assert_eq!(std::fs::read(place.root.join("e")).unwrap(), b"too");
+    assert!(summary(&report).contains(&"keep d".to_string()) && !report.in_sync, "{:?}", summary(&report));
+    // The next one sees it and says that it goes.
+    let report = place.checkout_exactly(&second);
+    assert!(summary(&report).contains(&"remove d/somebody's work".to_string()), "{:?}", summary(&report));
+}
+
+#[test]
+fn a_name_that_somebody_takes_meanwhile_stays_theirs() {
+    let fixture = Fixture::new();
+    fixture.tree.file("f", "f");
+    let first = fixture.commit_new();
+    fixture.tree.file("new", "ours").file("new-dir/f", "ours").file("large", noise(1, 96 << 20));
+    let second = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    let report = checkout_while(&place, &second, || {
+        std::fs::write(place.root.join("new"), "theirs").unwrap();
+        std::fs::create_dir(place.root.join("new-dir")).unwrap();
+    });
+    assert_eq!(std::fs::read(place.root.join("new")).unwrap(), b"theirs");
+    let kept: Vec<_> = report.areas[0].kept.iter().map(|kept| kept.path.to_string()).collect();
+    assert_eq!(kept, ["new", "new-dir"]);
+    place.checkout_exactly(&second);
+}
+
+/// With include rules, a directory on the way to an included path that was there already was tried to be made anew.
+#[test]
+fn the_way_to_an_included_path_may_be_there_already() {
+    let fixture = Fixture::new();
+    fixture.tree.file("opt/app/bin", "1").file("opt/other/x", "x").file("srv/app", "1");
+    let include = |options: &mut evenkeel_store::commit::CommitOptions| {
+        options.areas[0].rules.include = vec!["/opt/app".into(), "/srv/app".into()];
+    };
+    let first = fixture.try_commit(include).unwrap().snapshot.unwrap();
+    fixture.tree.remove("srv");
+    let second = fixture.try_commit(include).unwrap().snapshot.unwrap();
+    let place = Place::new(&fixture, "server");
+    // `opt` and `srv` are there and hold only what does not belong to the area.
+    place.tree().file("opt/local", "mine").file("srv/local", "mine").dir("empty/deep");
+    let report = place.checkout(&first, Mode::Full);
+    assert!(report.in_sync, "{:?}", summary(&report));
+    assert_eq!(std::fs::read(place.root.join("opt/app/bin")).unwrap(), b"1");
+    assert_eq!(place.drift(), [""; 0]);
+    let again = place.checkout(&first, Mode::Full);
+    assert!(again.is_empty() && again.in_sync, "{:?}", summary(&again));
+    place.tree().file("opt/app/stray", "s");
+    assert_eq!(place.drift(), ["opt/app/stray: stray"]);
+    // What leads to nothing included any more goes only if nothing else is in it.
+    let report = place.checkout(&second, Mode::Full);
+    assert_eq!(summary(&report), ["remove opt/app/stray", "remove srv/app"]);
+    for name in ["opt/local", "srv/local"] {
+        assert_eq!(std::fs::read(place.root.join(name)).unwrap(), b"mine");
+    }
+    assert!(place.root.join("empty/deep").exists());
+    std::fs::remove_file(place.root.join("srv/local")).unwrap();
+    place.checkout(&second, Mode::Full);
+    assert!(!place.root.join("srv").exists(), "it was delivered once and is empty now");
+}
+
+#[test]
+fn something_excluded_in_the_way_is_named_and_stays() {
+    let fixture = Fixture::new();
+    fixture.tree.file("cache", "a file on the master").file("d/cache", "x");
+    let exclude = |options: &mut evenkeel_store::commit::CommitOptions| {
+        options.areas[0].rules.exclude = vec!["cache/".into()];
+    };
+    let id = fixture.try_commit(exclude).unwrap().snapshot.unwrap();
+    let place = Place::new(&fixture, "server");
+    place.tree().file("cache/local", "mine");
+    for mode in [Mode::Full, Mode::Incremental] {
+        let report = place.checkout(&id, mode);
+        assert_eq!(std::fs::read(place.root.join("cache/local")).unwrap(), b"mine");
+        assert_eq!(std::fs::read(place.root.join("d/cache")).unwrap(), b"x");
+        assert_eq!((summary(&report).last().unwrap().as_str(), report.in_sync), ("keep cache", false));
+        assert_eq!(report.areas[0].kept[0].because.name(), "something excluded is in the way");
+    }
+}
+
+/// A directory that its owner may not write to cannot be moved by anybody but root.
+#[test]
+fn read_only_directories_come_and_go_without_root() {
+    let fixture = Fixture::new();
+    without_privilege(fixture.dir(), || {
+        fixture.tree.file("d/inner/f", "f").mode("d/inner", 0o555).mode("d", 0o555).dir("e").mode("e", 0o500);
+        let first = fixture.commit_new();
+        fixture.tree.mode("d", 0o755).mode("d/inner", 0o755).remove("d").file("d", "a file now").remove("e");
+        let second = fixture.commit_new();
+        let place = Place::new(&fixture, "server");
+        for id in [first, second, first] {
+            place.checkout_exactly(&id);
+        }
+        place.tree().mode("d/inner", 0o755).remove("d/inner/f").mode("d/inner", 0o555);
+        place.checkout_exactly(&first);
+    });
+}
+
+/// The private directory must not become unusable by what ended up in it.
+#[test]
+fn staging_is_cleared_whatever_is_in_it() {
+    let fixture = Fixture::new();
+    without_privilege(fixture.dir(), || {
+        fixture.tree.file("f", "f");
+        let id = fixture.commit_new();
+        let place = Place::new(&fixture, "server");
+        place.checkout_exactly(&id);
+        let deep = place.root.join(".evenkeel/staging/0/deep");
+        std::fs::create_dir_all(deep.join("more")).unwrap();
+        std::fs::write(deep.join("more/f"), "x").unwrap();
+        for dir in [deep.join("more"), deep] {
+            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o000)).unwrap();
+        }
+        place.checkout_exactly(&id);
+    });
+}
+
+/// A full checkout took the files of an area inside for strays when that one was made by another call.
+#[test]
+fn areas_of_different_calls_do_not_nest() {
+    let fixture = Fixture::new();
+    fixture.tree.file("f", "f").file("inner/g", "g");
+    let id = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&id);
+    let at = |root: std::path::PathBuf| {
+        place.try_checkout(&id, move |options| options.areas[0].root = root).unwrap_err().to_string()
+    };
+    let inside = at(place.root.join("inner"));
+    assert!(inside.contains("it lies in area `tree`"), "{inside}");
+    let around = at(fixture.dir().to_path_buf());
+    assert!(around.contains("area `tree` lies in it"), "{around}");
+    assert!(!fixture.dir().join(".evenkeel").exists() && !place.root.join("inner/.evenkeel").exists());
+    // One that is gone is in nobody's way.
+    std::fs::remove_dir_all(&place.root).unwrap();
+    std::fs::create_dir(&place.root).unwrap();
+    place.try_checkout(&id, |options| options.areas[0].root = place.root.join("inner")).unwrap();
+}
+
+#[test]
+#[ignore = "root: inode flags"]
+fn root_flagged_inodes_change_go_and_stay() {
+    let fixture = Fixture::new();
+    fixture.tree.file("f", "f").file("log", "l").file("d/f", "f").file("going/f", "f").file("kind/f", "f");
+    let set = |path: &std::path::Path, flag: rustix::fs::IFlags| {
+        let file = std::fs::File::open(path).unwrap();
+        let known = rustix::fs::ioctl_getflags(&file).unwrap();
+        let both = rustix::fs::IFlags::IMMUTABLE | rustix::fs::IFlags::APPEND;
+        rustix::fs::ioctl_setflags(&file, (known - both) | flag).unwrap();
+    };
+    let (immutable, append) = (rustix::fs::IFlags::IMMUTABLE, rustix::fs::IFlags::APPEND);
+    let flag = |root: &std::path::Path, names: &[&str], on: bool| {
+        for name in names {
+            let flag = if *name == "log" { append } else { immutable };
+            set(&root.join(name), if on { flag } else { rustix::fs::IFlags::empty() });
+        }
+    };
+    let kept = ["f", "log", "d"];
+    let all = ["f", "log", "d", "going/f", "going", "kind/f", "kind"];
+    flag(fixture.tree.root(), &all, true);
+    let first = fixture.commit_new();
+    flag(fixture.tree.root(), &all, false);
+    fixture.tree.mode("f", 0o600).mode("log", 0o600).mode("d", 0o700).remove("going").remove("kind").file("kind", "f");
+    flag(fixture.tree.root(), &kept, true);
+    let second = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    for id in [first, second, first] {
+        place.checkout_exactly(&id);
+    }
+    for root in [fixture.tree.root(), &place.root] {
+        let there: Vec<&str> = all.into_iter().filter(|name| root.join(name).exists()).collect();
+        flag(root, &there, false);
+    }
+}
