@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use super::super::plan::{Change, Reason, Wanted};
 use super::*;
 use crate::format::manifest::{ChunkList, FileContent, InodeFlags};
 
@@ -615,4 +616,30 @@ proptest! {
         prop_assert!(plan.is_empty() && plan.kept.is_empty());
         prop_assert_eq!(plan.counts.unchanged, target.len() as u64);
     }
+}
+
+#[test]
+fn what_is_outside_the_area_is_seen_and_left() {
+    let target = manifest(&[("cache", file("c")), ("opt", dir()), ("opt/app", file("a"))]);
+    let (mut tree, record) = Tree::of(&manifest(&[]));
+    // A way to what may be included, which holds nothing of it, and a name that something excluded has.
+    tree.set("opt", dir(), 90).set("srv", dir(), 91).set("srv/stray", file("s"), 92);
+    for at in ["opt", "srv"] {
+        tree.names.get_mut(&path(at)).unwrap().passage = true;
+    }
+    tree.outside.insert(TreePath::root());
+    tree.taken.insert(path("cache"));
+    let found = plan(&target, &record, &tree, &rules(Mode::Full));
+    assert_eq!(text(&found), ["add opt/app", "remove srv/stray", "keep cache"]);
+    assert_eq!(found.kept[0].because, KeptBecause::ExcludedInTheWay);
+}
+
+#[test]
+fn what_an_interrupted_switch_lifted_is_no_local_change() {
+    let target = manifest(&[("d", mode(dir(), 0o555)), ("e", mode(dir(), 0o555))]);
+    let (mut tree, record) = Tree::of(&target);
+    tree.set("d", mode(dir(), 0o755), 90).set("e", mode(dir(), 0o777), 91);
+    let interrupted = MergeRules { interrupted: true, ..rules(Mode::Incremental) };
+    assert_eq!(text(&plan(&target, &record, &tree, &interrupted)), ["metadata d", "keep e"]);
+    assert_eq!(text(&plan(&target, &record, &tree, &rules(Mode::Incremental))), ["keep d", "keep e"]);
 }
