@@ -183,7 +183,10 @@ fn hints(error: &StoreError) -> Vec<String> {
         StoreError::Decode { .. } if error.kind() == ErrorKind::Unsupported => {
             "this store was written by a newer Evenkeel: use that version, or a newer one".into()
         }
-        StoreError::Decode { .. } | StoreError::HashMismatch { .. } | StoreError::MissingObject { .. } => {
+        StoreError::Decode { .. }
+        | StoreError::HashMismatch { .. }
+        | StoreError::MissingObject { .. }
+        | StoreError::NotAnObject { .. } => {
             "`evenkeel check --read-data` lists all damage and the snapshots it hurts".into()
         }
         StoreError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {

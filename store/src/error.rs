@@ -46,6 +46,14 @@ pub enum Error {
         /// Store name of the object, or `chunk <id>`.
         object: String,
     },
+    /// Something else than a regular file has an object's name. What a link leads to is never looked at.
+    #[error("{object} is damaged: {found} is in its place")]
+    NotAnObject {
+        /// Store name of the object, or of a directory on the way to it.
+        object: String,
+        /// What is there.
+        found: &'static str,
+    },
     /// No `format` object.
     #[error("{} is not an Evenkeel store", display(path))]
     NotAStore {
@@ -196,7 +204,10 @@ impl Error {
         match self {
             Error::Io { .. } | Error::Catalog { .. } => ErrorKind::Io,
             Error::Decode { source, .. } if source.is_unsupported() => ErrorKind::Unsupported,
-            Error::Decode { .. } | Error::HashMismatch { .. } | Error::MissingObject { .. } => ErrorKind::Damaged,
+            Error::Decode { .. }
+            | Error::HashMismatch { .. }
+            | Error::MissingObject { .. }
+            | Error::NotAnObject { .. } => ErrorKind::Damaged,
             Error::NotAStore { .. } => ErrorKind::NotAStore,
             Error::UnknownSnapshot { .. }
             | Error::AmbiguousSnapshot { .. }

@@ -31,6 +31,7 @@ pub mod pack;
 pub mod path;
 pub mod progress;
 pub mod read;
+mod segment;
 pub mod store;
 pub mod walk;
 

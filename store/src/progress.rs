@@ -15,6 +15,17 @@ pub struct Progress {
     items_total: AtomicU64,
     bytes_stored: AtomicU64,
     cancelled: AtomicBool,
+    watcher: Watcher,
+}
+
+/// Whom to tell of each new phase.
+#[derive(Default)]
+struct Watcher(Option<Box<dyn Fn(&'static str) + Send + Sync>>);
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Watcher" } else { "none" })
+    }
 }
 
 /// One reading of a [`Progress`].
@@ -35,6 +46,11 @@ pub struct ProgressSample {
 }
 
 impl Progress {
+    /// Calls `watcher` with the name of each phase as it begins, in the thread that begins it.
+    pub fn watched(watcher: impl Fn(&'static str) + Send + Sync + 'static) -> Progress {
+        Progress { watcher: Watcher(Some(Box::new(watcher))), ..Progress::default() }
+    }
+
     /// Starts a new phase with its totals (0 = unknown) and resets the counters of the last one.
     pub fn start(&self, phase: &'static str, items_total: u64, bytes_total: u64) {
         *self.phase.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = phase;
@@ -42,6 +58,9 @@ impl Progress {
         self.bytes_done.store(0, Ordering::Relaxed);
         self.items_total.store(items_total, Ordering::Relaxed);
         self.bytes_total.store(bytes_total, Ordering::Relaxed);
+        if let Some(watcher) = &self.watcher.0 {
+            watcher(phase);
+        }
     }
 
     /// Counts entries and plain bytes as handled.

@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::backend::ObjectName;
 use crate::compress::Decompressor;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::pack::Encoding;
 use crate::format::store::SegmentsCurrent;
-use crate::format::table::{Location, Table, TableKind};
-use crate::fsio::{Mapped, OpenFile};
-use crate::id::{ChunkId, PackId, SegmentId};
-use crate::limits;
-use crate::pack;
-use crate::store::{Store, damaged};
+use crate::format::table::{Location, Table};
+use crate::format::{DecodeError, Reason};
+use crate::fsio::OpenFile;
+use crate::id::{ChunkId, PackId};
+use crate::segment::{self, TableBytes};
+use crate::store::Store;
 
 /// Open packs kept at hand.
 const OPEN_PACKS_MAX: usize = 256;
@@ -56,27 +56,15 @@ pub struct ReadScratch {
     decompressor: Option<Decompressor>,
 }
 
-/// Bytes of an index table: mapped from a segment, or rebuilt in memory.
-#[derive(Debug)]
-enum TableBytes {
-    Mapped(Mapped),
-    Rebuilt(Vec<u8>),
-}
-
-impl AsRef<[u8]> for TableBytes {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            TableBytes::Mapped(map) => map.as_ref(),
-            TableBytes::Rebuilt(bytes) => bytes,
-        }
-    }
-}
-
 /// Finds and reads chunks. Shared by all threads; each brings its own [`ReadScratch`].
 #[derive(Debug)]
 pub struct ChunkReader {
     store: Store,
     tables: Vec<Table<TableBytes>>,
+    /// Whether the tables are what a listing of all packs gave.
+    is_gathered: bool,
+    /// The same, made when the live segments could not give a chunk.
+    gathered: Mutex<Option<Arc<Vec<Table<TableBytes>>>>>,
     open: Mutex<HashMap<PackId, Arc<OpenFile>>>,
     notes: Vec<String>,
 }
@@ -90,9 +78,9 @@ impl ChunkReader {
     pub fn open(store: &Store) -> Result<ChunkReader> {
         let mut notes = Vec::new();
         let mut current = store.segments_current()?;
-        let tables = loop {
+        let (tables, is_gathered) = loop {
             match open_segments(store, current.as_ref())? {
-                Ok(tables) => break tables,
+                Ok(tables) => break (tables, false),
                 Err(why) => {
                     // A commit that ran meanwhile merges segments and removes what it merged (format-spec §90.5).
                     let now = store.segments_current()?;
@@ -100,12 +88,15 @@ impl ChunkReader {
                         current = now;
                         continue;
                     }
+                    let (tables, found) = segment::gather(store)?.into_tables()?;
                     notes.push(format!("index: {why}; rebuilt in memory from pack footers"));
-                    break vec![rebuild(store, &mut notes)?];
+                    notes.extend(found);
+                    break (tables, true);
                 }
             }
         };
-        Ok(ChunkReader { store: store.clone(), tables, open: Mutex::default(), notes })
+        let (gathered, open) = (Mutex::default(), Mutex::default());
+        Ok(ChunkReader { store: store.clone(), tables, is_gathered, gathered, open, notes })
     }
 
     /// What was wrong with the index, a line each.
@@ -113,9 +104,15 @@ impl ChunkReader {
         &self.notes
     }
 
-    /// Where a chunk is.
+    /// Where a chunk is, by the index.
     pub fn locate(&self, id: &ChunkId) -> Option<Location> {
-        self.tables.iter().find_map(|table| table.get(id))
+        self.locations(id).next()
+    }
+
+    /// Everywhere that a chunk is, by the index.
+    pub fn locations(&self, id: &ChunkId) -> impl Iterator<Item = Location> + '_ {
+        let id = *id;
+        self.tables.iter().filter_map(move |table| table.get(&id))
     }
 
     /// Number of chunk records in the index; a chunk in two segments counts twice.
@@ -123,14 +120,15 @@ impl ChunkReader {
         self.tables.iter().map(|table| table.len() as u64).sum()
     }
 
-    /// Reads a chunk, decodes it and checks its hash.
+    /// Reads a chunk, decodes it and checks its hash. When one copy cannot be read another one is looked for, at last in
+    /// the footers of all packs (format-spec §10.5, §20.6).
     ///
     /// # Errors
     /// [`Error::MissingObject`] when no pack has it; [`Error::Decode`] or [`Error::HashMismatch`] naming the pack and
     /// the chunk when its record is damaged; [`Error::Io`].
     pub fn read<'b>(&self, id: &ChunkId, scratch: &'b mut ReadScratch) -> Result<Verified<'b>> {
-        let at = self.locate(id).ok_or_else(|| missing(id))?;
-        self.read_at(id, &at, scratch)
+        self.fetch(id, None, Dictionaries::Allowed, scratch)?;
+        Ok(Verified { id: *id, plain: &scratch.plain })
     }
 
     /// As [`ChunkReader::read`], for a chunk that was located before.
@@ -138,14 +136,63 @@ impl ChunkReader {
     /// # Errors
     /// As [`ChunkReader::read`].
     pub fn read_at<'b>(&self, id: &ChunkId, at: &Location, scratch: &'b mut ReadScratch) -> Result<Verified<'b>> {
-        let dict = match at.encoding {
-            Encoding::ZstdDict(dict_id) => Some(self.read_dictionary(&dict_id)?),
-            Encoding::Raw | Encoding::Zstd => None,
+        self.fetch(id, Some(*at), Dictionaries::Allowed, scratch)?;
+        Ok(Verified { id: *id, plain: &scratch.plain })
+    }
+
+    /// Tries one place after the other until `scratch` holds the chunk. The first failure is the one that is reported.
+    fn fetch(
+        &self,
+        id: &ChunkId,
+        first: Option<Location>,
+        dicts: Dictionaries,
+        scratch: &mut ReadScratch,
+    ) -> Result<()> {
+        let mut failed = Failed::default();
+        for at in first.into_iter().chain(self.locations(id)) {
+            if failed.attempt(at, |at| self.fetch_at(id, at, dicts, scratch)) {
+                return Ok(());
+            }
+        }
+        let is_lost = failed.first.as_ref().is_none_or(|e| e.kind() == ErrorKind::Damaged);
+        if is_lost && !self.is_gathered {
+            for at in self.gathered()?.iter().filter_map(|table| table.get(id)) {
+                if failed.attempt(at, |at| self.fetch_at(id, at, dicts, scratch)) {
+                    return Ok(());
+                }
+            }
+        }
+        Err(failed.first.unwrap_or_else(|| Error::MissingObject { object: format!("chunk {id}") }))
+    }
+
+    /// What all packs hold, found out once.
+    fn gathered(&self) -> Result<Arc<Vec<Table<TableBytes>>>> {
+        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tables) = &*gathered {
+            return Ok(Arc::clone(tables));
+        }
+        let (tables, _) = segment::gather(&self.store)?.into_tables()?;
+        Ok(Arc::clone(gathered.insert(Arc::new(tables))))
+    }
+
+    fn fetch_at(&self, id: &ChunkId, at: &Location, dicts: Dictionaries, scratch: &mut ReadScratch) -> Result<()> {
+        let object = || format!("{} (chunk {})", ObjectName::Pack(at.pack), id.short(16));
+        let dict = match (at.encoding, dicts) {
+            (Encoding::Raw | Encoding::Zstd, _) => None,
+            (Encoding::ZstdDict(dict), Dictionaries::Allowed) => {
+                let mut own = ReadScratch::default();
+                self.fetch(&dict, None, Dictionaries::Refused, &mut own)?;
+                Some(own.plain)
+            }
+            (Encoding::ZstdDict(_), Dictionaries::Refused) => {
+                let reason = Reason::Rule("a dictionary that needs a dictionary itself");
+                let source = DecodeError { object: "record", offset: 0, field: "dict", reason };
+                return Err(Error::Decode { object: object(), source });
+            }
         };
         let pack = self.pack(&at.pack)?;
         let ReadScratch { stored, plain, decompressor } = scratch;
         stored.resize(usize::try_from(at.stored_len).expect("bounded by the format"), 0);
-        let object = || format!("{} (chunk {})", ObjectName::Pack(at.pack), id.short(16));
         pack.read_exact_at(stored, at.offset).map_err(|e| match e {
             Error::Io { source, .. } if source.kind() == std::io::ErrorKind::UnexpectedEof => {
                 Error::HashMismatch { object: object(), actual: "nothing: the pack ends too early".into() }
@@ -159,17 +206,8 @@ impl ChunkReader {
         decompressor
             .decompress(at.encoding, stored, at.plain_len, dict.as_deref(), plain)
             .map_err(|source| Error::Decode { object: object(), source })?;
-        Verified::check(*id, plain)
-            .ok_or_else(|| Error::HashMismatch { object: object(), actual: ChunkId::of(plain).to_string() })
-    }
-
-    /// A dictionary is a chunk that is stored without one, so this goes one level deep.
-    fn read_dictionary(&self, id: &ChunkId) -> Result<Vec<u8>> {
-        let at = self.locate(id).ok_or_else(|| missing(id))?;
-        if let Encoding::ZstdDict(_) = at.encoding {
-            return Err(Error::Refused { reason: format!("dictionary {id} needs a dictionary itself"), hint: None });
-        }
-        Ok(self.read_at(id, &at, &mut ReadScratch::default())?.plain().to_vec())
+        let actual = ChunkId::of(plain);
+        if actual == *id { Ok(()) } else { Err(Error::HashMismatch { object: object(), actual: actual.to_string() }) }
     }
 
     fn pack(&self, id: &PackId) -> Result<Arc<OpenFile>> {
@@ -188,8 +226,31 @@ impl ChunkReader {
     }
 }
 
-fn missing(id: &ChunkId) -> Error {
-    Error::MissingObject { object: format!("chunk {id}") }
+/// Whether a record may need a dictionary. A dictionary is a chunk that is stored without one (format-spec §20.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dictionaries {
+    Allowed,
+    Refused,
+}
+
+/// Places that did not have what they should, and the first reason.
+#[derive(Debug, Default)]
+struct Failed {
+    places: Vec<Location>,
+    first: Option<Error>,
+}
+
+impl Failed {
+    /// Whether `fetch` succeeds at a place that was not tried yet.
+    fn attempt(&mut self, at: Location, fetch: impl FnOnce(&Location) -> Result<()>) -> bool {
+        if self.places.contains(&at) {
+            return false;
+        }
+        let Err(error) = fetch(&at) else { return true };
+        self.places.push(at);
+        self.first.get_or_insert(error);
+        false
+    }
 }
 
 /// The live segments, or why they cannot be used.
@@ -198,58 +259,12 @@ fn open_segments(store: &Store, current: Option<&SegmentsCurrent>) -> Result<Res
         return Ok(Err(format!("{} is missing or damaged", ObjectName::SegmentsCurrent)));
     };
     let mut tables = Vec::with_capacity(current.segments.len());
-    for segment in &current.segments {
-        match open_segment(store, &segment.id) {
+    for listed in &current.segments {
+        match segment::open(store, &listed.id) {
             Ok(table) => tables.push(table),
-            Err(e) if matches!(e.kind(), crate::ErrorKind::Damaged) => return Ok(Err(e.to_string())),
+            Err(e) if e.kind() == ErrorKind::Damaged => return Ok(Err(e.to_string())),
             Err(e) => return Err(e),
         }
     }
     Ok(Ok(tables))
-}
-
-fn open_segment(store: &Store, id: &SegmentId) -> Result<Table<TableBytes>> {
-    let name = ObjectName::Segment(*id);
-    let map = store.backend().map(&name);
-    let map = match map {
-        Ok(map) => map.ok_or_else(|| Error::MissingObject { object: name.to_string() })?,
-        // An empty file cannot be mapped.
-        Err(_) if store.backend().len(&name)? == Some(0) => {
-            return Err(Error::HashMismatch { object: name.to_string(), actual: SegmentId::of(b"").to_string() });
-        }
-        Err(e) => return Err(e),
-    };
-    let actual = SegmentId::of(map.as_ref());
-    if actual != *id {
-        return Err(Error::HashMismatch { object: name.to_string(), actual: actual.to_string() });
-    }
-    let table = Table::decode(TableBytes::Mapped(map)).map_err(damaged(&name))?;
-    if table.kind() != TableKind::Segment {
-        return Err(Error::HashMismatch { object: name.to_string(), actual: "a locator".into() });
-    }
-    Ok(table)
-}
-
-/// One table of everything that readable pack footers list. Unreadable packs become notes.
-fn rebuild(store: &Store, notes: &mut Vec<String>) -> Result<Table<TableBytes>> {
-    let mut packs = Vec::new();
-    let mut records = Vec::new();
-    for id in store.backend().list_packs()? {
-        match pack::read_footer(store.backend(), &id) {
-            Ok(footer) => {
-                packs.push(footer.pack);
-                records.extend(footer.locations());
-            }
-            Err(e) if e.kind() == crate::ErrorKind::Damaged => notes.push(format!("index: {e}: left out")),
-            Err(e) => return Err(e),
-        }
-        let found = records.len() as u64;
-        let limit = u64::from(limits::TABLE_RECORDS_MAX);
-        if found > limit {
-            return Err(Error::LimitExceeded { what: "number of chunks in the store", found, limit });
-        }
-    }
-    let in_memory = |source| Error::Decode { object: "index rebuilt in memory".into(), source };
-    let bytes = crate::format::table::encode(TableKind::Segment, &packs, records).map_err(in_memory)?;
-    Table::decode(TableBytes::Rebuilt(bytes)).map_err(in_memory)
 }

@@ -2,11 +2,11 @@
 //! A store: the handle through which everything else finds objects.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::backend::{Backend, LocalBackend, ObjectName};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::Timestamp;
 use crate::format::snapshot::{self, IndexRecord, Snapshot};
 use crate::format::store::{ChunkerParams, SegmentsCurrent, StoreFeatures, StoreFormat};
@@ -45,10 +45,10 @@ pub struct Store {
 }
 
 impl Store {
-    /// Makes an empty store in a new or empty directory.
+    /// Makes an empty store in a new or empty directory, or goes on where a writer died that was making one.
     ///
     /// # Errors
-    /// [`Error::NotEmpty`], [`Error::LimitExceeded`] for sizes outside the format, [`Error::Io`].
+    /// [`Error::NotEmpty`], [`Error::Locked`] while somebody else makes one, [`Error::LimitExceeded`] for sizes outside the format, [`Error::Io`].
     pub fn create(path: &Path, options: &InitOptions) -> Result<Store> {
         let (low, high) = limits::CHUNK_AVG_RANGE;
         let avg = options.chunker.avg;
@@ -69,7 +69,7 @@ impl Store {
             pack_size: options.pack_size,
             features: StoreFeatures::default(),
         };
-        let backend = LocalBackend::create(path)?;
+        let (backend, _lock) = LocalBackend::create(path)?;
         // The `format` object comes last: without it the directory is not a store.
         let current =
             SegmentsCurrent { store: format.store, generation: 0, segments: Vec::new(), condemned: Vec::new() };
@@ -118,27 +118,42 @@ impl Store {
         &*self.backend
     }
 
-    /// Takes the writer's locks: one in `state_dir`, one on the store itself, and sweeps what a dead writer left.
+    /// What `state_dir` remembers of this store.
+    pub(crate) fn state_in(&self, state_dir: &Path) -> PathBuf {
+        state_dir.join("stores").join(self.id().to_string())
+    }
+
+    /// Takes the writer's locks, one in `state_dir`, one on the store itself, and sweeps what a dead writer left.
+    ///
+    /// # Errors
+    /// As [`Store::lock_dry_run`].
+    pub fn lock_writer(&self, state_dir: &Path) -> Result<WriterLock> {
+        let lock = self.lock_dry_run(state_dir)?;
+        self.backend.sweep_temporaries()?;
+        let dir = self.state_in(state_dir);
+        fsio::create_dir_all(&dir.join(FILES_CACHES))?;
+        for dir in [&dir, &dir.join(FILES_CACHES)] {
+            fsio::sweep_temporaries(dir)?;
+        }
+        Ok(lock)
+    }
+
+    /// Takes the writer's locks and changes nothing in the store.
     ///
     /// # Errors
     /// [`Error::Locked`] when another process writes; [`Error::Decode`] when the store has a feature that a writer must
     /// understand and this program does not.
-    pub fn lock_writer(&self, state_dir: &Path) -> Result<WriterLock> {
+    pub fn lock_dry_run(&self, state_dir: &Path) -> Result<WriterLock> {
         if let Some(feature) = self.format.features.must_write.first() {
             let reason = Reason::Feature(feature.clone());
             let source = DecodeError { object: "format", offset: 0, field: "must-write", reason };
             return Err(damaged(&ObjectName::Format)(source));
         }
-        let dir = state_dir.join("stores").join(self.id().to_string());
+        let dir = self.state_in(state_dir);
         fsio::create_dir_all(&dir)?;
         let state = Lock::exclusive(&dir.join("writer.lock"))?;
         let store = Lock::exclusive_existing(&self.path().join("format"))
             .map_err(|e| if let Error::Locked { .. } = e { Error::Locked { path: self.path().into() } } else { e })?;
-        self.backend.sweep_temporaries()?;
-        fsio::create_dir_all(&dir.join(FILES_CACHES))?;
-        for dir in [&dir, &dir.join(FILES_CACHES)] {
-            fsio::sweep_temporaries(dir)?;
-        }
         Ok(WriterLock { _locks: [state, store] })
     }
 
@@ -183,7 +198,7 @@ impl Store {
                     let record = IndexRecord { id, parent: snapshot.parent, time: snapshot.time.secs, len };
                     found.push((snapshot.depth, snapshot.time, record));
                 }
-                Err(e) if e.kind() == crate::ErrorKind::Io => return Err(e),
+                Err(e) if e.kind() == ErrorKind::Io => return Err(e),
                 Err(_) => damaged.push(IndexRecord { id, parent: None, time: 0, len }),
             }
         }
@@ -202,7 +217,7 @@ impl Store {
     /// # Errors
     /// [`Error::Io`].
     pub fn snapshot_index(&self) -> Result<Option<Vec<IndexRecord>>> {
-        let bytes = self.backend.read(&ObjectName::SnapshotIndex, limits::SNAPSHOT_INDEX_BYTES_MAX)?;
+        let bytes = self.read_hint(&ObjectName::SnapshotIndex, limits::SNAPSHOT_INDEX_BYTES_MAX)?;
         Ok(bytes.and_then(|bytes| snapshot::decode_index(&bytes).ok()))
     }
 
@@ -271,12 +286,20 @@ impl Store {
         ChunkReader::open(self)
     }
 
+    /// Reads an object that one can do without; `None` also for what is no file, and for more than `cap` bytes.
+    pub(crate) fn read_hint(&self, name: &ObjectName, cap: u64) -> Result<Option<Vec<u8>>> {
+        match self.backend.read(name, cap) {
+            Err(e) if matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Limit) => Ok(None),
+            read => read,
+        }
+    }
+
     /// `segments/current`; `None` when it is missing, damaged or another store's.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn segments_current(&self) -> Result<Option<SegmentsCurrent>> {
-        let bytes = self.backend.read(&ObjectName::SegmentsCurrent, limits::SEGMENTS_CURRENT_BYTES_MAX)?;
+        let bytes = self.read_hint(&ObjectName::SegmentsCurrent, limits::SEGMENTS_CURRENT_BYTES_MAX)?;
         let current = bytes.and_then(|bytes| SegmentsCurrent::decode(&bytes).ok());
         Ok(current.filter(|current| current.store == self.id()))
     }

@@ -40,6 +40,49 @@ fn a_store_is_made_in_a_new_or_empty_place_only() {
     assert_eq!(create("full").unwrap_err().kind(), ErrorKind::Refused);
 }
 
+/// An `init` that was interrupted made the place look full, so that the next one refused it for ever.
+#[test]
+fn an_interrupted_init_is_completed() {
+    let dir = evenkeel_tests::temp_dir();
+    let tree = Tree::new(dir.path());
+    let create = |name: &str| Store::create(&tree.path(name), &InitOptions::default());
+    create("whole").unwrap();
+    let whole = files_below(&tree.path("whole"));
+    let stages: [&[&str]; 5] = [
+        &["packs/"],
+        &["packs/", "segments/", "locators/", "snapshots/", "tmp/"],
+        &["packs/", "segments/tmp-0011223344556677", "locators/", "snapshots/", "tmp/"],
+        &["packs/", "segments/current", "locators/", "snapshots/index", "tmp/"],
+        &["packs/", "segments/current", "locators/", "snapshots/index", "tmp/", "tmp-0011223344556677"],
+    ];
+    for (number, stage) in stages.into_iter().enumerate() {
+        let name = format!("stage-{number}");
+        for path in stage {
+            let path = format!("{name}/{path}");
+            let _ = if path.ends_with('/') { tree.dir(path.trim_end_matches('/')) } else { tree.file(path, "x") };
+        }
+        let store = create(&name).unwrap();
+        assert_eq!(store.snapshots().unwrap(), []);
+        assert!(store.segments_current().unwrap().is_some());
+        let names = files_below(&tree.path(&name)).into_keys().collect::<Vec<_>>();
+        assert_eq!(names, whole.keys().cloned().collect::<Vec<_>>(), "{stage:?}");
+        assert_eq!(Store::open(&tree.path(&name)).unwrap().id(), store.id());
+    }
+    // What may be all that is left of a store is not.
+    let id = "0".repeat(64);
+    for left in
+        [format!("packs/00/{id}.pack"), format!("segments/{id}.seg"), format!("snapshots/{id}"), "README".into()]
+    {
+        tree.dir("lost/packs").dir("lost/segments").file(format!("lost/{left}"), "x");
+        let before = files_below(dir.path());
+        assert_eq!(create("lost").unwrap_err().kind(), ErrorKind::Refused, "{left}");
+        assert!(files_below(dir.path()) == before, "{left}: nothing was changed");
+        tree.remove("lost");
+    }
+    tree.file("odd/packs", "a file");
+    assert_eq!(create("odd").unwrap_err().kind(), ErrorKind::Refused);
+}
+
 #[test]
 fn sizes_outside_the_format() {
     let dir = evenkeel_tests::temp_dir();

@@ -5,7 +5,7 @@ use evenkeel_store::area::AreaSpec;
 use evenkeel_store::commit::{ParentChoice, commit};
 use evenkeel_store::id::SnapshotId;
 use evenkeel_store::{ErrorKind, Progress, Store};
-use evenkeel_tests::fixture::{AREA, settle};
+use evenkeel_tests::fixture::{AREA, files_below, settle};
 use evenkeel_tests::{Fixture, Tree, noise};
 
 #[test]
@@ -236,6 +236,73 @@ fn a_dry_run_counts_and_writes_nothing() {
     let report = fixture.commit();
     assert!(report.is_new);
     fixture.assert_holds_tree(&report.snapshot.unwrap());
+}
+
+/// A dry run over a damaged index published a new one, and swept temporaries.
+#[test]
+fn a_dry_run_repairs_nothing() {
+    let fixture = Fixture::small();
+    fixture.tree.sample();
+    fixture.commit_new();
+    let temporary = "tmp-0123456789abcdef";
+    for dir in ["tmp", "segments", ""] {
+        std::fs::write(fixture.store.path().join(dir).join(temporary), "left over").unwrap();
+    }
+    fixture.tree.file("new", noise(1, 100_000));
+    let pack = fixture.objects().into_keys().find(|name| name.starts_with("packs/")).unwrap();
+    let current = fixture.store.path().join("segments/current");
+    for damage in ["none", "the list is lost", "a pack is lost", "a new state directory"] {
+        match damage {
+            "the list is lost" => std::fs::remove_file(&current).unwrap(),
+            "a pack is lost" => std::fs::remove_file(fixture.store.path().join(&pack)).unwrap(),
+            "a new state directory" => {
+                std::fs::remove_dir_all(&fixture.state).unwrap();
+                std::fs::create_dir(&fixture.state).unwrap();
+            }
+            _ => {}
+        }
+        let (store, state) = (fixture.objects(), files_below(&fixture.state));
+        let dry = fixture.try_commit(|options| options.dry_run = true).unwrap();
+        assert!(dry.is_new, "{damage}");
+        assert!(fixture.objects() == store, "{damage}: the store is as it was");
+        let mut after = files_below(&fixture.state);
+        after.retain(|name, _| state.contains_key(name) || !name.ends_with("/writer.lock"));
+        assert!(after == state, "{damage}: the state is as it was: {:?}", after.keys());
+    }
+    let id = fixture.commit_new();
+    fixture.assert_holds_tree(&id);
+    fixture.assert_sound();
+}
+
+/// A snapshot that is published is there, whatever fails afterwards: to report a failed commit would be wrong.
+#[test]
+fn what_fails_after_the_snapshot_is_a_warning() {
+    let fixture = Fixture::new();
+    fixture.tree.sample();
+    fixture.commit_new();
+    fixture.tree.file("etc/new", "new");
+    settle();
+    let caches = fixture.state.join("stores").join(fixture.store.id().to_string()).join("files");
+    let index = fixture.store.path().join("snapshots/index");
+    let (broken_caches, broken_index) = (caches.clone(), index.clone());
+    let progress = Progress::watched(move |phase| {
+        if phase == "publishing" {
+            std::fs::remove_dir_all(&broken_caches).unwrap();
+            std::fs::remove_file(&broken_index).unwrap();
+            std::fs::create_dir(&broken_index).unwrap();
+        }
+    });
+    let report = commit(&fixture.store, &fixture.options(), &progress).unwrap();
+    let id = report.snapshot.unwrap();
+    assert!(report.is_new);
+    let warned = |what: &str| report.warnings.iter().any(|warning| warning.contains(what));
+    assert!(warned("the list of snapshots was not renewed"), "{:?}", report.warnings);
+    assert!(warned("the next commit reads area `tree` again"), "{:?}", report.warnings);
+    fixture.assert_holds_tree(&id);
+    assert_eq!(fixture.store.resolve("@latest").unwrap(), id, "the index is only a hint");
+    std::fs::remove_dir(&index).unwrap();
+    assert!(!fixture.commit().is_new);
+    fixture.assert_sound();
 }
 
 #[test]

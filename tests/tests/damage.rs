@@ -245,20 +245,18 @@ pack, data, 1st     | damaged  damaged  | damaged, hurts 1 2     | nothing new  
 pack, data, 1st     | damaged  damaged  | damaged, hurts 1 2     | nothing new              | ok       ok       | damaged | halved
 pack, data, 1st     | ok       ok       | damaged, hurts 1 2     | nothing new              | ok       ok       | damaged | last byte cut, flip in front, flip at end
 pack, data, 1st     | damaged  damaged  | damaged, hurts 1 2     | nothing new, but damaged | damaged  damaged  | damaged | flip within
-pack, data, 1st     | damaged  damaged  | damaged                | nothing new              | ok       ok       | damaged | swapped
+pack, data, 1st     | ok       ok       | damaged                | nothing new              | ok       ok       | damaged | swapped
 pack, data, 2nd     | ok       damaged  | damaged, hurts 2       | nothing new              | ok       ok       | sound | deleted, emptied, halved
 pack, data, 2nd     | ok       ok       | damaged, hurts 2       | nothing new              | ok       ok       | sound | last byte cut
 pack, data, 2nd     | ok       ok       | damaged, hurts 2       | nothing new              | ok       ok       | damaged | flip in front, flip at end
 pack, data, 2nd     | ok       damaged  | damaged, hurts 2       | nothing new, but damaged | ok       damaged  | damaged | flip within
-pack, data, 2nd     | ok       damaged  | damaged, hurts 2       | nothing new              | ok       ok       | damaged | swapped
+pack, data, 2nd     | ok       ok       | damaged                | nothing new              | ok       ok       | damaged | swapped
 pack, manifest, 1st | damaged  ok       | damaged, hurts 1       | nothing new              | damaged  ok       | damaged | deleted, emptied, halved, flip within
-pack, manifest, 1st | ok       ok       | damaged                | nothing new              | ok       ok       | damaged | last byte cut, flip in front, flip at end
-pack, manifest, 1st | damaged  damaged  | damaged, hurts 1 2     | nothing new              | ok       ok       | damaged | swapped
+pack, manifest, 1st | ok       ok       | damaged                | nothing new              | ok       ok       | damaged | last byte cut, flip in front, flip at end, swapped
 pack, manifest, 2nd | ok       damaged  | damaged, hurts 2       | nothing new              | ok       ok       | sound | deleted, emptied, halved
 pack, manifest, 2nd | ok       ok       | damaged                | nothing new              | ok       ok       | sound | last byte cut
-pack, manifest, 2nd | ok       ok       | damaged                | nothing new              | ok       ok       | damaged | flip in front, flip at end
+pack, manifest, 2nd | ok       ok       | damaged                | nothing new              | ok       ok       | damaged | flip in front, flip at end, swapped
 pack, manifest, 2nd | ok       damaged  | damaged, hurts 2       | nothing new, but damaged | ok       damaged  | damaged | flip within
-pack, manifest, 2nd | damaged  damaged  | damaged, hurts 2       | nothing new              | ok       ok       | damaged | swapped
 segment             | ok       ok       | rebuildable            | nothing new              | ok       ok       | sound | any
 segments/current    | ok       ok       | rebuildable            | nothing new              | ok       ok       | sound | any
 locator, 1st        | ok       ok       | rebuildable            | nothing new              | ok       ok       | rebuildable | any
@@ -311,6 +309,129 @@ fn removing_a_damaged_pack_lets_the_next_commit_store_its_content_again() {
             assert!(!report.findings.iter().any(|finding| finding.hurts.contains(&subject.ids[1])), "{report:#?}");
         }
     }
+}
+
+/// A footer is damaged, and this machine has no reason to trust the segments: it never saw the store, or the list of
+/// segments is lost as well. An index made from footers alone lost every chunk of that pack, though they are all there.
+#[test]
+fn a_damaged_footer_loses_no_chunk_whatever_else_is_lost() {
+    let subject = Subject::new();
+    let (fixture, store) = (&subject.fixture, &subject.fixture.store);
+    let packs = [PackKind::Data, PackKind::Manifest].into_iter().flat_map(|kind| subject.packs(kind));
+    for (pack, list_is_lost) in packs.flat_map(|pack| [(pack, false), (pack, true)]) {
+        let place = format!("{pack}, list lost: {list_is_lost}");
+        subject.restore();
+        let path = subject.path(&pack);
+        spoil("flip at end", &path, &path);
+        std::fs::remove_dir_all(&fixture.state).unwrap();
+        if list_is_lost {
+            std::fs::remove_file(subject.path(&ObjectName::SegmentsCurrent)).unwrap();
+        }
+        assert_eq!(subject.reads(store), ["ok", "ok"], "{place}");
+        assert_eq!(subject.commit(store), "nothing new", "{place}");
+        assert_eq!(subject.reads(store), ["ok", "ok"], "{place}: after a commit");
+        let before = fixture.objects();
+        assert_eq!(subject.commit(store), "nothing new", "{place}");
+        assert!(fixture.objects() == before, "{place}: the index is made once");
+        // Nothing new relied on what only a segment says: the content is in another pack, or this one was made anew.
+        if std::fs::read(&path).unwrap() != subject.store[&relative(&subject, &path)] {
+            std::fs::remove_file(&path).unwrap();
+        }
+        assert_eq!(subject.reads(store)[1], "ok", "{place}: without the pack");
+        assert_eq!(subject.commit(store), "nothing new", "{place}");
+        assert_eq!(subject.reads(store)[1], "ok", "{place}: without the pack, after a commit");
+    }
+}
+
+/// The pack that came back with its content holds the chunks that were stored again meanwhile, though no segment says so.
+#[test]
+fn a_chunk_is_found_in_the_pack_that_no_segment_names() {
+    let subject = Subject::new();
+    let store = &subject.fixture.store;
+    let pack = subject.packs(PackKind::Data)[1];
+    let good = std::fs::read(subject.path(&pack)).unwrap();
+    let twin = |store: &Store| -> PathBuf {
+        let packs = store.backend().list_packs().unwrap().into_iter().map(|id| subject.path(&ObjectName::Pack(id)));
+        packs.into_iter().find(|path| !subject.store.contains_key(&relative(&subject, path))).unwrap()
+    };
+    for damage in ["deleted", "flip within"] {
+        subject.restore();
+        std::fs::remove_file(subject.path(&pack)).unwrap();
+        let other = evenkeel_store::commit::CommitOptions { threads: 1, level: 12, ..subject.fixture.options() };
+        // More content, so that the chunks lie in another pack than before.
+        subject.fixture.tree.file("more", noise(7, 30_000));
+        let id = commit(store, &other, &Progress::default()).unwrap().snapshot.unwrap();
+        subject.fixture.tree.remove("more");
+        std::fs::write(subject.path(&pack), &good).unwrap();
+        let damaged = twin(store);
+        spoil(damage, &damaged, &damaged);
+        assert_eq!(subject.reads(store)[1], "ok", "{damage}");
+        let error = read_everything(store, &id).unwrap_err();
+        assert_eq!(error.kind(), evenkeel_store::ErrorKind::Damaged, "what was in no other pack is lost: {error}");
+    }
+}
+
+fn relative(subject: &Subject, path: &Path) -> String {
+    path.strip_prefix(subject.fixture.store.path()).unwrap().to_str().unwrap().to_owned()
+}
+
+/// A link could lead a program with more rights than whoever made it to any file (format-spec §10.3).
+#[test]
+fn links_in_a_store_are_damage_and_never_followed() {
+    let subject = Subject::new();
+    let (fixture, store) = (&subject.fixture, &subject.fixture.store);
+    let elsewhere = fixture.dir().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let [first, second] = subject.ids;
+    let names = [
+        subject.packs(PackKind::Data)[0],
+        subject.packs(PackKind::Manifest)[1],
+        ObjectName::Snapshot(first),
+        ObjectName::Segment(store.backend().list_segments().unwrap()[0]),
+        ObjectName::SegmentsCurrent,
+        ObjectName::SnapshotIndex,
+        ObjectName::Locator(second),
+    ];
+    for name in names {
+        subject.restore();
+        let (path, target) = (subject.path(&name), elsewhere.join("object"));
+        std::fs::rename(&path, &target).unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        let findings = fixture.check().findings;
+        assert!(findings.iter().any(|finding| finding.object == name.to_string()), "{name}: {findings:#?}");
+        match name {
+            ObjectName::Pack(_) => {
+                assert!(subject.reads(store).contains(&"damaged".to_string()), "{name}");
+                assert!(findings.iter().any(|finding| finding.problem.contains("a symbolic link")), "{findings:#?}");
+            }
+            ObjectName::Snapshot(_) => assert_eq!(subject.reads(store), ["damaged", "ok"]),
+            _ => assert_eq!(subject.reads(store), ["ok", "ok"], "{name}"),
+        }
+        assert_eq!(subject.commit(store), "nothing new", "{name}");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_file(&target).unwrap();
+    }
+    subject.restore();
+    let format = subject.path(&ObjectName::Format);
+    std::fs::rename(&format, elsewhere.join("format")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.join("format"), &format).unwrap();
+    assert_eq!(
+        Store::open(store.path()).unwrap_err().to_string(),
+        "format is damaged: a symbolic link is in its place"
+    );
+    std::fs::remove_file(&format).unwrap();
+
+    subject.restore();
+    let fan = subject.path(&subject.packs(PackKind::Data)[0]).parent().unwrap().to_path_buf();
+    std::fs::rename(&fan, elsewhere.join("fan")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.join("fan"), &fan).unwrap();
+    assert!(subject.reads(store).contains(&"damaged".to_string()));
+    let error = check(store, &CheckOptions::default(), &Progress::default()).unwrap_err().to_string();
+    assert!(error.starts_with("packs/") && error.ends_with("a symbolic link is in its place"), "{error}");
+    // The way to the store may be a link.
+    let link = fixture.dir().join("link");
+    std::os::unix::fs::symlink(store.path(), &link).unwrap();
+    assert_eq!(Store::open(&link).unwrap().id(), store.id());
 }
 
 /// Another machine's files cache, or one of another area, knows nothing of a loss that this commit made good for its own

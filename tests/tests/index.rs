@@ -2,8 +2,12 @@
 //! Segments, locators and `snapshots/index` over many commits, lost, damaged and rebuilt.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use evenkeel_store::Progress;
 use evenkeel_store::backend::ObjectName;
+use evenkeel_store::check::{CheckOptions, check};
+use evenkeel_store::commit::SegmentLimits;
 use evenkeel_store::format::manifest::ChunkRun;
 use evenkeel_store::format::manifest::{ChunkList, InodeKind, ManifestHead, ManifestNode, Node, Timestamp};
 use evenkeel_store::format::table::{Location, Table, TableKind};
@@ -11,6 +15,7 @@ use evenkeel_store::id::{ChunkId, SnapshotId};
 use evenkeel_store::manifest::content_runs;
 use evenkeel_store::pack::read_footer;
 use evenkeel_store::read::{ChunkReader, ReadScratch};
+use evenkeel_tests::fixture::settle;
 use evenkeel_tests::{Fixture, noise};
 
 /// A series of commits, each with a change; returns their ids.
@@ -173,6 +178,88 @@ fn segments_merge_and_keep_every_lookup_right() {
         assert!(at.contains(&reader.locate(&id).expect("listed")), "chunk {id}");
     }
     assert!(reader.notes().is_empty());
+    fixture.assert_sound();
+}
+
+/// A merge, or a new index, that would have more records or packs than one segment may list made every commit fail.
+#[test]
+fn segments_keep_to_their_limits() {
+    let limits = SegmentLimits { records_max: 60, packs_max: 7 };
+    let fixture = Fixture::small();
+    fixture.tree.sample();
+    let commit = || {
+        settle();
+        fixture.try_commit(|options| options.segment_limits = limits).unwrap().snapshot.unwrap()
+    };
+    let assert_limits = |what: &str| {
+        let current = fixture.store.segments_current().unwrap().unwrap();
+        for segment in &current.segments {
+            let name = ObjectName::Segment(segment.id);
+            let table = Table::decode(fixture.store.backend().read(&name, 1 << 30).unwrap().unwrap()).unwrap();
+            assert!(table.len() <= 60 && table.packs().len() <= 7, "{what}: {} {}", table.len(), table.packs().len());
+        }
+        let reader = fixture.store.reader().unwrap();
+        for (id, at) in places(&fixture) {
+            assert!(at.contains(&reader.locate(&id).expect("listed")), "{what}: chunk {id}");
+        }
+        assert_eq!(fixture.store.backend().list_segments().unwrap().len(), current.segments.len(), "{what}");
+        current.segments.len()
+    };
+    for round in 0..25 {
+        fixture.tree.file(format!("n{round}"), noise(round, 60_000));
+        commit();
+        assert_limits(&format!("round {round}"));
+    }
+    assert!(places(&fixture).len() > 200);
+    let merged = assert_limits("merged");
+    assert!(merged < 25, "{merged} segments after 25 commits: none were merged");
+    std::fs::remove_file(fixture.store.path().join("segments/current")).unwrap();
+    fixture.tree.file("last", "1");
+    let last = commit();
+    assert!(assert_limits("rebuilt") > 5);
+    fixture.assert_holds_tree(&last);
+    fixture.assert_sound();
+}
+
+/// What a running commit publishes between two looks of a check was called missing, damaged, or a lost snapshot.
+#[test]
+fn a_check_while_commits_run_finds_no_damage() {
+    let fixture = Arc::new(Fixture::small());
+    fixture.tree.sample();
+    fixture.commit_new();
+    for merge in [false, true] {
+        for phase in ["checking packs", "reading packs", "checking snapshots"] {
+            let own = Arc::clone(&fixture);
+            let progress = Progress::watched(move |now| {
+                if now == phase {
+                    let number = own.store.snapshots().unwrap().len() as u64;
+                    // A large commit merges every segment there is.
+                    let len = if merge { 3_000_000 } else { 20_000 };
+                    own.tree.file("changes", noise(number, len));
+                    own.commit_new();
+                }
+            });
+            let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+            let report = check(&fixture.store, &options, &progress).unwrap();
+            assert_eq!(report.findings, [], "{phase}");
+        }
+    }
+    fixture.assert_sound();
+}
+
+/// The same at moments that nobody chose.
+#[test]
+fn checks_beside_a_series_of_commits_find_no_damage() {
+    let fixture = Fixture::small();
+    fixture.tree.sample();
+    fixture.commit_new();
+    std::thread::scope(|scope| {
+        let commits = scope.spawn(|| series(&fixture, 25));
+        while !commits.is_finished() {
+            let report = check(&fixture.store, &CheckOptions::default(), &Progress::default()).unwrap();
+            assert!(!report.is_damaged(), "{:#?}", report.findings);
+        }
+    });
     fixture.assert_sound();
 }
 

@@ -1,19 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A store in a local directory.
+//! A store in a local directory (format-spec §10.3).
 
 use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::{Backend, ObjectName};
 use crate::error::{Error, Result};
-use crate::fsio::{self, Batch, Mapped, OpenFile, TempFile};
+use crate::fsio::{self, Batch, Dir, FileType, Lock, Mapped, OpenFile, Stat, TempFile};
 use crate::id::{PackId, SegmentId, SnapshotId};
 
+const PACKS: &str = "packs";
+const SEGMENTS: &str = "segments";
+const LOCATORS: &str = "locators";
+const SNAPSHOTS: &str = "snapshots";
 /// Directory of unpublished files.
 const TMP: &str = "tmp";
 
-/// Objects as files below one directory.
+/// Objects as files below one directory. The way to the directory may lead over symlinks, the way on from it may not.
 #[derive(Debug)]
 pub struct LocalBackend {
     root: PathBuf,
@@ -27,22 +33,71 @@ impl LocalBackend {
         LocalBackend { root: root.to_path_buf(), unsynced: Mutex::new(Batch::default()) }
     }
 
-    /// Makes the directories of an empty store. The root may exist if it is empty.
+    /// Makes the directories of an empty store. The root may exist if it is empty, or holds only what a writer leaves
+    /// that died while it made a store. The lock keeps others from doing the same until the store is complete.
     ///
     /// # Errors
-    /// [`Error::NotEmpty`] or [`Error::Io`].
-    pub fn create(root: &Path) -> Result<LocalBackend> {
-        if !fsio::create_dir_all(root)? && !fsio::list_dir(root)?.is_empty() {
+    /// [`Error::NotEmpty`], [`Error::Locked`] or [`Error::Io`].
+    pub fn create(root: &Path) -> Result<(LocalBackend, Lock)> {
+        let is_new = fsio::create_dir_all(root)?;
+        let lock = Lock::exclusive_existing(root)?;
+        if !is_half_made(root)? {
             return Err(Error::NotEmpty { path: root.to_path_buf() });
         }
-        for dir in ["packs", "segments", "locators", "snapshots", TMP] {
+        if !is_new {
+            // Whoever made it may have died before its name was durable. If it is somebody else's, it is theirs to know.
+            let parent = root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            fsio::sync_dir(parent).or_else(|e| if is_denied(&e) { Ok(()) } else { Err(e) })?;
+        }
+        for dir in [PACKS, SEGMENTS, LOCATORS, SNAPSHOTS, TMP] {
             fsio::create_dir_all(&root.join(dir))?;
         }
-        Ok(LocalBackend::new(root))
+        let backend = LocalBackend::new(root);
+        backend.sweep_temporaries()?;
+        fsio::sync_dir(root)?;
+        Ok((backend, lock))
+    }
+
+    /// The store's directory. It is not held: what lies at the path counts, also after somebody replaced it.
+    fn dir(&self) -> Result<Dir> {
+        Dir::open_following(&self.root)
     }
 
     fn path_of(&self, name: &ObjectName) -> PathBuf {
         self.root.join(name.to_string())
+    }
+
+    /// Where an object is to be written, once it is sure that no symlink leads there.
+    fn target_of(&self, name: &ObjectName) -> Result<PathBuf> {
+        let relative = PathBuf::from(name.to_string());
+        if let Some(dir) = relative.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            self.open_dir(dir)?;
+        }
+        Ok(self.root.join(relative))
+    }
+
+    fn open_dir(&self, relative: &Path) -> Result<Dir> {
+        let name = || relative.display().to_string();
+        self.dir()?.open_dir_below(relative).map_err(|e| self.failed("open directory", name(), e))
+    }
+
+    /// Opens an object, which is a regular file.
+    fn open_object(&self, name: &ObjectName) -> Result<Option<OwnedFd>> {
+        let object = name.to_string();
+        if_there(self.dir().and_then(|dir| {
+            let fd = dir.open_below(Path::new(&object)).map_err(|e| self.failed("open", object.clone(), e))?;
+            let found = Stat::of_fd(&fd).map_err(|e| Error::io("stat", self.path_of(name), e))?.file_type;
+            if found == FileType::File { Ok(fd) } else { Err(Error::NotAnObject { object, found: found.words() }) }
+        }))
+    }
+
+    /// What `error` means for something below the store's directory.
+    fn failed(&self, action: &'static str, object: String, error: io::Error) -> Error {
+        if fsio::is_symlink_refused(&error) {
+            Error::NotAnObject { object, found: FileType::Symlink.words() }
+        } else {
+            Error::io(action, self.root.join(object), error)
+        }
     }
 
     /// Removes what a writer that died left behind. Only the holder of the writer lock may call it.
@@ -55,7 +110,7 @@ impl LocalBackend {
         let mut swept = 0;
         let mut dirs = vec![tmp];
         // A small object's temporary lies in the directory of its target.
-        dirs.extend(["", "segments", "locators", "snapshots"].map(|dir| self.root.join(dir)));
+        dirs.extend(["", SEGMENTS, LOCATORS, SNAPSHOTS].map(|dir| self.root.join(dir)));
         for dir in dirs {
             swept += fsio::sweep_temporaries(&dir)?;
         }
@@ -63,20 +118,59 @@ impl LocalBackend {
     }
 
     fn list_ids<T: std::str::FromStr + Ord>(&self, dir: &str, suffix: &str) -> Result<Vec<T>> {
-        let mut ids: Vec<T> = fsio::list_dir(&self.root.join(dir))?
+        let mut ids: Vec<T> = self
+            .list(dir)?
             .iter()
             .filter_map(|name| std::str::from_utf8(name).ok()?.strip_suffix(suffix)?.parse().ok())
             .collect();
         ids.sort_unstable();
         Ok(ids)
     }
+
+    fn list(&self, dir: &str) -> Result<Vec<Vec<u8>>> {
+        self.open_dir(Path::new(dir))?.names().map_err(|e| Error::io("list", self.root.join(dir), e))
+    }
+
+    /// Directories of packs, by their names below the store's.
+    fn pack_dirs(&self) -> Result<Vec<String>> {
+        let is_fan = |name: &String| crate::id::decode_hex::<1>(name).is_some();
+        let names = self.list(PACKS)?.into_iter().filter_map(|name| String::from_utf8(name).ok());
+        Ok(names.filter(is_fan).map(|fan| format!("{PACKS}/{fan}")).collect())
+    }
+}
+
+/// Whether a directory is empty, or holds nothing but what is there before a store has its `format`.
+fn is_half_made(root: &Path) -> Result<bool> {
+    for name in fsio::list_dir(root)? {
+        let own = match name.as_slice() {
+            b"packs" | b"locators" | b"tmp" => "",
+            b"segments" => "current",
+            b"snapshots" => "index",
+            name if fsio::is_temporary(name) => continue,
+            _ => return Ok(false),
+        };
+        let name = std::str::from_utf8(&name).expect("one of the names above");
+        let children = match fsio::list_dir(&root.join(name)) {
+            Ok(children) => children,
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        if !children.iter().all(|child| fsio::is_temporary(child) || child == own.as_bytes()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn is_denied(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// `None` for an object that is not there.
 fn if_there<T>(found: Result<T>) -> Result<Option<T>> {
     match found {
         Ok(found) => Ok(Some(found)),
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
 }
@@ -87,34 +181,47 @@ impl Backend for LocalBackend {
     }
 
     fn read(&self, name: &ObjectName, cap: u64) -> Result<Option<Vec<u8>>> {
-        if_there(fsio::read_capped(&self.path_of(name), cap))
+        self.open(name)?.map(|file| file.read_all(cap)).transpose()
     }
 
     fn open(&self, name: &ObjectName) -> Result<Option<OpenFile>> {
-        if_there(OpenFile::open(&self.path_of(name)))
+        self.open_object(name)?.map(|fd| OpenFile::from_fd(fd, &self.path_of(name))).transpose()
     }
 
     fn map(&self, name: &ObjectName) -> Result<Option<Mapped>> {
-        if_there(Mapped::open(&self.path_of(name)))
+        self.open_object(name)?.map(|fd| Mapped::from_fd(fd, &self.path_of(name))).transpose()
     }
 
     fn len(&self, name: &ObjectName) -> Result<Option<u64>> {
-        fsio::file_len(&self.path_of(name))
+        let object = name.to_string();
+        let found =
+            if_there(self.dir().and_then(|dir| {
+                dir.stat_below(Path::new(&object)).map_err(|e| Error::io("stat", self.path_of(name), e))
+            }));
+        match found {
+            Ok(found) => Ok(found.filter(|stat| stat.file_type == FileType::File).map(|stat| stat.size)),
+            // What a symlink leads to is no object.
+            Err(Error::Io { source, .. }) if fsio::is_symlink_refused(&source) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     fn publish(&self, name: &ObjectName, bytes: &[u8]) -> Result<()> {
-        fsio::publish_file(&self.path_of(name), bytes)
+        fsio::publish_file(&self.target_of(name)?, bytes)
     }
 
     fn create_temp(&self) -> Result<TempFile> {
+        self.open_dir(Path::new(TMP))?;
         TempFile::create(&self.root.join(TMP))
     }
 
     fn publish_temp(&self, file: TempFile, name: &ObjectName) -> Result<()> {
-        let target = self.path_of(name);
-        let dir = target.parent().expect("every object lies in the store's directory");
+        let dir = self.root.join(name.dir());
         let mut batch = Batch::default();
-        fsio::create_dir_all(dir)?;
+        fsio::create_dir(&dir)?;
+        let target = self.target_of(name)?;
+        // Made just now or by a writer that died: its own name may not be durable either.
+        batch.touched(dir.parent().expect("an object's directory lies in the store's"));
         batch.publish(file, &target)?;
         self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).merge(batch);
         Ok(())
@@ -125,23 +232,27 @@ impl Backend for LocalBackend {
         batch.finish()
     }
 
+    fn sync_packs(&self) -> Result<()> {
+        for dir in self.pack_dirs()?.iter().map(String::as_str).chain([PACKS]) {
+            fsio::sync_dir(&self.root.join(dir))?;
+        }
+        Ok(())
+    }
+
     fn list_packs(&self) -> Result<Vec<PackId>> {
         let mut packs = BTreeSet::new();
-        for fan in fsio::list_dir(&self.root.join("packs"))? {
-            let Ok(fan) = std::str::from_utf8(&fan) else { continue };
-            if crate::id::decode_hex::<1>(fan).is_some() {
-                packs.extend(self.list_ids::<PackId>(&format!("packs/{fan}"), ".pack")?);
-            }
+        for dir in self.pack_dirs()? {
+            packs.extend(self.list_ids::<PackId>(&dir, ".pack")?);
         }
         Ok(packs.into_iter().collect())
     }
 
     fn list_segments(&self) -> Result<Vec<SegmentId>> {
-        self.list_ids("segments", ".seg")
+        self.list_ids(SEGMENTS, ".seg")
     }
 
     fn list_snapshots(&self) -> Result<Vec<SnapshotId>> {
-        self.list_ids("snapshots", "")
+        self.list_ids(SNAPSHOTS, "")
     }
 
     fn remove(&self, name: &ObjectName) -> Result<()> {

@@ -34,6 +34,14 @@ pub enum ObjectName {
     SnapshotIndex,
 }
 
+impl ObjectName {
+    /// Directory that it lies in, as a path inside the store; empty for the store's own.
+    pub fn dir(&self) -> String {
+        let name = self.to_string();
+        name.rsplit_once('/').map_or(String::new(), |(dir, _)| dir.to_string())
+    }
+}
+
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -59,22 +67,22 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Reads a whole object of at most `cap` bytes; `None` when it is not there.
     ///
     /// # Errors
-    /// [`crate::Error::Io`], or [`crate::Error::LimitExceeded`] for a longer object.
+    /// As [`Backend::open`], or [`crate::Error::LimitExceeded`] for a longer object.
     fn read(&self, name: &ObjectName, cap: u64) -> Result<Option<Vec<u8>>>;
 
     /// Opens an object for positioned reads; `None` when it is not there.
     ///
     /// # Errors
-    /// [`crate::Error::Io`].
+    /// [`crate::Error::Io`]; [`crate::Error::NotAnObject`] for a symlink and whatever else is no regular file.
     fn open(&self, name: &ObjectName) -> Result<Option<OpenFile>>;
 
     /// Maps an immutable object; `None` when it is not there.
     ///
     /// # Errors
-    /// [`crate::Error::Io`].
+    /// As [`Backend::open`].
     fn map(&self, name: &ObjectName) -> Result<Option<Mapped>>;
 
-    /// Length of an object; `None` when it is not there.
+    /// Length of an object; `None` when it is not there or no regular file.
     ///
     /// # Errors
     /// [`crate::Error::Io`].
@@ -103,6 +111,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`crate::Error::Io`].
     fn sync_names(&self) -> Result<()>;
+
+    /// Makes the names of all packs durable, whoever gave them.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`].
+    fn sync_packs(&self) -> Result<()>;
 
     /// All packs, sorted by id.
     ///

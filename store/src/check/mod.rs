@@ -8,15 +8,15 @@
 mod packs;
 mod snapshots;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::backend::ObjectName;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::table::{Location, Table, TableKind};
-use crate::fsio::Mapped;
+use crate::format::table::{Location, Table};
 use crate::id::{ChunkId, PackId, SegmentId, SnapshotId};
 use crate::pack;
 use crate::progress::Progress;
+use crate::segment::{self, TableBytes};
 use crate::store::Store;
 
 /// How thoroughly to look.
@@ -93,9 +93,9 @@ impl Findings {
     }
 
     /// Blames the packs that an index table names for its chunks that no readable pack holds.
-    fn blame_packs<B: AsRef<[u8]>>(&mut self, table: &Table<B>, places: &Places) {
+    fn blame_packs(&mut self, table: &Table<impl AsRef<[u8]>>, held: &Held) {
         for (id, at) in table.iter() {
-            if places.contains_key(&id) || self.lost.contains_key(&id) {
+            if held.places.contains_key(&id) || self.lost.contains_key(&id) {
                 continue;
             }
             let finding = match self.lost_packs.get(&at.pack) {
@@ -119,19 +119,51 @@ impl Findings {
     }
 }
 
-/// Where every chunk is, by the packs' own account.
-pub(super) type Places = HashMap<ChunkId, Location>;
+/// What the packs hold, by their own account.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Where every readable chunk is.
+    places: HashMap<ChunkId, Location>,
+    /// Length of every readable pack.
+    lens: BTreeMap<PackId, u64>,
+}
+
+impl Held {
+    /// Takes in packs of a table that came after all packs were listed: a commit may be running.
+    fn admit_new(&mut self, store: &Store, table: &Table<impl AsRef<[u8]>>, findings: &Findings) -> Result<()> {
+        for pack in table.packs() {
+            if self.lens.contains_key(&pack.id) || findings.lost_packs.contains_key(&pack.id) {
+                continue;
+            }
+            match pack::read_footer(store.backend(), &pack.id) {
+                Ok(footer) => {
+                    self.lens.insert(footer.pack.id, footer.pack.len);
+                    for (id, at) in footer.locations() {
+                        self.places.entry(id).or_insert(at);
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::Damaged => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
 
 /// Audits a store.
+///
+/// A commit may run meanwhile. What refers is listed before what it refers to: snapshots, then packs, then the index. So
+/// everything that a listed snapshot needs was there before the packs were listed.
 ///
 /// # Errors
 /// [`Error::Io`] when the store cannot be read at all; [`Error::Interrupted`]. Damage is not an error but a finding.
 pub fn check(store: &Store, options: &CheckOptions, progress: &Progress) -> Result<CheckReport> {
     let mut findings = Findings::default();
     let mut report = CheckReport::default();
-    let (places, lens) = packs::check_packs(store, options, progress, &mut findings, &mut report)?;
-    check_index(store, &places, &lens, &mut findings)?;
-    snapshots::check_snapshots(store, &places, progress, &mut findings, &mut report)?;
+    let listed = snapshots::list(store)?;
+    let mut held = packs::check_packs(store, options, progress, &mut findings, &mut report)?;
+    check_index(store, &mut held, &mut findings)?;
+    snapshots::check_snapshots(store, &listed, &mut held, progress, &mut findings, &mut report)?;
     // The worst first, then by name.
     findings.list.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.object.cmp(&b.object)));
     report.findings = findings.list;
@@ -139,66 +171,78 @@ pub fn check(store: &Store, options: &CheckOptions, progress: &Progress) -> Resu
 }
 
 /// `segments/current` and every segment: whole, and as the packs say.
-fn check_index(store: &Store, places: &Places, lens: &BTreeMap<PackId, u64>, findings: &mut Findings) -> Result<()> {
-    let Some(current) = store.segments_current()? else {
-        let object = ObjectName::SegmentsCurrent.to_string();
-        findings.add(object, "missing or damaged; the next commit rebuilds it".into(), Severity::Rebuildable);
+fn check_index(store: &Store, held: &mut Held, findings: &mut Findings) -> Result<()> {
+    let name = ObjectName::SegmentsCurrent.to_string();
+    let Some(segments) = open_segments(store)? else {
+        findings.add(name, "missing or damaged; the next commit rebuilds it".into(), Severity::Rebuildable);
         return Ok(());
     };
-    let mut indexed = 0u64;
-    for segment in &current.segments {
-        let name = ObjectName::Segment(segment.id);
-        match read_segment(store, &segment.id) {
+    // Their own findings name these already.
+    let unreadable: HashSet<PackId> = findings.lost_packs.keys().copied().collect();
+    let mut tables = Vec::with_capacity(segments.len());
+    for (id, opened) in segments {
+        let name = ObjectName::Segment(id).to_string();
+        match opened {
             Ok(table) => {
-                indexed += table.len() as u64;
-                findings.blame_packs(&table, places);
-                if let Some(problem) = disagreement(store, &table, places, lens)? {
-                    findings.add(name.to_string(), problem, Severity::Rebuildable);
+                held.admit_new(store, &table, findings)?;
+                findings.blame_packs(&table, held);
+                if let Some(problem) = disagreement(store, &table, held, &unreadable)? {
+                    findings.add(name, problem, Severity::Rebuildable);
                 }
+                tables.push(table);
             }
-            Err(e) if e.kind() == ErrorKind::Io => return Err(e),
             Err(e) => {
                 let problem = format!("{}; the next commit rebuilds the index", problem_of(&e));
-                findings.add(name.to_string(), problem, Severity::Rebuildable);
+                findings.add(name, problem, Severity::Rebuildable);
             }
         }
     }
-    if indexed < places.len() as u64 && findings.list.iter().all(|finding| !finding.object.starts_with("segments/")) {
-        let missing = places.len() as u64 - indexed;
-        let problem = format!("lists {missing} chunks fewer than the packs hold (left by an interrupted commit)");
-        findings.add(ObjectName::SegmentsCurrent.to_string(), problem, Severity::Rebuildable);
+    let unlisted = held.places.keys().filter(|id| tables.iter().all(|table| table.get(id).is_none())).count();
+    if unlisted > 0 && findings.list.iter().all(|finding| !finding.object.starts_with("segments/")) {
+        let problem =
+            format!("does not list {unlisted} chunks that the packs hold: a commit is running or was interrupted");
+        findings.add(name, problem, Severity::Rebuildable);
     }
     Ok(())
 }
 
-fn read_segment(store: &Store, id: &SegmentId) -> Result<Table<Mapped>> {
-    let name = ObjectName::Segment(*id);
-    let len = store.backend().len(&name)?;
-    if len == Some(0) {
-        return Err(Error::HashMismatch { object: name.to_string(), actual: SegmentId::of(b"").to_string() });
+type Opened = (SegmentId, Result<Table<TableBytes>>);
+
+/// All live segments, or what is wrong with each. A commit that merges segments removes those that it merged, so a list
+/// that has changed meanwhile is read again.
+fn open_segments(store: &Store) -> Result<Option<Vec<Opened>>> {
+    let mut current = store.segments_current()?;
+    loop {
+        let Some(listed) = &current else { return Ok(None) };
+        let opened: Vec<Opened> =
+            listed.segments.iter().map(|segment| (segment.id, segment::open(store, &segment.id))).collect();
+        let now = if opened.iter().any(|(_, opened)| opened.is_err()) { store.segments_current()? } else { None };
+        if now.is_some() && now != current {
+            current = now;
+            continue;
+        }
+        return opened.into_iter().map(no_io_error).collect::<Result<_>>().map(Some);
     }
-    let map = store.backend().map(&name)?.ok_or_else(|| Error::MissingObject { object: name.to_string() })?;
-    let actual = SegmentId::of(map.as_ref());
-    if actual != *id {
-        return Err(Error::HashMismatch { object: name.to_string(), actual: actual.to_string() });
+}
+
+/// Only damage is a finding.
+fn no_io_error((id, opened): Opened) -> Result<Opened> {
+    match opened {
+        Err(e) if e.kind() == ErrorKind::Io => Err(e),
+        opened => Ok((id, opened)),
     }
-    let table = Table::decode(map).map_err(|source| Error::Decode { object: name.to_string(), source })?;
-    if table.kind() != TableKind::Segment {
-        return Err(Error::HashMismatch { object: name.to_string(), actual: "a locator".into() });
-    }
-    Ok(table)
 }
 
 /// The first record of an index table that its pack does not confirm.
 fn disagreement(
     store: &Store,
-    table: &Table<Mapped>,
-    places: &Places,
-    lens: &BTreeMap<PackId, u64>,
+    table: &Table<TableBytes>,
+    held: &Held,
+    unreadable: &HashSet<PackId>,
 ) -> Result<Option<String>> {
-    for pack in table.packs() {
-        match lens.get(&pack.id) {
-            None => return Ok(Some(format!("names pack {}, which is missing or unreadable", pack.id.short(16)))),
+    for pack in table.packs().iter().filter(|pack| !unreadable.contains(&pack.id)) {
+        match held.lens.get(&pack.id) {
+            None => return Ok(Some(format!("names pack {}, which is missing", pack.id.short(16)))),
             Some(len) if *len != pack.len => {
                 return Ok(Some(format!("gives pack {} another length", pack.id.short(16))));
             }
@@ -208,8 +252,8 @@ fn disagreement(
     // A chunk may lie in several packs, of which `places` knows one. The others are asked themselves.
     let mut elsewhere: BTreeMap<PackId, Vec<(ChunkId, Location)>> = BTreeMap::new();
     let unconfirmed = |id: &ChunkId| Ok(Some(format!("lists chunk {}, which its pack does not hold", id.short(16))));
-    for (id, at) in table.iter() {
-        match places.get(&id) {
+    for (id, at) in table.iter().filter(|(_, at)| !unreadable.contains(&at.pack)) {
+        match held.places.get(&id) {
             Some(place) if *place == at => {}
             Some(place) if place.pack == at.pack => return unconfirmed(&id),
             _ => elsewhere.entry(at.pack).or_default().push((id, at)),
@@ -229,6 +273,7 @@ pub(super) fn problem_of(error: &Error) -> String {
     match error {
         Error::Decode { source, .. } => source.to_string(),
         Error::HashMismatch { actual, .. } => format!("its content hashes to {actual}"),
+        Error::NotAnObject { found, .. } => format!("{found} is in its place"),
         Error::MissingObject { .. } | Error::UnknownSnapshot { .. } => "missing".into(),
         other => other.to_string(),
     }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Packs: footers always, content on request.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{CheckOptions, CheckReport, Findings, Places, Severity, problem_of};
+use super::{CheckOptions, CheckReport, Findings, Held, Severity, problem_of};
 use crate::backend::ObjectName;
 use crate::compress::Decompressor;
 use crate::error::{Error, ErrorKind, Result};
@@ -24,14 +24,14 @@ struct BadPack {
     lost: Option<Vec<ChunkId>>,
 }
 
-/// Checks all packs. Gives where every readable chunk is, and the length of every readable pack.
+/// Checks all packs. Gives what the readable ones hold.
 pub(super) fn check_packs(
     store: &Store,
     options: &CheckOptions,
     progress: &Progress,
     findings: &mut Findings,
     report: &mut CheckReport,
-) -> Result<(Places, BTreeMap<PackId, u64>)> {
+) -> Result<Held> {
     let ids = store.backend().list_packs()?;
     progress.start("checking packs", ids.len() as u64, 0);
     let mut footers = Vec::with_capacity(ids.len());
@@ -43,16 +43,16 @@ pub(super) fn check_packs(
             Err(e) if e.kind() == ErrorKind::Io => return Err(e),
             Err(e) => {
                 let (object, problem) = (ObjectName::Pack(id).to_string(), problem_of(&e));
-                let finding = findings.add(object, format!("{problem}; nothing in it can be read"), Severity::Damaged);
+                let problem = format!("{problem}; what is in it can be read only as far as a segment lists it");
+                let finding = findings.add(object, problem, Severity::Damaged);
                 findings.lost_packs.insert(id, finding);
             }
         }
         progress.advance(1, 0);
     }
-    let mut places = Places::new();
-    let mut lens = BTreeMap::new();
+    let mut held = Held::default();
     for footer in &footers {
-        lens.insert(footer.pack.id, footer.pack.len);
+        held.lens.insert(footer.pack.id, footer.pack.len);
         report.chunks += footer.entries.len() as u64;
     }
     let bad = if options.read_data { read_packs(store, options, progress, &footers, report)? } else { Vec::new() };
@@ -68,13 +68,13 @@ pub(super) fn check_packs(
                 Some((finding, lost)) if lost.as_ref().is_none_or(|lost| lost.contains(&id)) => {
                     findings.lost.insert(id, *finding);
                 }
-                _ => drop(places.insert(id, at)),
+                _ => drop(held.places.insert(id, at)),
             }
         }
     }
     // A chunk with a good copy elsewhere is not lost.
-    findings.lost.retain(|id, _| !places.contains_key(id));
-    Ok((places, lens))
+    findings.lost.retain(|id, _| !held.places.contains_key(id));
+    Ok(held)
 }
 
 /// Reads packs whole, several at a time.

@@ -4,11 +4,11 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use super::{CheckReport, Findings, Places, Severity, problem_of};
+use super::{CheckReport, Findings, Held, Severity, problem_of};
 use crate::backend::ObjectName;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{ChunkList, InodeKind, Node};
-use crate::format::snapshot::{Snapshot, SnapshotArea};
+use crate::format::snapshot::{IndexRecord, Snapshot, SnapshotArea};
 use crate::format::table::{Table, TableKind};
 use crate::id::{ChunkId, SnapshotId};
 use crate::manifest::{Manifest, content_runs, data_ids};
@@ -26,20 +26,36 @@ struct Judged {
     hurt_by: Vec<usize>,
 }
 
+/// The snapshots that a check looks at.
+#[derive(Debug)]
+pub(super) struct Listed {
+    records: Vec<IndexRecord>,
+    there: HashSet<SnapshotId>,
+    /// `snapshots/index` before they were listed: none of what it lists can have been too new.
+    index_before: Option<Vec<IndexRecord>>,
+}
+
+pub(super) fn list(store: &Store) -> Result<Listed> {
+    let index_before = store.snapshot_index()?;
+    let records = store.snapshots()?;
+    let there = records.iter().map(|record| record.id).collect();
+    Ok(Listed { records, there, index_before })
+}
+
 pub(super) fn check_snapshots(
     store: &Store,
-    places: &Places,
+    listed: &Listed,
+    held: &mut Held,
     progress: &Progress,
     findings: &mut Findings,
     report: &mut CheckReport,
 ) -> Result<()> {
+    let Listed { records, there, .. } = listed;
     let reader = store.reader()?;
-    let records = store.snapshots()?;
-    let there: HashSet<SnapshotId> = records.iter().map(|record| record.id).collect();
-    check_snapshot_index(store, &there, findings)?;
+    check_snapshot_index(store, listed, findings)?;
     let mut judged: HashMap<ChunkId, Judged> = HashMap::new();
     progress.start("checking snapshots", records.len() as u64, 0);
-    for record in &records {
+    for record in records {
         progress.check_cancelled()?;
         report.snapshots += 1;
         let name = ObjectName::Snapshot(record.id);
@@ -56,28 +72,31 @@ pub(super) fn check_snapshots(
             let problem = format!("its parent {} is missing", parent.short(16));
             findings.add(name.to_string(), problem, Severity::Damaged);
         }
-        check_locator(store, &record.id, places, findings)?;
-        check_areas(&reader, &record.id, &snapshot, places, findings, &mut judged)?;
+        check_locator(store, &record.id, held, findings)?;
+        check_areas(&reader, &record.id, &snapshot, held, findings, &mut judged)?;
         progress.advance(1, 0);
     }
     Ok(())
 }
 
-/// A listed snapshot was durable before it was listed: if it is gone, it was lost.
-fn check_snapshot_index(store: &Store, there: &HashSet<SnapshotId>, findings: &mut Findings) -> Result<()> {
+/// A snapshot was durable before the index listed it: if it is gone, it was lost.
+fn check_snapshot_index(store: &Store, listed: &Listed, findings: &mut Findings) -> Result<()> {
     let name = ObjectName::SnapshotIndex.to_string();
-    let Some(listed) = store.snapshot_index()? else {
-        findings.add(name, "missing or damaged; the next commit rebuilds it".into(), Severity::Rebuildable);
-        return Ok(());
-    };
-    for record in listed.iter().filter(|record| !there.contains(&record.id)) {
+    for record in listed.index_before.iter().flatten().filter(|record| !listed.there.contains(&record.id)) {
         let object = ObjectName::Snapshot(record.id).to_string();
         let finding = findings.add(object, format!("missing, though {name} lists it"), Severity::Damaged);
         findings.hurt(finding, record.id);
     }
-    if listed.len() < there.len() {
-        let problem = "lacks snapshots (left by an interrupted commit); the next commit adds them";
-        findings.add(name, problem.into(), Severity::Rebuildable);
+    let Some(index) = store.snapshot_index()? else {
+        findings.add(name, "missing or damaged; the next commit rebuilds it".into(), Severity::Rebuildable);
+        return Ok(());
+    };
+    let in_index: HashSet<SnapshotId> = index.iter().map(|record| record.id).collect();
+    let lacking = listed.there.difference(&in_index).count();
+    if lacking > 0 {
+        let problem =
+            format!("lacks {lacking} snapshots: a commit is running or was interrupted; the next one adds them");
+        findings.add(name, problem, Severity::Rebuildable);
     }
     Ok(())
 }
@@ -86,14 +105,14 @@ fn check_areas(
     reader: &ChunkReader,
     id: &SnapshotId,
     snapshot: &Snapshot,
-    places: &Places,
+    held: &Held,
     findings: &mut Findings,
     judged: &mut HashMap<ChunkId, Judged>,
 ) -> Result<()> {
     for area in &snapshot.areas {
         let found = match judged.entry(area.manifest) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(judge(reader, area, places, findings)?),
+            Entry::Vacant(new) => new.insert(judge(reader, area, held, findings)?),
         };
         for finding in &found.hurt_by {
             findings.hurt(*finding, *id);
@@ -103,7 +122,7 @@ fn check_areas(
 }
 
 /// Reads a whole manifest and looks up every chunk that it refers to.
-fn judge(reader: &ChunkReader, area: &SnapshotArea, places: &Places, findings: &mut Findings) -> Result<Judged> {
+fn judge(reader: &ChunkReader, area: &SnapshotArea, held: &Held, findings: &mut Findings) -> Result<Judged> {
     let mut judged = Judged::default();
     let mut blame = |finding: usize| {
         if !judged.hurt_by.contains(&finding) {
@@ -120,7 +139,7 @@ fn judge(reader: &ChunkReader, area: &SnapshotArea, places: &Places, findings: &
             };
             ids.extend(data_ids(&content_runs(reader, &content)?));
             for id in ids {
-                if !places.contains_key(&id) {
+                if !held.places.contains_key(&id) {
                     blame(blame_for(findings, &id));
                 }
             }
@@ -132,9 +151,10 @@ fn judge(reader: &ChunkReader, area: &SnapshotArea, places: &Places, findings: &
         Err(e) if e.kind() == ErrorKind::Io => Err(e),
         Err(e) => {
             let object = match &e {
-                Error::Decode { object, .. } | Error::HashMismatch { object, .. } | Error::MissingObject { object } => {
-                    object.clone()
-                }
+                Error::Decode { object, .. }
+                | Error::HashMismatch { object, .. }
+                | Error::NotAnObject { object, .. }
+                | Error::MissingObject { object } => object.clone(),
                 _ => format!("manifest {}", area.manifest),
             };
             let problem = format!("{}; the rest of area `{}` was not looked at", problem_of(&e), area.name);
@@ -155,15 +175,16 @@ fn blame_for(findings: &mut Findings, id: &ChunkId) -> usize {
     finding
 }
 
-fn check_locator(store: &Store, id: &SnapshotId, places: &Places, findings: &mut Findings) -> Result<()> {
+fn check_locator(store: &Store, id: &SnapshotId, held: &mut Held, findings: &mut Findings) -> Result<()> {
     let name = ObjectName::Locator(*id);
-    let problem = match store.backend().read(&name, LOCATOR_BYTES_MAX)? {
-        None => "missing".to_string(),
+    let problem = match store.read_hint(&name, LOCATOR_BYTES_MAX)? {
+        None => "missing, or no file that can be a locator".to_string(),
         Some(bytes) => match Table::decode(bytes) {
             Err(e) => e.to_string(),
             Ok(table) => match table.kind() {
                 TableKind::Locator { snapshot, .. } if snapshot == *id => {
-                    findings.blame_packs(&table, places);
+                    held.admit_new(store, &table, findings)?;
+                    findings.blame_packs(&table, held);
                     return Ok(());
                 }
                 _ => "belongs to another snapshot".to_string(),

@@ -111,9 +111,8 @@ fn commit_area(
         protected.extend(fsio::canonicalize(own).ok());
     }
     let rules = RuleSet::new(&area.spec.rules, protected_below(&area.root, &protected))?;
-    let state = options.state_dir.join("stores").join(shared.store().id().to_string()).join(FILES_CACHES);
-    fsio::create_dir_all(&state)?;
-    let cache_path = state.join(cache_name(area));
+    let state = shared.store().state_in(&options.state_dir);
+    let cache_path = state.join(FILES_CACHES).join(cache_name(area));
     let old = usable_cache(shared, area, &cache_path)?;
     let parent = shared.parent(&area.spec.name)?;
     // The report compares with the parent, which usually is what the cache remembers.
@@ -130,6 +129,8 @@ fn commit_area(
     }
     let old = old.map(OldRecords::of_cache);
 
+    // A dry run's goes away again, and its directory need not be there.
+    let cache_dir = if options.dry_run { state } else { state.join(FILES_CACHES) };
     let packing = Packing::new(shared)?;
     let mut merge = Merge {
         shared,
@@ -152,8 +153,8 @@ fn commit_area(
         names: BTreeMap::new(),
         lost: HashSet::new(),
         builder: ManifestBuilder::new(packing),
-        cache: CacheWriter::create(&state)?,
-        cache_dir: state,
+        cache: CacheWriter::create(&cache_dir)?,
+        cache_dir,
         is_stale: false,
         owners: Owners::default(),
         report: AreaCommit { name: area.spec.name.clone(), ..AreaCommit::default() },

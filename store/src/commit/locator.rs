@@ -7,6 +7,7 @@ use super::known::KnownChunks;
 use super::segments::Records;
 use crate::backend::ObjectName;
 use crate::error::{Error, Result};
+use crate::format::Reason;
 use crate::format::manifest::{ChunkList, Entry, InodeKind, Node};
 use crate::format::snapshot::Snapshot;
 use crate::format::table::{self, Table, TableKind, TablePack};
@@ -29,14 +30,16 @@ pub(super) struct Base<'a> {
     pub(super) steps: u32,
 }
 
-/// The bytes of the snapshot's locator: what `base` lacks, or all.
+/// The bytes of the snapshot's locator: what `base` lacks, or all. `usable` are packs that new content relies on. `None`
+/// when it would list more than a locator may.
 pub(super) fn encode(
     store: &Store,
     id: &SnapshotId,
     snapshot: &Snapshot,
     base: Option<Base<'_>>,
     known: &KnownChunks,
-) -> Result<Vec<u8>> {
+    usable: &HashSet<PackId>,
+) -> Result<Option<Vec<u8>>> {
     let reader = store.reader()?;
     let mut ids = BTreeSet::new();
     // In a store that was empty nothing can have been taken over from a files cache: everything has passed by.
@@ -63,8 +66,12 @@ pub(super) fn encode(
         }
     }
     let kind = TableKind::Locator { snapshot: *id, base: base.map(|base| (*base.id, base.steps)) };
-    let (packs, records) = locate(store, &reader, ids)?;
-    table::encode(kind, &packs, records).map_err(|source| Error::Decode { object: "new locator".into(), source })
+    let (packs, records) = locate(store, &reader, ids, usable)?;
+    match table::encode(kind, &packs, records) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if matches!(e.reason, Reason::Limit { .. }) => Ok(None),
+        Err(source) => Err(Error::Decode { object: "new locator".into(), source }),
+    }
 }
 
 /// Chunks of one entry, an indirect list's own and the listed ones.
@@ -83,7 +90,7 @@ fn add_content(reader: &ChunkReader, entry: &Entry, ids: &mut BTreeSet<ChunkId>)
 pub(super) fn chain(store: &Store, id: &SnapshotId, live_packs: &HashSet<PackId>) -> Result<Option<u32>> {
     let mut at = *id;
     for steps in 1..=limits::LOCATOR_STEPS_MAX + 1 {
-        let Some(bytes) = store.backend().read(&ObjectName::Locator(at), LOCATOR_BYTES_MAX)? else { return Ok(None) };
+        let Some(bytes) = store.read_hint(&ObjectName::Locator(at), LOCATOR_BYTES_MAX)? else { return Ok(None) };
         let Ok(table) = Table::decode(bytes) else { return Ok(None) };
         if !table.packs().iter().all(|pack| live_packs.contains(&pack.id)) {
             return Ok(None);
@@ -99,11 +106,18 @@ pub(super) fn chain(store: &Store, id: &SnapshotId, live_packs: &HashSet<PackId>
     Ok(None)
 }
 
-fn locate(store: &Store, reader: &ChunkReader, ids: BTreeSet<ChunkId>) -> Result<(Vec<TablePack>, Records)> {
+/// Where the chunks are: in a usable pack if there is a choice.
+fn locate(
+    store: &Store,
+    reader: &ChunkReader,
+    ids: BTreeSet<ChunkId>,
+    usable: &HashSet<PackId>,
+) -> Result<(Vec<TablePack>, Records)> {
     let mut packs: BTreeMap<PackId, TablePack> = BTreeMap::new();
     let mut records = Vec::with_capacity(ids.len());
     for id in ids {
-        let at = reader.locate(&id).ok_or_else(|| Error::MissingObject { object: format!("chunk {id}") })?;
+        let best = reader.locations(&id).find(|at| usable.contains(&at.pack)).or_else(|| reader.locate(&id));
+        let at = best.ok_or_else(|| Error::MissingObject { object: format!("chunk {id}") })?;
         records.push((id, at));
         if let std::collections::btree_map::Entry::Vacant(vacant) = packs.entry(at.pack) {
             let kind = pack::read_kind(store.backend(), &at.pack)?;

@@ -13,12 +13,14 @@ mod area;
 mod file;
 mod known;
 mod locator;
+mod merge;
 mod old;
 mod other;
 mod packages;
 mod pipeline;
 mod publish;
 mod segments;
+mod trusted;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,6 +34,7 @@ use crate::fsio;
 use crate::id::SnapshotId;
 use crate::path::TreePath;
 use crate::progress::Progress;
+pub use crate::segment::SegmentLimits;
 use crate::store::Store;
 
 /// Which snapshot a commit follows.
@@ -77,6 +80,8 @@ pub struct CommitOptions {
     pub threads: usize,
     /// When the commit counts as made; `None` = now.
     pub time: Option<Timestamp>,
+    /// How much one segment of the index may list.
+    pub segment_limits: SegmentLimits,
 }
 
 impl CommitOptions {
@@ -97,6 +102,7 @@ impl CommitOptions {
             protected: Vec::new(),
             threads: 0,
             time: None,
+            segment_limits: SegmentLimits::default(),
         }
     }
 }
@@ -192,7 +198,10 @@ impl CommitReport {
 pub fn commit(store: &Store, options: &CommitOptions, progress: &Progress) -> Result<CommitReport> {
     let started = Instant::now();
     let areas = checked_areas(store, options)?;
-    let _lock = store.lock_writer(&options.state_dir)?;
+    let _lock = match options.dry_run {
+        true => store.lock_dry_run(&options.state_dir)?,
+        false => store.lock_writer(&options.state_dir)?,
+    };
     let parent_id = match options.parent {
         ParentChoice::Latest => store.snapshots()?.last().map(|record| record.id),
         ParentChoice::Id(id) => Some(id),
@@ -201,7 +210,7 @@ pub fn commit(store: &Store, options: &CommitOptions, progress: &Progress) -> Re
     let parent = parent_id.map(|id| store.snapshot(&id).map(|snapshot| (id, snapshot))).transpose()?;
     let time = options.time.unwrap_or_else(fsio::now);
 
-    let mut segments = segments::LiveSegments::open(store, &options.state_dir)?;
+    let mut segments = segments::LiveSegments::open(store, options)?;
     let mut warnings = std::mem::take(&mut segments.notes);
     let known = known::KnownChunks::new(segments.segments, segments.live_packs);
     let reader = parent.as_ref().map(|_| store.reader()).transpose()?;
@@ -233,15 +242,16 @@ pub fn commit(store: &Store, options: &CommitOptions, progress: &Progress) -> Re
         seconds: 0.0,
         warnings: Vec::new(),
     };
-    if !options.dry_run {
-        let published = publish::Publication { store, options, parent: parent.as_ref(), known: &known };
-        let (id, stored) = published.run(is_new.then_some(&snapshot), results, progress)?;
-        report.snapshot = id.or(report.snapshot);
-        report.stored_bytes = stored;
-    }
     warnings.extend(report.areas.iter().flat_map(area_warnings));
     if is_new {
         warnings.extend(packages::warnings(&areas)?);
+    }
+    if !options.dry_run {
+        let publication = publish::Publication { store, options, parent: parent.as_ref(), known: &known };
+        let published = publication.run(is_new.then_some(&snapshot), results, progress)?;
+        report.snapshot = published.snapshot.or(report.snapshot);
+        report.stored_bytes = published.stored_bytes;
+        warnings.extend(published.warnings);
     }
     report.warnings = warnings;
     report.seconds = started.elapsed().as_secs_f64();

@@ -2,232 +2,227 @@
 //! Which part of the index a commit may believe.
 //!
 //! A commit deduplicates only against segments that this machine built or has checked against pack footers, and only
-//! against packs that are there. A wrong record would make a snapshot that cannot be restored.
+//! against packs that are there. A wrong record would make a snapshot that cannot be restored. What only a segment says,
+//! of a pack whose footer cannot be read, stays in a segment of its own: for readers, not for new content.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashSet};
 
-use super::known::KnownChunks;
+use super::CommitOptions;
+use super::trusted::Trusted;
 use crate::backend::ObjectName;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::store::{CondemnedPack, SegmentRef, SegmentsCurrent};
-use crate::format::table::{self, Location, Table, TableKind, TablePack};
-use crate::fsio::{self, Mapped};
+use crate::format::table::{Location, Table};
 use crate::id::{ChunkId, PackId, SegmentId};
 use crate::pack;
-use crate::store::{Store, damaged};
+use crate::segment::{self, Gathered, PackRecords, TableBytes};
+use crate::store::Store;
 
-/// Largest list of trusted segments that is believed, in bytes.
-const TRUSTED_BYTES_MAX: u64 = 16 << 20;
-
-/// A segment that may be believed.
+/// A live segment.
 #[derive(Debug)]
 pub(super) struct LiveSegment {
     /// Its line in `segments/current`.
     pub(super) listed: SegmentRef,
-    pub(super) table: Table<Mapped>,
+    pub(super) table: Table<TableBytes>,
+    /// Whether pack footers bear out what it says. If not, none of its packs has a readable footer.
+    pub(super) is_confirmed: bool,
 }
 
 /// Chunks and where they are, in no particular order.
 pub(super) type Records = Vec<(ChunkId, Location)>;
 
-/// Segments that may be believed.
+/// The live segments, and what new content may rely on.
 #[derive(Debug)]
 pub(super) struct LiveSegments {
     pub(super) segments: Vec<LiveSegment>,
-    /// Their packs but the condemned ones. Each was there in full length.
+    /// Packs of the confirmed segments but the condemned ones. Each was there in full length.
     pub(super) live_packs: HashSet<PackId>,
     pub(super) notes: Vec<String>,
 }
 
 impl LiveSegments {
     /// Opens the live segments and checks those that this machine does not know yet. An index that is damaged, or that
-    /// names a pack which is not there, is rebuilt from pack footers and published.
-    pub(super) fn open(store: &Store, state_dir: &Path) -> Result<LiveSegments> {
-        let trusted = Trusted::load(store, state_dir)?;
+    /// names a pack which is not there, is rebuilt and published; in a dry run it is rebuilt in memory.
+    pub(super) fn open(store: &Store, options: &CommitOptions) -> Result<LiveSegments> {
+        let trusted = Trusted::load(store, &options.state_dir)?;
         let mut notes = Vec::new();
         let found = match store.segments_current()? {
-            Some(current) => open_checked(store, &current, &trusted)?.map(|segments| (current, segments)),
-            None => Err(format!("{} is missing or damaged", ObjectName::SegmentsCurrent)),
+            Some(current) => open_checked(store, &current, &trusted, &mut notes)?
+                .map(|segments| Index { condemned: current.condemned, segments }),
+            None => Err(index_note(&format!("{} is missing or damaged", ObjectName::SegmentsCurrent))),
         };
-        let (current, segments) = match found {
-            Ok((current, segments)) => match lost_packs(store, &segments)?.first() {
-                None => (current, segments),
-                Some(pack) => {
-                    let name = ObjectName::Pack(*pack);
-                    notes.push(format!("{name} is missing or truncated; its content is stored again where it is met"));
-                    rebuild(store, &segments, &mut notes)?
-                }
-            },
+        let index = match found {
+            Ok(index) => index,
             Err(why) => {
-                let found = rebuild(store, &[], &mut notes)?;
-                notes.push(format!("index: {why}; rebuilt from pack footers"));
-                found
+                notes = vec![why];
+                rebuild(store, options, &mut notes)?
             }
         };
-        trusted.save(current.segments.iter().map(|segment| segment.id))?;
-
-        let condemned: HashSet<PackId> = current.condemned.iter().map(|condemned| condemned.pack).collect();
-        let lost = lost_packs(store, &segments)?;
-        let packs = segments.iter().flat_map(|segment| segment.table.packs()).map(|pack| pack.id);
-        let live_packs = packs.filter(|pack| !condemned.contains(pack) && !lost.contains(pack)).collect();
-        Ok(LiveSegments { segments, live_packs, notes })
-    }
-}
-
-/// Segments that this machine built or has checked, by name, in the state directory.
-#[derive(Debug)]
-pub(super) struct Trusted {
-    path: PathBuf,
-    ids: BTreeSet<SegmentId>,
-}
-
-impl Trusted {
-    pub(super) fn load(store: &Store, state_dir: &Path) -> Result<Trusted> {
-        let path = state_dir.join("stores").join(store.id().to_string()).join("trusted-segments");
-        let ids = match fsio::read_capped(&path, TRUSTED_BYTES_MAX) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).lines().filter_map(|line| line.parse().ok()).collect(),
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => BTreeSet::new(),
-            Err(e) => return Err(e),
-        };
-        Ok(Trusted { path, ids })
-    }
-
-    /// Replaces the list.
-    pub(super) fn save(&self, ids: impl Iterator<Item = SegmentId>) -> Result<()> {
-        let ids: BTreeSet<SegmentId> = ids.collect();
-        if ids == self.ids {
-            return Ok(());
+        let confirmed = || index.segments.iter().filter(|segment| segment.is_confirmed);
+        if !options.dry_run {
+            trusted.save(confirmed().map(|segment| segment.listed.id))?;
         }
-        let text: String = ids.iter().map(|id| format!("{id}\n")).collect();
-        fsio::publish_file(&self.path, text.as_bytes())
+        let condemned: HashSet<PackId> = index.condemned.iter().map(|condemned| condemned.pack).collect();
+        let packs = confirmed().flat_map(|segment| segment.table.packs()).map(|pack| pack.id);
+        let live_packs = packs.filter(|pack| !condemned.contains(pack)).collect();
+        Ok(LiveSegments { segments: index.segments, live_packs, notes })
     }
 }
 
-/// All live segments, each hashed, and compared with pack footers unless trusted. `Err` says what is wrong.
+/// `segments/current` with its segments opened.
+struct Index {
+    segments: Vec<LiveSegment>,
+    condemned: Vec<CondemnedPack>,
+}
+
+fn index_note(why: &str) -> String {
+    format!("index: {why}; rebuilt from pack footers")
+}
+
+/// All live segments, each hashed, and compared with pack footers unless trusted. `Err` says why the index has to be
+/// rebuilt.
 fn open_checked(
     store: &Store,
     current: &SegmentsCurrent,
     trusted: &Trusted,
+    notes: &mut Vec<String>,
 ) -> Result<Result<Vec<LiveSegment>, String>> {
     let mut segments = Vec::with_capacity(current.segments.len());
-    for segment in &current.segments {
-        let name = ObjectName::Segment(segment.id);
-        if store.backend().len(&name)? != Some(segment.len) {
-            return Ok(Err(format!("{name} is missing or truncated")));
+    for listed in &current.segments {
+        let name = ObjectName::Segment(listed.id);
+        if store.backend().len(&name)? != Some(listed.len) {
+            return Ok(Err(index_note(&format!("{name} is missing or truncated"))));
         }
-        let map = store.backend().map(&name)?.ok_or_else(|| Error::MissingObject { object: name.to_string() })?;
-        if SegmentId::of(map.as_ref()) != segment.id {
-            return Ok(Err(format!("{name} is damaged")));
-        }
-        let table = match Table::decode(map) {
-            Ok(table) if table.kind() == TableKind::Segment => table,
-            Ok(_) => return Ok(Err(format!("{name} is not a segment"))),
-            Err(e) if e.is_unsupported() => return Err(damaged(&name)(e)),
-            Err(e) => return Ok(Err(format!("{name}: {e}"))),
+        let table = match segment::open(store, &listed.id) {
+            Ok(table) => table,
+            Err(e) if e.kind() == ErrorKind::Damaged => return Ok(Err(index_note(&e.to_string()))),
+            Err(e) => return Err(e),
         };
-        if !trusted.ids.contains(&segment.id) && !agrees_with_footers(store, &table)? {
-            return Ok(Err(format!("{name} disagrees with the packs")));
+        let standing = if trusted.contains(&listed.id) { Standing::Confirmed } else { compare(store, &table)? };
+        if let Some(pack) = lost_pack(store, &table, &standing)? {
+            let name = ObjectName::Pack(pack);
+            return Ok(Err(format!("{name} is missing or truncated; its content is stored again where it is met")));
         }
-        segments.push(LiveSegment { listed: segment.clone(), table });
+        let is_confirmed = match standing {
+            Standing::Confirmed => true,
+            Standing::Unconfirmed(packs) if packs.len() == table.packs().len() => {
+                let note = |pack| {
+                    let name = ObjectName::Pack(pack);
+                    format!("{name} has no readable footer; its content is stored again where it is met")
+                };
+                notes.extend(packs.into_iter().map(note));
+                false
+            }
+            // What is confirmed and what is not are taken apart.
+            Standing::Unconfirmed(_) => {
+                return Ok(Err(index_note(&format!("{name} names packs without a readable footer"))));
+            }
+            Standing::Contradicted => return Ok(Err(index_note(&format!("{name} disagrees with the packs")))),
+        };
+        segments.push(LiveSegment { listed: listed.clone(), table, is_confirmed });
     }
     Ok(Ok(segments))
 }
 
-/// Packs of the index that are not there, or not whole.
-fn lost_packs(store: &Store, segments: &[LiveSegment]) -> Result<BTreeSet<PackId>> {
-    let mut lost = BTreeSet::new();
-    for pack in segments.iter().flat_map(|segment| segment.table.packs()) {
-        if store.backend().len(&ObjectName::Pack(pack.id))? != Some(pack.len) {
-            lost.insert(pack.id);
-        }
-    }
-    Ok(lost)
+/// What the footers of its packs say of a segment.
+enum Standing {
+    /// Every record stands in a footer, or its pack is not there.
+    Confirmed,
+    /// Of these packs the footer cannot be read.
+    Unconfirmed(Vec<PackId>),
+    /// A footer lacks a record.
+    Contradicted,
 }
 
-/// Whether every record of the segment stands in its pack's footer. A missing pack is the caller's to notice.
-fn agrees_with_footers(store: &Store, table: &Table<Mapped>) -> Result<bool> {
-    let mut by_pack: BTreeMap<PackId, Vec<(ChunkId, Location)>> = BTreeMap::new();
+fn compare(store: &Store, table: &Table<TableBytes>) -> Result<Standing> {
+    let mut by_pack: BTreeMap<PackId, Records> = BTreeMap::new();
     for (id, at) in table.iter() {
         by_pack.entry(at.pack).or_default().push((id, at));
     }
-    for (pack, mut records) in by_pack {
+    let mut unreadable = Vec::new();
+    for (pack, records) in by_pack {
         let footer = match pack::read_footer(store.backend(), &pack) {
             Ok(footer) => footer,
             Err(Error::MissingObject { .. }) => continue,
-            Err(e) if e.kind() == ErrorKind::Damaged => return Ok(false),
+            Err(e) if e.kind() == ErrorKind::Damaged => {
+                unreadable.push(pack);
+                continue;
+            }
             Err(e) => return Err(e),
         };
-        let mut expected: Vec<(ChunkId, Location)> = footer.locations().collect();
+        let mut expected: Records = footer.locations().collect();
         expected.sort_unstable_by_key(|(id, _)| *id);
-        records.sort_unstable_by_key(|(id, _)| *id);
         let agrees = records.iter().all(|(id, at)| {
             expected.binary_search_by_key(id, |(id, _)| *id).is_ok_and(|index| expected[index].1 == *at)
         });
         if !agrees {
-            return Ok(false);
+            return Ok(Standing::Contradicted);
         }
     }
-    Ok(true)
+    Ok(if unreadable.is_empty() { Standing::Confirmed } else { Standing::Unconfirmed(unreadable) })
 }
 
-/// A new segment from all readable pack footers, published as the only live one. Of a pack that is there without a
-/// readable footer, what the `old` segments say is kept: some of it may still be read.
-fn rebuild(store: &Store, old: &[LiveSegment], notes: &mut Vec<String>) -> Result<(SegmentsCurrent, Vec<LiveSegment>)> {
-    let backend = store.backend();
-    let mut packs = Vec::new();
-    let mut records = Vec::new();
-    let mut unreadable = BTreeSet::new();
-    for id in backend.list_packs()? {
-        match pack::read_footer(backend, &id) {
-            Ok(footer) => {
-                packs.push(footer.pack);
-                records.extend(footer.locations());
-            }
-            Err(e) if e.kind() == ErrorKind::Damaged => {
-                notes.push(format!("index: {e}: left out"));
-                unreadable.insert(id);
-            }
-            Err(e) => return Err(e),
+/// The first pack that is not there, or not whole. One without a readable footer may be cut short: a part of it may still
+/// be read.
+fn lost_pack(store: &Store, table: &Table<TableBytes>, standing: &Standing) -> Result<Option<PackId>> {
+    for pack in table.packs() {
+        let len = store.backend().len(&ObjectName::Pack(pack.id))?;
+        let may_be_short = matches!(standing, Standing::Unconfirmed(packs) if packs.contains(&pack.id));
+        if len.is_none() || len != Some(pack.len) && !may_be_short {
+            return Ok(Some(pack.id));
         }
     }
-    for segment in old {
-        packs.extend(segment.table.packs().iter().filter(|pack| unreadable.contains(&pack.id)));
-        records.extend(segment.table.iter().filter(|(_, at)| unreadable.contains(&at.pack)));
+    Ok(None)
+}
+
+/// A new index from all readable pack footers, published as the only live one. Of a pack that is there without a readable
+/// footer, what sound segments say is kept apart.
+fn rebuild(store: &Store, options: &CommitOptions, notes: &mut Vec<String>) -> Result<Index> {
+    let backend = store.backend();
+    let Gathered { confirmed, unconfirmed, notes: found } = segment::gather(store)?;
+    notes.extend(found);
+    if !options.dry_run {
+        // A writer that died may have left packs whose names are not durable; from now on they are relied on.
+        backend.sync_packs()?;
+    }
+    let mut segments = Vec::new();
+    for (records, is_confirmed) in [(confirmed, true), (unconfirmed, false)] {
+        for part in records.split(options.segment_limits) {
+            let (listed, bytes) = build(part)?;
+            let table = if options.dry_run {
+                decode(TableBytes::Built(bytes))?
+            } else {
+                backend.publish(&ObjectName::Segment(listed.id), &bytes)?;
+                drop(bytes);
+                segment::open(store, &listed.id)?
+            };
+            segments.push(LiveSegment { listed, table, is_confirmed });
+        }
     }
     let current = store.segments_current()?;
     let generation = current.as_ref().map_or(1, |current| current.generation + 1);
     let condemned = current.map(|current| current.condemned).unwrap_or_default();
-    let segments = if records.is_empty() { Vec::new() } else { vec![write_segment(store, &packs, records)?] };
-    let current = publish_current(store, generation, segments, condemned)?;
-    for id in backend.list_segments()? {
-        if !current.segments.iter().any(|segment| segment.id == id) {
-            backend.remove(&ObjectName::Segment(id))?;
+    if !options.dry_run {
+        let listed = segments.iter().map(|segment| segment.listed.clone()).collect();
+        let current = publish_current(store, generation, listed, condemned.clone())?;
+        for id in backend.list_segments()? {
+            if !current.segments.iter().any(|segment| segment.id == id) {
+                backend.remove(&ObjectName::Segment(id))?;
+            }
         }
     }
-    let segments = current.segments.iter().map(|segment| map_segment(store, segment)).collect::<Result<_>>()?;
-    Ok((current, segments))
+    Ok(Index { segments, condemned })
 }
 
-fn map_segment(store: &Store, listed: &SegmentRef) -> Result<LiveSegment> {
-    let name = ObjectName::Segment(listed.id);
-    let map = store.backend().map(&name)?.ok_or_else(|| Error::MissingObject { object: name.to_string() })?;
-    Ok(LiveSegment { listed: listed.clone(), table: Table::decode(map).map_err(damaged(&name))? })
+fn decode<B: AsRef<[u8]>>(bytes: B) -> Result<Table<B>> {
+    Table::decode(bytes).map_err(|source| Error::Decode { object: "new segment".into(), source })
 }
 
-/// Publishes one segment.
-pub(super) fn write_segment(
-    store: &Store,
-    packs: &[TablePack],
-    records: Vec<(ChunkId, Location)>,
-) -> Result<SegmentRef> {
-    let bytes = table::encode(TableKind::Segment, packs, records)
-        .map_err(|source| Error::Decode { object: "new segment".into(), source })?;
-    let id = SegmentId::of(&bytes);
-    let decoded = Table::decode(&bytes[..]).map_err(|source| Error::Decode { object: "new segment".into(), source })?;
-    let records = u32::try_from(decoded.len()).expect("bounded by the format");
-    store.backend().publish(&ObjectName::Segment(id), &bytes)?;
-    Ok(SegmentRef { id, len: bytes.len() as u64, records })
+/// The line and the bytes of one segment, which decode.
+pub(super) fn build(part: PackRecords) -> Result<(SegmentRef, Vec<u8>)> {
+    let bytes = part.encode()?;
+    let records = u32::try_from(decode(&bytes[..])?.len()).expect("bounded by the format");
+    Ok((SegmentRef { id: SegmentId::of(&bytes), len: bytes.len() as u64, records }, bytes))
 }
 
 /// Publishes which segments are live.
@@ -238,53 +233,8 @@ pub(super) fn publish_current(
     condemned: Vec<CondemnedPack>,
 ) -> Result<SegmentsCurrent> {
     segments.sort_by_key(|segment| segment.id);
+    segments.dedup_by_key(|segment| segment.id);
     let current = SegmentsCurrent { store: store.id(), generation, segments, condemned };
     store.backend().publish(&ObjectName::SegmentsCurrent, &current.encode())?;
     Ok(current)
-}
-
-/// Adds a commit's new records to the index: a new segment, merged with smaller ones so that their number stays
-/// logarithmic. Gives the bytes written.
-pub(super) fn add_records(
-    store: &Store,
-    state_dir: &Path,
-    mut packs: Vec<TablePack>,
-    mut records: Records,
-    known: &KnownChunks,
-) -> Result<u64> {
-    /// A segment is merged when what is merged so far is at least this part of it.
-    const MERGE_RATIO: usize = 4;
-    let current = store.segments_current()?;
-    let (generation, mut segments, condemned) = match current {
-        Some(current) => (current.generation, current.segments, current.condemned),
-        None => (0, Vec::new(), Vec::new()),
-    };
-    let mut by_size: Vec<&LiveSegment> = known.segments().iter().collect();
-    by_size.sort_by_key(|segment| segment.table.len());
-    let mut merged = BTreeSet::new();
-    for segment in by_size {
-        // What was stored again must not be looked for where it was lost: of equal ids the new record wins.
-        let names_lost = segment.table.packs().iter().any(|pack| !known.live_packs().contains(&pack.id));
-        if segment.table.len() > records.len() * MERGE_RATIO && !names_lost {
-            continue;
-        }
-        packs.extend_from_slice(segment.table.packs());
-        records.extend(segment.table.iter());
-        merged.insert(segment.listed.id);
-    }
-    packs.sort_unstable();
-    packs.dedup();
-    let new = write_segment(store, &packs, records)?;
-    let bytes = new.len;
-    segments.retain(|segment| !merged.contains(&segment.id) && segment.id != new.id);
-    segments.push(new);
-    let current = publish_current(store, generation + 1, segments, condemned)?;
-    Trusted::load(store, state_dir)?.save(current.segments.iter().map(|segment| segment.id))?;
-    // Nothing names these any more; a reader that opened the old list holds its maps.
-    for id in merged {
-        if !current.segments.iter().any(|segment| segment.id == id) {
-            store.backend().remove(&ObjectName::Segment(id))?;
-        }
-    }
-    Ok(bytes)
 }

@@ -117,6 +117,11 @@ impl Drop for TempFile {
     }
 }
 
+/// Whether a name is a [`TempFile`]'s.
+pub fn is_temporary(name: &[u8]) -> bool {
+    name.starts_with(PREFIX.as_bytes())
+}
+
 /// Removes what a writer that died left in `dir` under a [`TempFile`]'s name, and gives how many. Nobody else may be
 /// writing there.
 ///
@@ -126,7 +131,7 @@ pub fn sweep_temporaries(dir: &Path) -> Result<u64> {
     use std::os::unix::ffi::OsStrExt;
     let mut swept = 0;
     for name in list_dir(dir)? {
-        if name.starts_with(PREFIX.as_bytes()) {
+        if is_temporary(&name) {
             remove_file(&dir.join(std::ffi::OsStr::from_bytes(&name)))?;
             swept += 1;
         }
@@ -165,7 +170,7 @@ impl Batch {
         Ok(())
     }
 
-    /// Remembers that a directory was created in `dir`.
+    /// Remembers that names in `dir` changed.
     pub fn touched(&mut self, dir: &Path) {
         self.dirs.insert(dir.to_path_buf());
     }

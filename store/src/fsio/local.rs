@@ -34,7 +34,10 @@ impl OpenFile {
     }
 
     /// Takes over an open file; `path` is for messages.
-    pub(super) fn from_fd(fd: OwnedFd, path: &Path) -> Result<OpenFile> {
+    ///
+    /// # Errors
+    /// [`Error::Io`]; `IsADirectory` for a directory.
+    pub fn from_fd(fd: OwnedFd, path: &Path) -> Result<OpenFile> {
         let stat = Stat::of_fd(&fd).map_err(|e| Error::io("stat", path, e))?;
         if stat.is_dir() {
             return Err(Error::io("read", path, io::Error::from(io::ErrorKind::IsADirectory)));
@@ -64,6 +67,18 @@ impl OpenFile {
     pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
         read_exact_at(&self.fd, buffer, offset).map_err(|e| Error::io("read", &self.path, e))
     }
+
+    /// Reads the whole of a file of at most `cap` bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::LimitExceeded`] for a longer one.
+    pub fn read_all(&self, cap: u64) -> Result<Vec<u8>> {
+        let too_long = || Error::LimitExceeded { what: "size of a file", found: self.len, limit: cap };
+        let len = usize::try_from(self.len).ok().filter(|_| self.len <= cap).ok_or_else(too_long)?;
+        let mut bytes = vec![0; len];
+        self.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
 }
 
 /// Fills `buffer` from `offset` of `fd`.
@@ -90,18 +105,7 @@ pub fn read_exact_at(fd: impl AsFd, mut buffer: &mut [u8], mut offset: u64) -> i
 /// # Errors
 /// [`Error::Io`], or [`Error::LimitExceeded`] for a longer one.
 pub fn read_capped(path: &Path, cap: u64) -> Result<Vec<u8>> {
-    let file = OpenFile::open(path)?;
-    if file.len() > cap {
-        return Err(Error::LimitExceeded { what: "size of a file", found: file.len(), limit: cap });
-    }
-    let len = usize::try_from(file.len()).map_err(|_| Error::LimitExceeded {
-        what: "size of a file",
-        found: file.len(),
-        limit: cap,
-    })?;
-    let mut bytes = vec![0; len];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes)
+    OpenFile::open(path)?.read_all(cap)
 }
 
 /// A run of bytes that the file system stores, between holes.
@@ -187,6 +191,17 @@ pub fn create_dir_all(path: &Path) -> Result<bool> {
             create_dir_all(parent)?;
             create_dir_all(path)
         }
+        Err(e) => Err(Error::io("create directory", path, e)),
+    }
+}
+
+/// Makes a private directory (0700) unless it is there; its name is durable after [`sync_dir`] of its parent.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn create_dir(path: &Path) -> Result<()> {
+    match rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(e) => Err(Error::io("create directory", path, e)),
     }
 }

@@ -27,12 +27,12 @@ impl Lock {
         Self::take(fd, path)
     }
 
-    /// Locks an existing directory or file without writing to it.
+    /// Locks an existing directory or file without writing to it; a symlink is refused.
     ///
     /// # Errors
     /// [`Error::Locked`] when another process holds it.
     pub fn exclusive_existing(path: &Path) -> Result<Lock> {
-        let fd = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        let fd = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| Error::io("open lock", path, e))?;
         Self::take(fd, path)
     }

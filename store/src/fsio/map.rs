@@ -6,33 +6,32 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags};
-
 use crate::error::{Error, Result};
 
 /// A read-only map of a segment or another immutable object of a store.
 #[derive(Debug)]
-pub struct Mapped(memmap2::Mmap);
+pub struct Mapped(Option<memmap2::Mmap>);
 
 impl Mapped {
-    /// Maps the whole file.
+    /// Maps the whole of an open file; `path` is for messages. An empty file, which cannot be mapped, is no bytes.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn open(path: &Path) -> Result<Mapped> {
-        let fd: OwnedFd = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| Error::io("open", path, e))?;
+    pub fn from_fd(fd: OwnedFd, path: &Path) -> Result<Mapped> {
         let file = File::from(fd);
+        if file.metadata().map_err(|e| Error::io("stat", path, e))?.len() == 0 {
+            return Ok(Mapped(None));
+        }
         // SAFETY: the file is an immutable object of a store or state directory that only this program's user writes,
         // published complete by rename and never truncated or rewritten afterwards.
         #[expect(unsafe_code, reason = "mapping a file is unsafe by nature; see SAFETY")]
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?;
-        Ok(Mapped(map))
+        Ok(Mapped(Some(map)))
     }
 }
 
 impl AsRef<[u8]> for Mapped {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        self.0.as_deref().unwrap_or_default()
     }
 }

@@ -8,6 +8,7 @@
 //! Invariant: knows files, not formats. No other module opens, creates, renames or removes anything.
 
 mod attrs;
+mod below;
 mod dir;
 mod durable;
 mod local;
@@ -17,12 +18,13 @@ mod stat;
 mod write;
 
 pub use attrs::{ACL_ACCESS, ACL_DEFAULT, FdAttrs, NameAttrs, decode_acl, encode_acl, xattr_namespace_of_acl};
+pub use below::is_symlink_refused;
 pub use dir::{Dir, Replace};
-pub use durable::{Batch, TempFile, publish_file, sweep_temporaries};
+pub use durable::{Batch, TempFile, is_temporary, publish_file, sweep_temporaries};
 pub use local::{
-    DataRun, OpenFile, Space, canonicalize, create_dir_all, data_runs, exists, file_len, gid_of_name, group_name,
-    hostname, list_dir, now, now_coarse, owner_name, raise_open_files, read_capped, read_exact_at, remove_file,
-    remove_tree, rename, space, sync_dir, sync_filesystem, sync_tree, uid_of_name,
+    DataRun, OpenFile, Space, canonicalize, create_dir, create_dir_all, data_runs, exists, file_len, gid_of_name,
+    group_name, hostname, list_dir, now, now_coarse, owner_name, raise_open_files, read_capped, read_exact_at,
+    remove_file, remove_tree, rename, space, sync_dir, sync_filesystem, sync_tree, uid_of_name,
 };
 pub use lock::Lock;
 pub use map::Mapped;

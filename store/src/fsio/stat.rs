@@ -25,6 +25,20 @@ pub enum FileType {
     Socket,
 }
 
+impl FileType {
+    /// What it is, for a sentence.
+    pub fn words(self) -> &'static str {
+        match self {
+            FileType::File => "a regular file",
+            FileType::Directory => "a directory",
+            FileType::Symlink => "a symbolic link",
+            FileType::Fifo => "a named pipe",
+            FileType::CharDevice | FileType::BlockDevice => "a device",
+            FileType::Socket => "a socket",
+        }
+    }
+}
+
 /// One inode's metadata at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
