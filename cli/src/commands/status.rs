@@ -3,7 +3,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use evenkeel_store::checkout::{self, AreaStatus, DriftEntry, DriftKind, StatusOptions, StatusReport};
+use evenkeel_store::checkout::{self, AreaStatus, Difference, DriftEntry, DriftKind, StatusOptions, StatusReport};
 use evenkeel_store::{Progress, Store};
 use serde::Serialize;
 
@@ -181,10 +181,12 @@ fn print_drift(session: &Session, drift: &[DriftEntry]) -> Result<()> {
             DriftKind::Missing => out.paint.bad(line),
             DriftKind::Stray => out.paint.dim(line),
         };
+        // That the content differs is said already.
         let fields = match entry.what {
-            DriftKind::Content(fields) | DriftKind::Metadata(fields) => format!("  {}", out.paint.dim(fields)),
-            DriftKind::Missing | DriftKind::Type | DriftKind::Stray => String::new(),
+            DriftKind::Content(fields) | DriftKind::Metadata(fields) => fields.minus(Difference::CONTENT),
+            DriftKind::Missing | DriftKind::Type | DriftKind::Stray => Difference::none(),
         };
+        let fields = if fields.is_none() { String::new() } else { format!("  {}", out.paint.dim(fields)) };
         out.line(format_args!("  {line}{fields}"))?;
     }
     if drift.len() > shown {

@@ -107,6 +107,8 @@ pub struct MergeRules {
     pub adoption: Option<Adopt>,
     /// A switch was interrupted: fingerprints of paths that changed since are not trusted.
     pub interrupted: bool,
+    /// The root was just made: what it is like is nobody's wish.
+    pub new_root: bool,
     /// The time now, for [`ConflictPolicy::Newer`].
     pub now: Timestamp,
 }

@@ -193,7 +193,7 @@ impl Tree {
 
 fn rules(mode: Mode) -> MergeRules {
     let now = Timestamp { secs: NOW, nanos: 0 };
-    MergeRules { mode, conflict: ConflictPolicy::Replace, adoption: None, interrupted: false, now }
+    MergeRules { mode, conflict: ConflictPolicy::Replace, adoption: None, interrupted: false, new_root: false, now }
 }
 
 fn plan(target: &[Entry], applied: &[AppliedEntry], live: &Tree, rules: &MergeRules) -> CheckoutPlan {

@@ -213,6 +213,7 @@ impl<'a> Run<'a> {
             conflict: area.target.conflict,
             adoption: area.adopting,
             interrupted: area.marker.as_ref().is_some_and(|marker| marker.transaction.is_some()),
+            new_root: matches!(&area.place, Place::Held(held) if held.made_root()),
             now: fsio::now(),
         };
         let entries = area.manifest.entries();

@@ -293,6 +293,11 @@ impl HeldArea {
         (self.marker.applied.is_some() || self.marker.transaction.is_some()).then_some(&self.marker)
     }
 
+    /// Whether its root was made to hold it.
+    pub(super) fn made_root(&self) -> bool {
+        self.unused.as_ref().is_some_and(|unused| unused.root.is_some())
+    }
+
     /// Which area this is.
     pub(super) fn id(&self) -> AreaId {
         self.marker.area

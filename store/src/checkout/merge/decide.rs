@@ -129,6 +129,7 @@ impl<L: LiveTree> Merge<L> {
                 return Ok((Reason::Restored(to_target), false));
             }
             Some(_) => Reason::Restored(to_target),
+            None if self.rules.new_root && target.path.is_root() => Reason::Added,
             None => Reason::Unmanaged(to_target),
         };
         match self.rules.adoption {
