@@ -7,11 +7,11 @@ use std::collections::{HashMap, HashSet};
 use super::{CheckReport, Findings, Held, Severity, problem_of};
 use crate::backend::ObjectName;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::manifest::{ChunkList, InodeKind, Node};
+use crate::format::manifest::{ChunkRun, InodeKind, Node};
 use crate::format::snapshot::{IndexRecord, Snapshot, SnapshotArea};
 use crate::format::table::{Table, TableKind};
 use crate::id::{ChunkId, SnapshotId};
-use crate::manifest::{Manifest, content_runs, data_ids};
+use crate::manifest::{ContentPart, Manifest, content_parts};
 use crate::progress::Progress;
 use crate::read::ChunkReader;
 use crate::store::Store;
@@ -133,12 +133,8 @@ fn judge(reader: &ChunkReader, area: &SnapshotArea, held: &Held, findings: &mut 
         for entry in manifest.entries() {
             let Node::Inode(inode) = entry?.node else { continue };
             let InodeKind::File(content) = inode.kind else { continue };
-            let mut ids = match &content.chunks {
-                ChunkList::Indirect { runs, .. } => data_ids(runs),
-                ChunkList::Whole | ChunkList::Inline(_) => Vec::new(),
-            };
-            ids.extend(data_ids(&content_runs(reader, &content)?));
-            for id in ids {
+            for part in content_parts(reader, &content)? {
+                let (ContentPart::List(id) | ContentPart::Run(ChunkRun::Data { id, .. })) = part? else { continue };
                 if !held.places.contains_key(&id) {
                     blame(blame_for(findings, &id));
                 }

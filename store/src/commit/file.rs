@@ -309,11 +309,13 @@ fn read_some(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<u
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::backend::ObjectName;
     use crate::format::pack::{Encoding, PackKind};
     use crate::format::store::ChunkerParams;
-    use crate::manifest::content_runs;
+    use crate::manifest::{ContentPart, content_parts, content_runs};
     use crate::pack::PackWriter;
     use crate::store::{InitOptions, Store};
 
@@ -333,7 +335,7 @@ mod tests {
     }
 
     /// Keeps what it is given.
-    struct Kept(PackWriter);
+    struct Kept(PackWriter, BTreeSet<ChunkId>);
 
     impl ChunkSink for Kept {
         fn put(&mut self, _: ChunkId, _: &[u8], _: bool) -> Result<()> {
@@ -341,7 +343,7 @@ mod tests {
         }
 
         fn put_list(&mut self, id: ChunkId, plain: &[u8]) -> Result<()> {
-            self.0.push(id, chunk_len(plain), Encoding::Raw, plain)
+            if self.1.insert(id) { self.0.push(id, chunk_len(plain), Encoding::Raw, plain) } else { Ok(()) }
         }
     }
 
@@ -358,7 +360,7 @@ mod tests {
             })
             .collect();
         let chunker = Chunker::new(params);
-        let mut sink = Kept(PackWriter::create(store.backend(), PackKind::Manifest).unwrap());
+        let mut sink = Kept(PackWriter::create(store.backend(), PackKind::Manifest).unwrap(), BTreeSet::new());
         let Ok(chunks) = FileReader::new(&chunker).indirect(runs.clone(), &mut sink) else { panic!("no limit is met") };
         assert!(matches!(chunks, ChunkList::Indirect { depth: 2, .. }), "{chunks:?}");
         sink.0.finish().unwrap().publish(store.backend()).unwrap();
@@ -369,6 +371,15 @@ mod tests {
         let content = FileContent { size, hash: ContentHash::of(b""), chunks, unstable: false };
         let reader = store.reader().unwrap();
         assert_eq!(content_runs(&reader, &content).unwrap(), runs);
+        // A locator lists all of them; those of the inner list were left out.
+        let parts = content_parts(&reader, &content).unwrap().map(Result::unwrap);
+        let pieces: BTreeSet<ChunkId> = parts
+            .filter_map(|part| match part {
+                ContentPart::List(id) => Some(id),
+                ContentPart::Run(_) => None,
+            })
+            .collect();
+        assert_eq!(pieces, sink.1);
         let other_size = FileContent { size: size + 1, ..content };
         assert!(content_runs(&reader, &other_size).is_err(), "the sum has to be the file's size");
     }

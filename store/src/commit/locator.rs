@@ -8,12 +8,12 @@ use super::segments::Records;
 use crate::backend::ObjectName;
 use crate::error::{Error, Result};
 use crate::format::Reason;
-use crate::format::manifest::{ChunkList, Entry, InodeKind, Node};
+use crate::format::manifest::{ChunkRun, Entry, InodeKind, Node};
 use crate::format::snapshot::Snapshot;
 use crate::format::table::{self, Table, TableKind, TablePack};
 use crate::id::{ChunkId, PackId, SnapshotId};
 use crate::limits;
-use crate::manifest::{Manifest, content_runs, data_ids, diff};
+use crate::manifest::{ContentPart, Manifest, content_parts, diff};
 use crate::pack;
 use crate::read::ChunkReader;
 use crate::store::Store;
@@ -74,14 +74,16 @@ pub(super) fn encode(
     }
 }
 
-/// Chunks of one entry, an indirect list's own and the listed ones.
+/// Chunks of one entry: those of its list, however deep that is, and those of its content.
 fn add_content(reader: &ChunkReader, entry: &Entry, ids: &mut BTreeSet<ChunkId>) -> Result<()> {
     let Node::Inode(inode) = &entry.node else { return Ok(()) };
     let InodeKind::File(content) = &inode.kind else { return Ok(()) };
-    if let ChunkList::Indirect { runs, .. } = &content.chunks {
-        ids.extend(data_ids(runs));
+    for part in content_parts(reader, content)? {
+        match part? {
+            ContentPart::List(id) | ContentPart::Run(ChunkRun::Data { id, .. }) => drop(ids.insert(id)),
+            ContentPart::Run(ChunkRun::Hole { .. }) => {}
+        }
     }
-    ids.extend(data_ids(&content_runs(reader, content)?));
     Ok(())
 }
 

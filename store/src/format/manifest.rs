@@ -12,7 +12,7 @@ mod structure;
 
 use std::collections::BTreeMap;
 
-pub use chunk_list::{decode_chunk_list, encode_chunk_list};
+pub use chunk_list::{RunDecoder, decode_chunk_list, encode_chunk_list};
 pub use entry::peek_path;
 pub use node::{boundary_zeros, encode_inner, encode_leaf};
 pub use structure::StructureCheck;

@@ -137,10 +137,19 @@ impl<S: NodeSink> ManifestBuilder<S> {
     /// Writes what is left, the root and the head.
     ///
     /// # Errors
-    /// Those of the sink; [`Error::Refused`] when there was no entry.
+    /// Those of the sink; [`Error::Refused`] when there was no entry; [`Error::LimitExceeded`] for more names than a head
+    /// may hold.
     pub fn finish(mut self, users: BTreeMap<u32, Vec<u8>>, groups: BTreeMap<u32, Vec<u8>>) -> Result<BuiltManifest> {
         if self.entries == 0 {
             return Err(Error::Refused { reason: "a manifest needs at least its root".into(), hint: None });
+        }
+        for (what, names) in
+            [("number of named users in an area", &users), ("number of named groups in an area", &groups)]
+        {
+            let (found, limit) = (names.len() as u64, limits::OWNER_NAMES_MAX as u64);
+            if found > limit {
+                return Err(Error::LimitExceeded { what, found, limit });
+            }
         }
         self.flush_leaf()?;
         let (root, level) = self.finish_levels()?;
@@ -178,8 +187,37 @@ fn level_number(index: usize) -> Result<u8> {
 
 fn node_len(node: &[u8]) -> Result<u32> {
     u32::try_from(node.len()).ok().filter(|len| *len <= limits::NODE_BYTES_MAX).ok_or(Error::LimitExceeded {
-        what: "length of a manifest node",
+        what: "length of a manifest node or head",
         found: node.len() as u64,
         limit: u64::from(limits::NODE_BYTES_MAX),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A head with more names than a reader accepts was written all the same, and its snapshot could not be read.
+    #[test]
+    fn a_head_holds_no_more_names_than_a_reader_accepts() {
+        let finish = |users: u32, groups: u32, name: &[u8]| {
+            let mut nodes = Vec::new();
+            let mut builder = ManifestBuilder::new(|node: Vec<u8>| {
+                nodes.push(node.clone());
+                Ok(ChunkId::of(&node))
+            });
+            // An entry is not looked into here.
+            builder.push(&TreePath::root(), &[0xA0])?;
+            let names = |count: u32| (0..count).map(|id| (id, name.to_vec())).collect();
+            builder.finish(names(users), names(groups))?;
+            Ok::<_, Error>(ManifestHead::decode(&nodes.pop().unwrap()).unwrap())
+        };
+        let most = u32::try_from(limits::OWNER_NAMES_MAX).unwrap();
+        assert_eq!(finish(most, most, b"name").unwrap().users.len(), limits::OWNER_NAMES_MAX);
+        for (users, groups) in [(most + 1, 0), (0, most + 1)] {
+            let refused = finish(users, groups, b"n").unwrap_err();
+            assert!(refused.to_string().contains("is 65537 but at most 65536"), "{refused}");
+        }
+        assert!(matches!(finish(most, 0, &[b'n'; 200]).unwrap_err(), Error::LimitExceeded { .. }), "over 4 MiB");
+    }
 }

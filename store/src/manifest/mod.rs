@@ -3,10 +3,11 @@
 //! (format-spec §40).
 
 mod build;
+mod content;
 mod diff;
 mod read;
 
 pub use build::{BuiltManifest, ManifestBuilder, NodeSink};
+pub use content::{ContentPart, ContentParts, RUNS_HELD_MAX, content_parts, content_runs};
 pub use diff::{Change, Diff, diff};
-pub(crate) use read::data_ids;
-pub use read::{Entries, Manifest, content_runs};
+pub use read::{Entries, Manifest};

@@ -2,13 +2,9 @@
 //! Nodes → entries in order, with every rule that spans nodes checked on the way (format-spec §40.4, §40.5).
 
 use crate::error::{Error, Result};
-use crate::format::manifest::{
-    Child, ChunkList, ChunkRun, Entry, FileContent, ManifestHead, ManifestNode, Node, StructureCheck, decode_chunk_list,
-};
+use crate::format::manifest::{Child, Entry, ManifestHead, ManifestNode, Node, StructureCheck};
 use crate::format::snapshot::SnapshotArea;
 use crate::format::{DecodeError, Reason};
-use crate::id::ChunkId;
-use crate::limits;
 use crate::path::TreePath;
 use crate::read::{ChunkReader, ReadScratch};
 
@@ -245,74 +241,10 @@ pub(super) fn read_node(
     Ok(node)
 }
 
-/// The runs of a file's content; an indirect list is read from the store.
-///
-/// # Errors
-/// As [`ChunkReader::read`]; [`Error::Decode`] for a list that breaks the format.
-pub fn content_runs(reader: &ChunkReader, content: &FileContent) -> Result<Vec<ChunkRun>> {
-    match &content.chunks {
-        ChunkList::Whole if content.size == 0 => Ok(Vec::new()),
-        ChunkList::Whole => {
-            let len = u32::try_from(content.size).map_err(|_| Error::LimitExceeded {
-                what: "length of a chunk",
-                found: content.size,
-                limit: u64::from(limits::CHUNK_BYTES_MAX),
-            })?;
-            Ok(vec![ChunkRun::Data { id: content.hash.into(), len }])
-        }
-        ChunkList::Inline(runs) => Ok(runs.clone()),
-        ChunkList::Indirect { depth, runs } => {
-            let mut scratch = ReadScratch::default();
-            let mut runs = runs.clone();
-            for level in (0..*depth).rev() {
-                let list = read_list(reader, &runs, &mut scratch)?;
-                let size = if level == 0 { content.size } else { runs_len_of_list(&list) };
-                runs = decode_chunk_list(&list, size).map_err(damaged)?;
-            }
-            Ok(runs)
-        }
-    }
-}
-
-/// Plain bytes of a list that is itself content.
-fn read_list(reader: &ChunkReader, runs: &[ChunkRun], scratch: &mut ReadScratch) -> Result<Vec<u8>> {
-    let mut list = Vec::new();
-    for run in runs {
-        let ChunkRun::Data { id, len } = run else {
-            return Err(damaged(rule("chunk list", "hole", "a list has no holes")));
-        };
-        let chunk = reader.read(id, scratch)?;
-        if chunk.plain().len() as u64 != u64::from(*len) {
-            return Err(damaged(rule("chunk list", "length", "a chunk has another length than the list says")));
-        }
-        list.extend_from_slice(chunk.plain());
-    }
-    Ok(list)
-}
-
-/// Sum of the lengths in a packed list, which is what a list of depth 1 or more describes.
-fn runs_len_of_list(list: &[u8]) -> u64 {
-    const RECORD: usize = 40;
-    let lens = list.chunks_exact(RECORD).map(|record| {
-        let len: [u8; 8] = record[32..].try_into().expect("the record's last 8 bytes");
-        u64::from_le_bytes(len)
-    });
-    lens.fold(0, u64::saturating_add)
-}
-
-/// Ids of the data runs.
-pub(crate) fn data_ids(runs: &[ChunkRun]) -> Vec<ChunkId> {
-    let data = |run: &ChunkRun| match run {
-        ChunkRun::Data { id, .. } => Some(*id),
-        ChunkRun::Hole { .. } => None,
-    };
-    runs.iter().filter_map(data).collect()
-}
-
-fn rule(object: &'static str, field: &'static str, rule: &'static str) -> DecodeError {
+pub(super) fn rule(object: &'static str, field: &'static str, rule: &'static str) -> DecodeError {
     DecodeError { object, offset: 0, field, reason: Reason::Rule(rule) }
 }
 
-fn damaged(source: DecodeError) -> Error {
+pub(super) fn damaged(source: DecodeError) -> Error {
     Error::Decode { object: "manifest".into(), source }
 }

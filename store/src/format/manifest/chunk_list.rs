@@ -54,37 +54,70 @@ pub fn decode_chunk_list(bytes: &[u8], size: u64) -> Result<Vec<ChunkRun>, Decod
     Ok(runs)
 }
 
-/// Unpacks runs that cover at most `size` bytes; gives their sum. A hole may end anywhere only at `size`.
+/// Unpacks runs that cover at most `size` bytes; gives their sum.
 fn decode_runs(f: &Fields<'_>, size: u64) -> Result<(Vec<ChunkRun>, u64), DecodeError> {
-    if !f.bytes.len().is_multiple_of(RUN_LEN) {
+    let (records, rest) = f.bytes.as_chunks::<RUN_LEN>();
+    if !rest.is_empty() {
         return Err(f.error(f.bytes.len(), "runs", Reason::Truncated));
     }
-    let mut runs = Vec::with_capacity(f.bytes.len() / RUN_LEN);
-    let mut sum = 0u64;
-    let mut after_hole = false;
-    for at in (0..f.bytes.len()).step_by(RUN_LEN) {
-        let (id, len) = (ChunkId(f.array(at)), f.u64(at + 32));
-        f.range(at + 32, "len", len, 1, u64::MAX)?;
-        let end = sum.checked_add(len).filter(|&end| end <= size);
+    let mut decoder = RunDecoder::new(f.object, size);
+    let offsets = (f.base..).step_by(RUN_LEN);
+    let runs =
+        records.iter().zip(offsets).map(|(record, offset)| decoder.decode(record, offset)).collect::<Result<_, _>>()?;
+    Ok((runs, decoder.sum()))
+}
+
+/// Unpacks a list one run after the other, with every rule that spans runs, in no more memory than one run.
+#[derive(Debug, Clone)]
+pub struct RunDecoder {
+    object: &'static str,
+    size: u64,
+    sum: u64,
+    after_hole: bool,
+}
+
+impl RunDecoder {
+    /// Bytes of one packed run.
+    pub const RUN_LEN: usize = RUN_LEN;
+
+    /// Of a list that covers at most `size` bytes. A hole may end anywhere only at `size`.
+    pub fn new(object: &'static str, size: u64) -> RunDecoder {
+        RunDecoder { object, size, sum: 0, after_hole: false }
+    }
+
+    /// Bytes that the runs so far cover.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// Unpacks the next run, which lies at `offset` of the list.
+    ///
+    /// # Errors
+    /// [`DecodeError`] at the first rule that is broken.
+    pub fn decode(&mut self, record: &[u8; RUN_LEN], offset: u64) -> Result<ChunkRun, DecodeError> {
+        let f = Fields { object: self.object, base: offset, bytes: record };
+        let (id, len) = (ChunkId(f.array(0)), f.u64(32));
+        f.range(32, "len", len, 1, u64::MAX)?;
+        let end = self.sum.checked_add(len).filter(|&end| end <= self.size);
         let Some(end) = end else {
-            return Err(f.error(at + 32, "len", Reason::Rule("the runs do not add up to the size")));
+            return Err(f.error(32, "len", Reason::Rule("the runs do not add up to the size")));
         };
         let is_hole = id == ChunkId::HOLE;
-        if is_hole {
-            f.rule(at, "hole", !after_hole, "two holes follow each other")?;
-            f.rule(at, "hole", sum.is_multiple_of(limits::HOLE_ALIGN), "a hole does not begin at a multiple of 4096")?;
-            let aligned = end == size || end.is_multiple_of(limits::HOLE_ALIGN);
-            f.rule(at, "hole", aligned, "a hole does not end at a multiple of 4096")?;
-            runs.push(ChunkRun::Hole { len });
+        let run = if is_hole {
+            let begins = self.sum.is_multiple_of(limits::HOLE_ALIGN);
+            let ends = end == self.size || end.is_multiple_of(limits::HOLE_ALIGN);
+            f.rule(0, "hole", !self.after_hole, "two holes follow each other")?;
+            f.rule(0, "hole", begins, "a hole does not begin at a multiple of 4096")?;
+            f.rule(0, "hole", ends, "a hole does not end at a multiple of 4096")?;
+            ChunkRun::Hole { len }
         } else {
-            f.limit(at + 32, "len", len, limits::CHUNK_BYTES_MAX.into())?;
-            let len = u32::try_from(len).expect("within CHUNK_BYTES_MAX");
-            runs.push(ChunkRun::Data { id, len });
-        }
-        after_hole = is_hole;
-        sum = end;
+            f.limit(32, "len", len, limits::CHUNK_BYTES_MAX.into())?;
+            ChunkRun::Data { id, len: u32::try_from(len).expect("within CHUNK_BYTES_MAX") }
+        };
+        self.after_hole = is_hole;
+        self.sum = end;
+        Ok(run)
     }
-    Ok((runs, sum))
 }
 
 /// Reads keys 9 and 10 of an entry whose file has `size` bytes.
