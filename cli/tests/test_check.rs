@@ -42,6 +42,7 @@ fn a_flipped_byte_of_data() {
     world.flip(&pack, len - 20);
     let found = world.run(&["check", "--read-data"]);
     assert!(found.starts_with("exit 12\n") && found.contains("hurts 1 snapshot: "), "{found}");
+    assert!(found.contains("hint: copy a damaged pack back from a backup."), "{found}");
     let name = pack.strip_prefix(world.path("st")).unwrap().to_str().unwrap().to_owned();
     let raw = String::from_utf8(world.output(&["check", "--read-data"]).stdout).unwrap();
     assert!(raw.contains(&name), "{raw}");
@@ -75,5 +76,25 @@ fn a_lost_pack() {
     std::fs::remove_file(data_pack(&world)).unwrap();
     let found = world.run(&["check"]);
     assert!(found.starts_with("exit 12\n") && found.contains("hurts 1 snapshot: "), "{found}");
+    assert!(found.contains("hint: copy a missing pack back from a backup, or commit"), "{found}");
     assert_eq!(world.output(&["cat", "@latest", "etc/motd"]).status.code(), Some(12));
+    // What the hint says is true.
+    world.run(&["commit", "--area", "os=m"]);
+    assert_eq!(world.output(&["check", "--read-data"]).status.code(), Some(0));
+}
+
+/// The newest snapshot cannot be followed; the error did not say what could.
+#[test]
+fn a_damaged_newest_snapshot_has_a_way_around() {
+    let world = World::with_history();
+    let newest = String::from_utf8(world.output(&["log", "--json", "-n", "1"]).stdout).unwrap();
+    let id = newest.split("\"id\":\"").nth(1).unwrap()[..64].to_owned();
+    world.flip(&world.path("st/snapshots").join(&id), 3);
+    let found = world.run(&["check"]);
+    assert!(found.contains("hint: copy a damaged snapshot back from a backup."), "{found}");
+    world.write("m/etc/added", "added\n");
+    let refused = String::from_utf8(world.output(&["commit", "--area", "os=m"]).stderr).unwrap();
+    assert!(refused.contains("hint: the newest snapshot is damaged"), "{refused}");
+    let older = refused.split("--parent ").nth(1).unwrap()[..12].to_owned();
+    assert_eq!(world.output(&["commit", "--area", "os=m", "--parent", &older]).status.code(), Some(0));
 }

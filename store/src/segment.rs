@@ -102,13 +102,27 @@ impl PackRecords {
             .map_err(|source| Error::Decode { object: object(), source })
     }
 
-    /// As tables that stay in memory.
-    pub(crate) fn into_tables(self) -> Result<Vec<Table<TableBytes>>> {
+    /// As tables that stay in memory. A chunk that has several records is in several tables.
+    pub(crate) fn into_tables(mut self) -> Result<Vec<Table<TableBytes>>> {
         let build = |part: PackRecords| {
             Table::decode(TableBytes::Built(part.encode()?))
                 .map_err(|source| Error::Decode { object: "index rebuilt in memory".into(), source })
         };
-        self.split(SegmentLimits::default()).into_iter().map(build).collect()
+        let mut tables = Vec::new();
+        while !self.records.is_empty() {
+            let more = self.take_repeated();
+            tables.extend(self.split(SegmentLimits::default()).into_iter().map(build).collect::<Result<Vec<_>>>()?);
+            self = more;
+        }
+        Ok(tables)
+    }
+
+    /// Leaves the first record of each chunk and gives the others.
+    fn take_repeated(&mut self) -> PackRecords {
+        self.records.sort_by_key(|(id, _)| *id);
+        let mut last = None;
+        let repeated = self.records.extract_if(.., |(id, _)| last.replace(*id) == Some(*id)).collect();
+        PackRecords { packs: self.packs.clone(), records: repeated }
     }
 }
 

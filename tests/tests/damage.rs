@@ -303,10 +303,21 @@ fn removing_a_damaged_pack_lets_the_next_commit_store_its_content_again() {
             subject.restore();
             spoil("flip within", &path, &path);
             assert!(subject.fixture.check().is_damaged());
+            let bad = std::fs::read(&path).unwrap();
             std::fs::remove_file(&path).unwrap();
             assert_eq!(subject.commit(store), "nothing new");
             let report = subject.fixture.check();
             assert!(!report.findings.iter().any(|finding| finding.hurts.contains(&subject.ids[1])), "{report:#?}");
+            let without = subject.reads(store);
+            if !path.exists() {
+                // Back in its place it hurts nothing: what is whole in it is found, the rest has a copy.
+                std::fs::write(&path, bad).unwrap();
+                let with = subject.reads(store);
+                assert_eq!(with[1], "ok", "{pack}");
+                assert!(with[0] == "ok" || without[0] != "ok", "{pack}: {with:?}, {without:?}");
+                assert_eq!(subject.commit(store), "nothing new");
+                assert_eq!(subject.reads(store)[1], "ok", "{pack}");
+            }
         }
     }
 }
@@ -354,7 +365,10 @@ fn a_chunk_is_found_in_the_pack_that_no_segment_names() {
         let packs = store.backend().list_packs().unwrap().into_iter().map(|id| subject.path(&ObjectName::Pack(id)));
         packs.into_iter().find(|path| !subject.store.contains_key(&relative(&subject, path))).unwrap()
     };
-    for damage in ["deleted", "flip within"] {
+    let cases = [false, true].into_iter().flat_map(|old| {
+        ["deleted", "flip within"].into_iter().flat_map(move |damage| [(old, damage, false), (old, damage, true)])
+    });
+    for (old_is_damaged, damage, list_is_lost) in cases {
         subject.restore();
         std::fs::remove_file(subject.path(&pack)).unwrap();
         let other = evenkeel_store::commit::CommitOptions { threads: 1, level: 12, ..subject.fixture.options() };
@@ -363,11 +377,17 @@ fn a_chunk_is_found_in_the_pack_that_no_segment_names() {
         let id = commit(store, &other, &Progress::default()).unwrap().snapshot.unwrap();
         subject.fixture.tree.remove("more");
         std::fs::write(subject.path(&pack), &good).unwrap();
-        let damaged = twin(store);
+        let damaged = if old_is_damaged { subject.path(&pack) } else { twin(store) };
         spoil(damage, &damaged, &damaged);
-        assert_eq!(subject.reads(store)[1], "ok", "{damage}");
-        let error = read_everything(store, &id).unwrap_err();
-        assert_eq!(error.kind(), evenkeel_store::ErrorKind::Damaged, "what was in no other pack is lost: {error}");
+        if list_is_lost {
+            std::fs::remove_file(subject.path(&ObjectName::SegmentsCurrent)).unwrap();
+        }
+        let place = format!("old: {old_is_damaged}, {damage}, list lost: {list_is_lost}");
+        assert_eq!(subject.reads(store)[1], "ok", "{place}");
+        if damage == "deleted" && !old_is_damaged {
+            let error = read_everything(store, &id).unwrap_err();
+            assert_eq!(error.kind(), evenkeel_store::ErrorKind::Damaged, "what was in no other pack is lost: {error}");
+        }
     }
 }
 

@@ -128,5 +128,34 @@ fn print(session: &Session, report: &CheckReport, took: f64) -> Result<()> {
     let damaged = report.findings.iter().filter(|finding| finding.severity == Severity::Damaged).count() as u64;
     let verdict =
         if damaged == 0 { out.paint.good("no damage") } else { out.paint.bad(counted(damaged, "damaged object")) };
-    out.line(format_args!("{verdict}  {}", looked.join(", ")))
+    out.line(format_args!("{verdict}  {}", looked.join(", ")))?;
+    out.flush()?;
+    for hint in hints(report) {
+        out.hint(hint);
+    }
+    Ok(())
+}
+
+/// What an operator can do about what was found, once for each kind of damage.
+fn hints(report: &CheckReport) -> Vec<&'static str> {
+    let damaged = |of: fn(&Finding) -> bool| {
+        report.findings.iter().any(|finding| finding.severity == Severity::Damaged && of(finding))
+    };
+    let mut hints = Vec::new();
+    if damaged(|finding| finding.object.starts_with("packs/") && finding.problem != "missing") {
+        hints.push(
+            "copy a damaged pack back from a backup. Without one: move it out of the store, commit from a tree that has \
+             its content, and move it back, for what is whole in it is still used",
+        );
+    }
+    if damaged(|finding| finding.object.starts_with("packs/") && finding.problem == "missing") {
+        hints.push("copy a missing pack back from a backup, or commit from a tree that has its content");
+    }
+    if damaged(|finding| finding.object.starts_with("snapshots/")) {
+        hints.push(
+            "copy a damaged snapshot back from a backup. If it is the newest one, the next commit needs \
+             `--parent OLDER` or `--parent none`",
+        );
+    }
+    hints
 }

@@ -4,13 +4,14 @@
 use evenkeel_store::Store;
 use evenkeel_store::commit::{AreaCommit, CommitOptions, CommitReport, DEFAULT_LEVEL, ParentChoice, commit};
 use evenkeel_store::format::manifest::Timestamp;
+use evenkeel_store::id::SnapshotId;
 use evenkeel_store::path::TreePath;
 use serde::Serialize;
 
 use super::values::parse_label;
 use crate::areas::{self, AreaArg};
 use crate::config;
-use crate::error::Result;
+use crate::error::{CommandError, Kind, Result};
 use crate::exit::Exit;
 use crate::output::json::PathField;
 use crate::output::text::{bytes, counted, number, seconds};
@@ -126,7 +127,9 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
             .map(|t| Timestamp { secs: t.as_second(), nanos: u32::try_from(t.subsec_nanosecond()).unwrap_or(0) }),
         ..CommitOptions::new(specs, &session.state_dir()?)
     };
-    let report = session.run_long(|progress| commit(&store, &options, progress))?;
+    let report = session
+        .run_long(|progress| commit(&store, &options, progress))
+        .map_err(|error| if args.parent.is_none() { with_way_around(&store, error) } else { error })?;
     if session.out.json {
         session.out.document("evenkeel/commit/1", &Report::new(&report, args.dry_run))?;
     } else {
@@ -144,6 +147,23 @@ fn parent(session: &Session, store: &Store, name: Option<&str>) -> Result<Parent
         None => ParentChoice::Latest,
         Some("none") => ParentChoice::None,
         Some(name) => ParentChoice::Id(session.resolve(store, name)?),
+    })
+}
+
+/// Adds what to do when it is the newest snapshot that keeps a commit from following it.
+fn with_way_around(store: &Store, error: CommandError) -> CommandError {
+    let Ok(snapshots) = store.snapshots() else { return error };
+    let is_whole = |id: &SnapshotId| store.snapshot(id).is_ok();
+    let mut newest_first = snapshots.iter().rev().map(|record| record.id).peekable();
+    if error.kind != Kind::Damaged || newest_first.peek().is_none_or(is_whole) {
+        return error;
+    }
+    error.hint(match newest_first.find(is_whole) {
+        Some(older) => format!(
+            "the newest snapshot is damaged: follow an older one with `--parent {}`, or none with `--parent none`",
+            older.short(12)
+        ),
+        None => "no snapshot is whole: follow none with `--parent none`".into(),
     })
 }
 

@@ -105,6 +105,13 @@ impl Output {
         }
     }
 
+    /// Tells on stderr what the user can do about it; silent with `-q`.
+    pub fn hint(&self, text: impl Display) {
+        if !self.quiet {
+            self.err_line(self.paint_err.hint("hint:"), text);
+        }
+    }
+
     /// Tells on stderr what the user should look at.
     pub fn warning(&self, text: impl Display) {
         self.err_line(self.paint_err.warning("warning:"), text);
