@@ -187,7 +187,10 @@ impl<'rules> Walk<'rules> {
             self.emit(found);
             return Ok(());
         }
-        let dir = Arc::new(parent.open_dir(name).map_err(failed(found.path.clone()))?);
+        let dir = match parent.open_dir(name) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()), // Gone since it was looked at.
+            dir => Arc::new(dir.map_err(failed(found.path.clone()))?),
+        };
         let opened = dir.stat(b"").map_err(failed(found.path.clone()))?;
         if opened.dev != self.device {
             found.mount_point = true;

@@ -237,3 +237,95 @@ fn root_flagged_inodes_change_go_and_stay() {
         flag(root, &there, false);
     }
 }
+
+/// What is below a directory that was kept as something else was forgotten: when the directory came back with old
+/// content, everything was said to be in sync.
+#[test]
+fn what_is_below_something_kept_is_not_forgotten() {
+    let fixture = Fixture::new();
+    fixture.tree.file("d/f", "one").file("d/g", "g");
+    let first = fixture.commit_new();
+    fixture.tree.file("d/f", "two!").file("d/h", "h");
+    let second = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    let away = fixture.dir().join("away");
+    std::fs::rename(place.root.join("d"), &away).unwrap();
+    place.tree().symlink("d", "../away");
+    let report = place.checkout(&second, Mode::Incremental);
+    assert_eq!(summary(&report), ["keep d"]);
+    assert_eq!(place.drift(), ["d: type"]);
+    std::fs::remove_file(place.root.join("d")).unwrap();
+    std::fs::rename(&away, place.root.join("d")).unwrap();
+    assert_eq!(place.drift(), ["d/f: content", "d/h: missing"]);
+    assert!(!place.verify().in_sync());
+    place.checkout_exactly(&second);
+}
+
+/// A checkout onto the store itself replaced the store's own files.
+#[test]
+fn the_programs_own_places_are_nobodys_area() {
+    let fixture = Fixture::new();
+    fixture.tree.file("format", "evil").file("snapshots/index", "evil");
+    let id = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&id);
+    let objects = fixture.objects();
+    let store = fixture.store.path().to_path_buf();
+    for root in [store.clone(), store.join("zone"), place.state.clone(), place.state.join("zone")] {
+        for mode in [Mode::Full, Mode::Incremental] {
+            let refused = place.try_checkout(&id, |options| {
+                options.areas[0].root = root.clone();
+                (options.mode, options.adopt) = (Some(mode), Some(evenkeel_store::checkout::Adopt::Replace));
+            });
+            let refused = refused.unwrap_err();
+            assert!(matches!(&refused, evenkeel_store::Error::Area { .. }), "{}: {refused}", root.display());
+        }
+    }
+    assert_eq!(fixture.objects(), objects);
+}
+
+/// A busy tree: names come and go all the time, and the checkout goes on.
+#[test]
+fn a_tree_that_is_never_quiet() {
+    let fixture = Fixture::new();
+    let tree = &fixture.tree;
+    for number in 0..200 {
+        tree.file(format!("d{}/f{number}", number % 10), format!("one {number}"));
+    }
+    let first = fixture.commit_new();
+    for number in 0..200 {
+        tree.file(format!("d{}/f{number}", number % 10), format!("two! {number}"));
+        tree.file(format!("d{}/new{number}", number % 10), "new");
+    }
+    let second = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Errors are part of it: the checkout takes and makes what this thread wants to have.
+            for number in (0..200).cycle().take_while(|_| !stop.load(std::sync::atomic::Ordering::Relaxed)) {
+                let dir = place.root.join(format!("d{}", number % 10));
+                let _ = std::fs::write(dir.join(format!("new{number}")), "theirs");
+                let _ = std::fs::write(dir.join(format!("f{number}")), "theirs");
+                let _ = std::fs::remove_file(dir.join(format!("f{}", number + 10)));
+                let _ = std::fs::remove_dir_all(place.root.join("d3"));
+                let _ = std::fs::create_dir(place.root.join("d3"));
+            }
+        });
+        for id in [second, first, second, first, second] {
+            let done = place.try_checkout(&id, |options| {
+                options.mode = Some(Mode::Full);
+                options.max_delete = evenkeel_store::checkout::Ceiling::Count(10_000);
+                options.max_removals = evenkeel_store::checkout::Ceiling::Count(10_000);
+            });
+            // Before anything is changed, it may be too wild to make a plan.
+            if let Err(error) = done {
+                assert!(!error.to_string().contains("switch"), "{error}");
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    place.checkout_exactly(&second);
+}

@@ -4,6 +4,8 @@
 use std::io;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use crate::fsio::Dir;
 use crate::path::TreePath;
 use crate::walk::Found;
@@ -78,6 +80,12 @@ impl<'d> DirChain<'d> {
         let dir = if stat.is_dir() { Some(Arc::new(dir.open_dir(name)?)) } else { None };
         Ok(Some(Found::beside_a_walk(path, stat, parent, dir)))
     }
+}
+
+/// Whether an error says that a directory of the plan is not there any more, or something else is in its place.
+pub(super) fn is_other_now(e: &io::Error) -> bool {
+    let other = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP, Errno::XDEV].map(Errno::raw_os_error);
+    e.raw_os_error().is_some_and(|code| other.contains(&code))
 }
 
 #[cfg(test)]

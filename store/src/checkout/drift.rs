@@ -243,7 +243,12 @@ impl Look<'_> {
                 next_live = self.live.next()?;
             }
             match (record, found) {
-                (Some(record), Some(found)) => self.both(record, &found)?,
+                (Some(record), Some(found)) => {
+                    let path = record.entry.path.clone();
+                    if self.both(record, &found)? {
+                        gone = Some(path);
+                    }
+                }
                 (Some(record), None) => {
                     let below_gone = gone.as_ref().is_some_and(|gone| record.entry.path.starts_with(gone));
                     let inode = self.resolve(&record);
@@ -284,19 +289,20 @@ impl Look<'_> {
         }
     }
 
-    fn both(&mut self, record: AppliedEntry, found: &Found) -> Result<()> {
+    /// Compares what was delivered with what is there. Gives whether a directory was delivered and none is there.
+    fn both(&mut self, record: AppliedEntry, found: &Found) -> Result<bool> {
         let inode = self.resolve(&record);
         if record.dropped {
             self.status.dropped_delivered += 1;
-            return Ok(());
+            return Ok(false);
         }
         self.status.entries += 1;
-        let Some(inode) = inode else { return Ok(()) };
+        let Some(inode) = inode else { return Ok(false) };
         let path = record.entry.path.clone();
         let mut difference = self.compare(&record, &inode, found)?;
         difference.set_if(self.is_split(&record, found), Difference::LINKS);
         if difference.is_none() {
-            return Ok(());
+            return Ok(false);
         }
         let what = if difference.has(Difference::KIND) {
             DriftKind::Type
@@ -306,7 +312,7 @@ impl Look<'_> {
             DriftKind::Metadata(difference)
         };
         self.differs(path, what);
-        Ok(())
+        Ok(what == DriftKind::Type && inode.kind == InodeKind::Directory)
     }
 
     fn compare(&mut self, record: &AppliedEntry, inode: &Inode, found: &Found) -> Result<Difference> {

@@ -265,7 +265,7 @@ impl<L: LiveTree> Merge<L> {
             (Some(target), item) if outside(path, target.inode.kind == InodeKind::Directory) => {
                 debug_assert!(item.is_none(), "the walk has the same rules");
                 self.plan.outcomes.push(Outcome::Skipped);
-                self.enter(path, &target.inode, Ground::Blocked);
+                self.enter(path, &target.inode, Ground::Outside);
                 Ok(())
             }
             (Some(target), None) => self.absent(target, applied),

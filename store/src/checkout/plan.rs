@@ -219,7 +219,9 @@ pub enum Outcome {
     Delivered,
     /// The local version stays.
     Kept,
-    /// Not delivered, or outside the area here.
+    /// Below something that is kept, where it cannot be.
+    Blocked,
+    /// Not delivered by rule, or outside the area here.
     Skipped,
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use super::chain::DirChain;
+use super::chain::{DirChain, is_other_now};
 use super::compare::{file_type, metadata_differences};
 use super::merge::AppliedEntry;
 use super::owners::OwnerMap;
@@ -54,7 +54,7 @@ impl Recording<'_> {
             }
             let Some((entry, inode)) = in_its_group(entry, *outcome, &mut groups) else { continue };
             let fingerprint = match outcome {
-                Outcome::Skipped | Outcome::Kept => None,
+                Outcome::Skipped | Outcome::Kept | Outcome::Blocked => None,
                 _ if meanwhile.contains(&entry.path) => None,
                 Outcome::Delivered => look.at(&entry.path, &inode, None)?,
                 // The switch changed what is in it, or gave names to its inode, or took some from it.
@@ -127,10 +127,11 @@ impl Look<'_> {
     /// The fingerprint of `path`, if what is there still is as `inode`. `seen` is what the plan saw and left as it is.
     fn at(&mut self, path: &TreePath, inode: &Inode, seen: Option<&Stat>) -> Result<Option<Fingerprint>> {
         let failed = |e| Error::io("look at", self.record.root.path_of(path.as_bytes()), e);
-        let (dir, name) = self.chain.parent(path.as_bytes()).map_err(failed)?;
-        let Some(stat) = dir.stat_opt(name).map_err(failed)?.filter(|stat| looks_as(stat, inode)) else {
-            return Ok(None);
+        let found = match self.chain.parent(path.as_bytes()) {
+            Err(e) if is_other_now(&e) => None,
+            parent => parent.and_then(|(dir, name)| dir.stat_opt(name)).map_err(failed)?,
         };
+        let Some(stat) = found.filter(|stat| looks_as(stat, inode)) else { return Ok(None) };
         let untouched = match seen {
             Some(seen) => (seen.dev, seen.ino, seen.ctime) == (stat.dev, stat.ino, stat.ctime),
             None => stat.ctime < self.record.switch_start,
@@ -146,7 +147,11 @@ impl Look<'_> {
     /// somebody may have changed while the switch gave the inode another change time.
     fn holds(&mut self, path: &TreePath, inode: &Inode) -> Result<bool> {
         let failed = |e| Error::io("look at", self.record.root.path_of(path.as_bytes()), e);
-        let Some(found) = self.chain.find(path).map_err(failed)? else { return Ok(false) };
+        let found = match self.chain.find(path) {
+            Err(e) if is_other_now(&e) => None,
+            found => found.map_err(failed)?,
+        };
+        let Some(found) = found else { return Ok(false) };
         if file_type(&inode.kind) != found.stat.file_type {
             return Ok(false);
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Why a checkout does not begin. Each function gives one refusal; nothing has changed when it does.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::options::AreaTarget;
 use super::plan::CheckoutPlan;
@@ -77,6 +77,18 @@ pub(super) fn overlapping_known<'a>(
             } else {
                 format!("it lies in area `{}` at {where_it_is}", other.name)
             };
+            return Err(Error::Area { area: target.name.clone(), path: path.to_path_buf(), reason });
+        }
+    }
+    Ok(())
+}
+
+/// The program's own places are nobody's area: a checkout would replace the store that it reads.
+pub(super) fn own_place(target: &AreaTarget, path: &Path, protected: &[PathBuf]) -> Result<()> {
+    for own in protected {
+        let real = fsio::canonicalize(own).unwrap_or_else(|_| own.clone());
+        if path.starts_with(&real) {
+            let reason = format!("it lies in {}, which is this program's own", own.display());
             return Err(Error::Area { area: target.name.clone(), path: path.to_path_buf(), reason });
         }
     }

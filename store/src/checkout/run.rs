@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Drives a checkout: all areas are planned and judged before any is staged, all are staged before any is switched.
 
+use std::path::Path;
 use std::time::Instant;
 
 use super::live::LiveArea;
@@ -39,6 +40,9 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     let started = Instant::now();
     let snapshot = store.snapshot(&options.snapshot)?;
     let reader = store.reader()?;
+    let own = [store.path(), &options.state_dir].map(Path::to_path_buf);
+    let own = options.protected.iter().cloned().chain(own).collect();
+    let options = &CheckoutOptions { protected: own, ..options.clone() };
     let run = Run { store, options, snapshot: &snapshot, reader: &reader, progress };
     let mut areas = options.areas.iter().map(|target| run.prepare(target)).collect::<Result<Vec<_>>>()?;
     refuse::overlapping(areas.iter().map(|area| (area.target, area.path.as_path())))?;
@@ -83,6 +87,7 @@ struct AreaRun<'a> {
     rules: RuleSet,
     /// Patterns that only this machine has.
     local_rules: RuleSet,
+    has_local_rules: bool,
     place: Place,
     /// Where the root really is.
     path: std::path::PathBuf,
@@ -127,9 +132,11 @@ impl<'a> Run<'a> {
         owners.require_all()?;
         let seen = AreaRoot::open(&target.name, &target.root, &options.state_dir)?;
         let path = seen.path.clone();
+        refuse::own_place(target, &path, &options.protected)?;
         let protected = area::protected_below(&path, &options.protected);
         let rules = RuleSet::new(&reference.rules, protected.clone())?.excluding(&target.exclude)?;
         let only_local = crate::format::snapshot::AreaRules { exclude: target.exclude.clone(), ..Default::default() };
+        let has_local_rules = !target.exclude.is_empty() || !protected.is_empty();
         let local_rules = RuleSet::new(&only_local, protected)?;
         let marker = seen.marker.clone();
         if let Some(found) = marker.as_ref().map(|marker| &marker.name).filter(|name| **name != target.name) {
@@ -142,6 +149,7 @@ impl<'a> Run<'a> {
             owners,
             rules,
             local_rules,
+            has_local_rules,
             place: Place::Seen(seen),
             path,
             marker,
@@ -223,9 +231,8 @@ impl<'a> Run<'a> {
             Ok(entry)
         });
         let live = LiveArea::new(area.root(), &area.rules, self.progress)?;
-        let none_local = area.target.exclude.is_empty() && self.options.protected.is_empty();
         let outside = |path: &TreePath, is_dir: bool| {
-            !none_local && matches!(area.local_rules.verdict_on_walk(path, is_dir), Verdict::Excluded)
+            area.has_local_rules && matches!(area.local_rules.verdict_on_walk(path, is_dir), Verdict::Excluded)
         };
         let applied = self.applied(area)?;
         let mut plan = plan_area(target, applied, live, &rules, outside)?;

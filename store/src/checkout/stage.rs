@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::apply::{self, Fresh};
-use super::chain::DirChain;
+use super::chain::{DirChain, is_other_now};
 use super::plan::{Action, Change, CheckoutPlan, Wanted};
 use crate::error::{Error, Result};
 use crate::format::manifest::{ChunkRun, Inode, InodeKind};
@@ -434,21 +434,28 @@ fn link_names(
         let failed = |e| Error::io("link", full.clone(), e);
         let (to_dir, to_name) = to.parent(place).map_err(failed)?;
         let (from_dir, from_name) = match live {
-            Some(_) => from_live.parent(leader.as_bytes()).map_err(failed)?,
+            Some(_) => from_live.parent(leader.as_bytes()).map_err(|_| unstable(root, leader))?,
             None => {
                 let place = places.get(leader).expect("a leader is staged before its links");
                 from_staged.parent(place).map_err(failed)?
             }
         };
-        from_dir.link(from_name, to_dir, to_name).map_err(failed)?;
+        match from_dir.link(from_name, to_dir, to_name) {
+            Err(e) if live.is_some() && is_other_now(&e) => return Err(unstable(root, leader)),
+            linked => linked.map_err(failed)?,
+        }
         if let Some((ino, mtime)) = live {
             let found = to_dir.stat(to_name).map_err(failed)?;
             if (found.ino, found.mtime) != (*ino, *mtime) {
-                return Err(Error::Unstable { paths: vec![root.path_of(leader.as_bytes())] });
+                return Err(unstable(root, leader));
             }
         }
     }
     Ok(())
+}
+
+fn unstable(root: &Dir, path: &TreePath) -> Error {
+    Error::Unstable { paths: vec![root.path_of(path.as_bytes())] }
 }
 
 /// Completes directories that waited for links.

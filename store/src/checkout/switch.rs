@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::apply;
-use super::chain::DirChain;
+use super::chain::{DirChain, is_other_now};
 use super::plan::{Action, Change, CheckoutPlan, Wanted};
 use super::stage::staged_name;
 use crate::area::RuleSet;
@@ -82,6 +82,10 @@ impl Switch<'_> {
                 continue;
             }
             progress.advance(1, 0);
+            if !self.is_reachable(&mut chain, &action.path)? {
+                self.leave_alone(plan, index)?;
+                continue;
+            }
             let staging = self.staging;
             let added = self.try_step(&mut chain, action, |dir, name| {
                 staging.rename(&staged_name(index), dir, name, Replace::Never)
@@ -179,7 +183,10 @@ impl Switch<'_> {
     }
 
     fn change_file(&mut self, chain: &mut DirChain<'_>, action: &Action, inode: &Inode, was: &Stat) -> Result<()> {
-        let found = chain.find(&action.path).map_err(|e| self.failed("look at", &action.path, e))?;
+        let found = match chain.find(&action.path) {
+            Err(e) if is_other_now(&e) => None,
+            found => found.map_err(|e| self.failed("look at", &action.path, e))?,
+        };
         let unchanged = found.as_ref().is_some_and(|found| found.stat.same_content_as(was) && found.stat.nlink == 1);
         let Some(found) = found.filter(|_| unchanged) else {
             self.done.changed_meanwhile.push(action.path.clone());
@@ -238,7 +245,7 @@ impl Switch<'_> {
                 InodeKind::Directory => apply::late_flags(inode.flags) || apply::late_mode(inode),
                 _ => false,
             };
-            if !is_late || is_left_alone(&action.path) {
+            if !is_late || is_left_alone(&action.path) || !self.is_reachable(&mut chain, &action.path)? {
                 continue;
             }
             let failed = |e| self.failed("complete", &action.path, e);
@@ -267,11 +274,11 @@ impl Switch<'_> {
             todo.entry(path).or_default().mtime = Some(*mtime);
         }
         for action in &plan.actions {
-            if let Change::Metadata { inode, .. } = &action.change
+            if let Change::Metadata { inode, was } = &action.change
                 && inode.kind == InodeKind::Directory
             {
                 let work = todo.entry(&action.path).or_default();
-                (work.inode, work.mtime) = (Some(&**inode), Some(inode.mtime));
+                (work.inode, work.mtime, work.was) = (Some(&**inode), Some(inode.mtime), Some(&**was));
             }
         }
         let mut chain = DirChain::new(self.root);
@@ -284,12 +291,21 @@ impl Switch<'_> {
         Ok(())
     }
 
-    fn directory_work(&self, chain: &mut DirChain<'_>, path: &TreePath, work: &DirWork<'_>) -> Result<()> {
+    fn directory_work(&mut self, chain: &mut DirChain<'_>, path: &TreePath, work: &DirWork<'_>) -> Result<()> {
         let dir = match chain.dir(path.as_bytes()) {
-            // It was lifted to be removed or replaced.
-            Err(e) if work.is_only_before() && gone(&e) => return Ok(()),
-            dir => dir.map_err(|e| self.failed("open", path, e))?,
+            Ok(dir) => dir,
+            Err(e) if is_other_now(&e) => {
+                // What was only lifted was lifted to be removed or replaced.
+                self.done.changed_meanwhile.extend((!work.is_only_before()).then(|| path.clone()));
+                return Ok(());
+            }
+            Err(e) => return Err(self.failed("open", path, e)),
         };
+        let now = dir.stat(b"").map_err(|e| self.failed("look at", path, e))?;
+        if work.was.is_some_and(|was| !same_as_planned(&now, was)) {
+            self.done.changed_meanwhile.push(path.clone());
+            return Ok(());
+        }
         let live = if work.inode.is_some() { Some(self.directory(path, dir)?) } else { None };
         work.set(dir, live.as_ref()).map_err(|e| self.failed("change", path, e))
     }
@@ -302,8 +318,20 @@ impl Switch<'_> {
         inode::read_metadata(&found, self.rules.xattrs(), UnknownXattrs::Ignore)
     }
 
-    /// Whether a live path still is what the plan saw. A directory's content is judged by what happens in it.
+    /// Whether the directory that holds `path` is still there.
+    fn is_reachable(&self, chain: &mut DirChain<'_>, path: &TreePath) -> Result<bool> {
+        match chain.parent(path.as_bytes()) {
+            Ok(_) => Ok(true),
+            Err(e) if is_other_now(&e) => Ok(false),
+            Err(e) => Err(self.failed("open the directory of", path, e)),
+        }
+    }
+
+    /// Whether a live path still is what the plan saw.
     fn is_as_planned(&self, chain: &mut DirChain<'_>, path: &TreePath, was: &Stat) -> Result<bool> {
+        if !self.is_reachable(chain, path)? {
+            return Ok(false);
+        }
         let (dir, name) = chain.parent(path.as_bytes()).map_err(|e| self.failed("look at", path, e))?;
         let now = dir.stat_opt(name).map_err(|e| self.failed("look at", path, e))?;
         Ok(now.is_some_and(|now| same_as_planned(&now, was)))
@@ -373,8 +401,9 @@ impl Switch<'_> {
 struct DirWork<'p> {
     /// Mode and flags before it was made writable for a moment.
     before: Option<(u16, InodeFlags)>,
-    /// All its metadata.
+    /// All its metadata, and what the plan saw.
     inode: Option<&'p Inode>,
+    was: Option<&'p Stat>,
     mtime: Option<Timestamp>,
 }
 
@@ -430,10 +459,6 @@ fn lift(dir: &Dir) -> io::Result<()> {
     attrs.set_flags(InodeFlags::default()).or_else(unsupported_is_fine)?;
     let mode = dir.stat(b"")?.mode;
     if mode & OWNER_CHANGES == OWNER_CHANGES { Ok(()) } else { attrs.set_mode(mode | OWNER_ALL) }
-}
-
-fn gone(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn unsupported_is_fine(e: io::Error) -> io::Result<()> {

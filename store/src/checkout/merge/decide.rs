@@ -15,10 +15,15 @@ impl<L: LiveTree> Merge<L> {
     /// The target has it, the live tree does not.
     pub(super) fn absent(&mut self, target: Target, applied: Option<Applied>) -> Result<()> {
         let ground = self.frames.last().map_or(Ground::New, |frame| frame.ground);
-        if matches!(ground, Ground::Blocked | Ground::Going { .. }) {
-            self.plan.counts.blocked += 1;
-            self.plan.outcomes.push(Outcome::Skipped);
-            self.enter(&target.path, &target.inode, Ground::Blocked);
+        let unreachable = match ground {
+            Ground::Live | Ground::New => None,
+            Ground::Outside => Some((Outcome::Skipped, Ground::Outside)),
+            Ground::Blocked | Ground::Going { .. } => Some((Outcome::Blocked, Ground::Blocked)),
+        };
+        if let Some((outcome, below)) = unreachable {
+            self.plan.counts.blocked += u64::from(outcome == Outcome::Blocked);
+            self.plan.outcomes.push(outcome);
+            self.enter(&target.path, &target.inode, below);
             return Ok(());
         }
         if target.inode.kind == InodeKind::Socket {

@@ -16,8 +16,10 @@ pub(super) enum Ground {
     Live,
     /// A directory that is made as a whole.
     New,
-    /// Nothing of the target can be delivered below.
+    /// Something else is there: nothing of the target can be delivered below.
     Blocked,
+    /// Does not belong to the area here, and nothing below does.
+    Outside,
     /// A live directory in the way of something else (`action` replaces it) or no longer wanted (`action` removes it).
     Going { action: usize, outcome: Option<usize> },
 }
@@ -79,7 +81,7 @@ impl<L: LiveTree> Merge<L> {
         if let (true, Some(mtime)) = (frame.touched, frame.mtime) {
             self.plan.dir_times.push((frame.path.clone(), mtime));
         }
-        let mut stays = frame.ground == Ground::Live || frame.ground == Ground::Blocked;
+        let mut stays = matches!(frame.ground, Ground::Live | Ground::Blocked | Ground::Outside);
         if let Ground::Going { action, outcome } = frame.ground {
             let occupied = frame.live_names > 0 && !self.removes();
             stays = foreign || occupied;
