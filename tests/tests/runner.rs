@@ -16,6 +16,7 @@ mod damage;
 mod faults;
 mod index;
 mod model;
+mod repair;
 mod rules;
 mod vectors;
 

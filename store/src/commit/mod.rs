@@ -6,14 +6,15 @@
 //! ```
 //!
 //! [`pipeline`] drives the threads, [`mod@file`] reads one file, [`known`] answers "is this chunk new?", [`area`] merges a walk
-//! with the files cache into a manifest, [`publish`] writes in dependency order. Memory is bounded by the queues and by
+//! with the files cache into a manifest, [`segments`] says what of the index may be believed, [`index`] adds to it,
+//! [`publish`] writes in dependency order. Memory is bounded by the queues and by
 //! the set of chunk ids, not by the size of files.
 
 mod area;
 mod file;
+mod index;
 mod known;
 mod locator;
-mod merge;
 mod old;
 mod other;
 mod packages;

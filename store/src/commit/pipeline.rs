@@ -6,7 +6,7 @@
 //! reader serves when it is full, so one large file keeps every core busy and no queue can block for ever. A last
 //! thread makes finished packs durable.
 //!
-//! Bounds: jobs and chunk jobs by queue length, entries in flight by [`super::area::WINDOW`], packs being synced by two.
+//! Bounds: jobs and chunk jobs by queue length, entries in flight by the window of [`super::area`], packs being synced by two.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use super::area::AreaResult;
 use super::known::KnownChunks;
 use super::pipeline::Results;
-use super::{CommitOptions, locator, merge};
+use super::{CommitOptions, index, locator};
 use crate::backend::ObjectName;
 use crate::error::{Error, Result};
 use crate::format::snapshot::{Snapshot, encode_index};
@@ -50,7 +50,7 @@ impl Publication<'_> {
         let usable: HashSet<PackId> = self.known.live_packs().iter().copied().chain(new_packs).collect();
         if !results.records.is_empty() {
             let new = PackRecords { packs: results.packs, records: results.records };
-            done.stored_bytes += merge::add_records(self.store, self.options, new, self.known)?;
+            done.stored_bytes += index::add_records(self.store, self.options, new, self.known)?;
         }
         match snapshot {
             Some(snapshot) => self.publish_snapshot(snapshot, &usable, progress, &mut done)?,
