@@ -71,6 +71,27 @@ impl CommandError {
         Self::new(Kind::Usage, message)
     }
 
+    /// Arguments that clap does not understand: its first line is the message, its tips and the usage are hints.
+    pub fn from_arguments(error: &clap::Error) -> Self {
+        use clap::error::ErrorKind;
+
+        if matches!(error.kind(), ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand) {
+            return Self::usage("no command is given").hint("`evenkeel --help` lists the commands");
+        }
+        let text = error.render().to_string();
+        let mut paragraphs = text.split("\n\n").map(|paragraph| {
+            let lines: Vec<&str> = paragraph.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            lines.join(" ")
+        });
+        let message = paragraphs.next().unwrap_or_default();
+        let message = message.strip_prefix("error: ").unwrap_or(&message);
+        let hints = paragraphs.filter(|hint| !hint.is_empty()).map(|hint| match hint.strip_prefix("tip: ") {
+            Some(tip) => tip.to_owned(),
+            None => hint,
+        });
+        CommandError { hints: hints.collect(), ..Self::usage(message) }
+    }
+
     /// A failure with a message of our own, caused by `source`.
     pub fn caused_by(
         kind: Kind,
@@ -173,6 +194,10 @@ fn hints(error: &StoreError) -> Vec<String> {
         StoreError::Unstable { .. } => {
             "stop what writes to them, or record them as they are with --allow-changing".into()
         }
+        // The walk names paths over the limits of the format so.
+        StoreError::Unreadable { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
+            "exclude them, or leave them out with --skip-unreadable; docs/reference/limits.md lists the limits".into()
+        }
         StoreError::Unreadable { .. } => {
             "run as a user who may read them, exclude them, or leave them out with --skip-unreadable".into()
         }
@@ -190,7 +215,7 @@ fn hints(error: &StoreError) -> Vec<String> {
             "`evenkeel check --read-data` lists all damage and the snapshots it hurts".into()
         }
         StoreError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-            "free some space and run the command again; what is already stored is not stored twice".into()
+            "free some space (and inodes) there and run the command again".into()
         }
         StoreError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             "run as a user who may do that".into()

@@ -3,7 +3,6 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
 
 use crate::harness::World;
 
@@ -196,7 +195,7 @@ fn stores_of_a_newer_program() {
     ");
 }
 
-/// Everything unreadable is named at once; as root nothing is, so the program runs as nobody.
+/// Everything unreadable is named at once.
 #[test]
 fn unreadable_files() {
     let world = World::with_tree();
@@ -204,16 +203,7 @@ fn unreadable_files() {
     world.write("m/etc/other", "x");
     world.mode("m/etc/secret", 0o000);
     world.mode("m/etc/other", 0o000);
-    let run = |args: &[&str]| {
-        let mut command = world.command(args);
-        if rustix::process::geteuid().is_root() {
-            // The whole world belongs to nobody from here on.
-            let chown = std::process::Command::new("chown").args(["-R", "65534:65534"]).arg(world.path("")).status();
-            assert!(chown.unwrap().success());
-            command.uid(65534).gid(65534);
-        }
-        world.tell(&command.output().unwrap())
-    };
+    let run = |args: &[&str]| world.run_unprivileged(args);
     insta::assert_snapshot!(run(&["commit", "--area", "os=m"]), @"
     exit 1
     --- stderr
@@ -262,5 +252,24 @@ fn two_at_once() {
     --- stderr
     error: state/stores/[id1]/writer.lock is locked by another process
     hint: wait for the other command to end, then try again
+    ");
+}
+
+/// The hint was to run as a user who may read them.
+#[test]
+fn a_path_over_the_limits_is_named_as_such() {
+    let world = World::with_tree();
+    let deep = "d/".repeat(512);
+    let make = format!("cd m && mkdir -p {deep}/d");
+    assert!(
+        std::process::Command::new("sh").args(["-c", &make]).current_dir(world.path("")).status().unwrap().success()
+    );
+    let told = world.run(&["commit", "--area", "os=m"]).replace(&deep, "[DEEP]/");
+    insta::assert_snapshot!(told, @"
+    exit 1
+    --- stderr
+    error: 1 file cannot be read: [DIR]/m/[DEEP]/d
+    caused by: path deeper than 512 components
+    hint: exclude them, or leave them out with --skip-unreadable; docs/reference/limits.md lists the limits
     ");
 }

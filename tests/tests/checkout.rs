@@ -338,7 +338,7 @@ fn lost_state_is_rebuilt_and_a_lost_marker_is_refused() {
     assert_eq!(report.areas[0].dropped_delivered, 2);
     std::fs::remove_dir_all(place.root.join(".evenkeel")).unwrap();
     let refused = place.try_checkout(&second, |_| {}).unwrap_err();
-    assert!(matches!(&refused, Error::Area { .. }), "{refused}");
+    assert!(matches!(&refused, Error::Refused { .. }), "{refused}");
     assert!(refused.to_string().contains("marker"), "{refused}");
 }
 

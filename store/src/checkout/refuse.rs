@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Why a checkout does not begin. Each function gives one refusal; nothing has changed when it does.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::options::AreaTarget;
@@ -142,14 +143,15 @@ fn list<'p>(paths: impl Iterator<Item = &'p TreePath>, count: u64) -> String {
     text
 }
 
-/// Space and inodes for staging, which holds everything new beside everything old.
+/// Space and inodes for staging, which holds everything new beside everything old. Too little of either is the failure
+/// that it would become half-way.
 pub(super) fn space(target: &AreaTarget, plan: &CheckoutPlan, root: &Dir) -> Result<()> {
     let free = fsio::space(root).map_err(|e| Error::io("look at free space of", root.path(), e))?;
     let with_reserve = |needed: u64| needed.saturating_add(needed / RESERVE);
     let (bytes, inodes) = (with_reserve(plan.counts.bytes_to_write), with_reserve(plan.counts.inodes_to_create));
     let refuse = |needed: u64, what: &str, free: u64| {
         let reason = format!("area `{}` needs {needed} {what} for staging, {free} are free", target.name);
-        Err(refused(reason, "everything new is written before anything old goes; make room first"))
+        Err(Error::io("stage a checkout in", root.path(), io::Error::new(io::ErrorKind::StorageFull, reason)))
     };
     if bytes > free.bytes {
         return refuse(bytes, "bytes", free.bytes);
@@ -158,4 +160,22 @@ pub(super) fn space(target: &AreaTarget, plan: &CheckoutPlan, root: &Dir) -> Res
         return refuse(inodes, "inodes", free.inodes);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It was a refusal, and so had the exit code of a wrong command line.
+    #[test]
+    fn too_little_space_is_what_running_out_of_it_is() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = Dir::open(temp.path()).unwrap();
+        let target = AreaTarget::new("a", temp.path());
+        let mut plan = CheckoutPlan::default();
+        space(&target, &plan, &root).unwrap();
+        plan.counts.bytes_to_write = u64::MAX;
+        let error = space(&target, &plan, &root).unwrap_err();
+        assert!(matches!(&error, Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull), "{error}");
+    }
 }

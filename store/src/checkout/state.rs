@@ -117,7 +117,8 @@ impl AreaRoot {
     /// Looks at an area's root.
     ///
     /// # Errors
-    /// [`Error::Area`] for a root that is no directory, or a known area without its marker; [`Error::Io`].
+    /// [`Error::Area`] for a root that is no directory; [`Error::Refused`] for a known area without its marker;
+    /// [`Error::Io`].
     pub(super) fn open(name: &str, root: &Path, state_dir: &Path) -> Result<AreaRoot> {
         let refuse = |reason: &str| Error::Area { area: name.into(), path: root.into(), reason: reason.into() };
         let (dir, path) = match Dir::open(root) {
@@ -139,11 +140,16 @@ impl AreaRoot {
         };
         let known = if marker.is_none() { known_area(state_dir, &path)? } else { None };
         if let Some(known) = known {
-            return Err(refuse(&format!(
-                "it is known here, but its marker .evenkeel/marker is missing: is its disk mounted? (If it was emptied \
-                 on purpose, remove {} first)",
-                known.display()
-            )));
+            return Err(Error::Refused {
+                reason: format!(
+                    "area `{name}` at {} is known here, but its marker .evenkeel/marker is missing: is its disk mounted?",
+                    root.display()
+                ),
+                hint: Some(format!(
+                    "mount it, or name where it was moved to; if it was emptied on purpose, remove {} and check it out again",
+                    known.display()
+                )),
+            });
         }
         Ok(AreaRoot { dir, path, marker })
     }
@@ -167,7 +173,10 @@ fn read_marker(root: &Dir) -> Result<Option<Marker>> {
     let marker = String::from_utf8(bytes).ok().and_then(|text| Marker::decode(&text));
     marker.map(Some).ok_or_else(|| Error::Refused {
         reason: format!("{} cannot be understood", private.path_of(MARKER).display()),
-        hint: Some("it was damaged, or written by a newer version".into()),
+        hint: Some(
+            "if a newer version wrote it, use that one; if it is damaged, remove it, and the next run says how to begin anew"
+                .into(),
+        ),
     })
 }
 
