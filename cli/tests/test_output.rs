@@ -53,6 +53,35 @@ fn errors_as_json() {
     "#);
 }
 
+/// They were plain text, which a program that asked for JSON cannot read.
+#[test]
+fn wrong_arguments_as_json() {
+    let world = World::new();
+    let command = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+        world.tell(&command.args(args).output().unwrap())
+    };
+    insta::assert_snapshot!(command(&["--json", "checkout"]), @r#"
+    exit 2
+    --- stderr
+    {"schema":"evenkeel/error/1","kind":"usage","exit_code":2,"message":"the following required arguments were not provided: <SNAP>","causes":[],"hints":["Usage: evenkeel checkout <SNAP>","For more information, try '--help'."]}
+    "#);
+    insta::assert_snapshot!(command(&["chekout", "--json"]), @r#"
+    exit 2
+    --- stderr
+    {"schema":"evenkeel/error/1","kind":"usage","exit_code":2,"message":"unrecognized subcommand 'chekout'","causes":[],"hints":["some similar subcommands exist: 'check', 'checkout'","Usage: evenkeel [OPTIONS] <COMMAND>","For more information, try '--help'."]}
+    "#);
+    insta::assert_snapshot!(command(&["--json"]), @r#"
+    exit 2
+    --- stderr
+    {"schema":"evenkeel/error/1","kind":"usage","exit_code":2,"message":"no command is given","causes":[],"hints":["`evenkeel --help` lists the commands"]}
+    "#);
+    assert!(command(&["cat", "--", "--json"]).contains("error: "));
+    assert!(command(&["--json", "log", "--help"]).starts_with("exit 0"));
+    let output = world.output(&["--json", "log", "--color", "sometimes"]);
+    fits("error", &serde_json::from_slice(&output.stderr).unwrap());
+}
+
 #[test]
 fn progress_as_json_lines() {
     let world = World::with_tree();

@@ -19,32 +19,45 @@ pub mod status;
 pub mod values;
 pub mod verify;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::args::{Args, Command};
-use crate::error::Result;
+use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::interrupt;
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::session::Session;
 
 /// Runs the program: arguments in, exit code out.
 pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
-        Err(error) => {
-            // Help and version are written to stdout; whoever reads it may have gone away.
-            let _ = error.print();
-            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
-            return exit.into();
-        }
+        Err(error) => return not_understood(&error).into(),
     };
     interrupt::install();
     evenkeel_store::fsio::raise_open_files();
     let out = Output::new(&args.globals);
     run(args, out).into()
+}
+
+/// Tells what is wrong with the arguments, or the help that was asked for.
+fn not_understood(error: &clap::Error) -> Exit {
+    if error.use_stderr() && asks_for_json(std::env::args_os()) {
+        let error = CommandError::from_arguments(error);
+        output::print_json_error(&error);
+        return error.kind.exit();
+    }
+    // Help and version are written to stdout; whoever reads it may have gone away.
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+}
+
+/// Whether `--json` is among arguments that could not be understood as a whole.
+fn asks_for_json(args: impl Iterator<Item = OsString>) -> bool {
+    args.take_while(|arg| arg != "--").any(|arg| arg == "--json")
 }
 
 fn run(args: Args, out: Output) -> Exit {

@@ -128,11 +128,8 @@ impl Output {
             return;
         }
         if self.json {
-            let document = json::Document { schema: "evenkeel/error/1", body: &json::Failure::of(error) };
-            if let Ok(text) = serde_json::to_string(&document) {
-                self.err_line(text, "");
-                return;
-            }
+            print_json_error(error);
+            return;
         }
         self.failure(&error.source);
         for cause in error.causes() {
@@ -148,4 +145,11 @@ impl Output {
         let line = format!("{label} {text}");
         let _ = writeln!(io::stderr().lock(), "{}", line.trim_end());
     }
+}
+
+/// Shows why the command failed, as a document on stderr. A closed stderr is no reason to fail.
+pub fn print_json_error(error: &CommandError) {
+    let document = json::Document { schema: "evenkeel/error/1", body: &json::Failure::of(error) };
+    let text = serde_json::to_string(&document).expect("text and numbers serialise");
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
