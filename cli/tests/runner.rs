@@ -12,6 +12,7 @@ mod test_demo;
 mod test_help;
 mod test_output;
 mod test_read;
+mod test_status;
 
 #[test]
 fn no_file_was_forgotten() {

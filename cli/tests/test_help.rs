@@ -265,11 +265,11 @@ fn the_whole_tree() {
           --force                As --full, reading and comparing every byte
           --dry-run              Print the plan and change nothing; -v lists every path
           --adopt=<HOW>          First checkout onto a tree that is not empty: `replace` or `keep` files
-                                 that differ
-          --max-delete <N|P%>    Most strays (never delivered) that may be removed from an area
-                                 [default: 20 or 2%, the greater]
-          --max-removals <N|P%>  Most delivered paths that may be removed from an area [default: 100 or
-                                 25%, the greater]
+                                 that differ; strays stay
+          --max-delete <N|P%>    Most strays (never delivered) that may be removed from an area; P% of
+                                 its entries in SNAP [default: 20 or 2%, the greater]
+          --max-removals <N|P%>  Most delivered paths that may be removed from an area; P% of its
+                                 entries in SNAP [default: 100 or 25%, the greater]
           --allow-empty          Allow a snapshot whose area is empty
           --numeric-owners       Restore owners by number even where the master had a name
           --exit-nothing         Exit 4 when there was nothing to do
@@ -301,8 +301,9 @@ fn the_whole_tree() {
       -h, --help              Print help
 
     A file whose size, times and inode are as they were when it was delivered counts as unchanged;
-    `verify` reads it. Exits 5 when something that was delivered differs. Strays (never delivered) are
-    listed, but are no drift.
+    `verify` reads it. Exits 5 when something that was delivered differs, or an area of the
+    configuration was never checked out. Strays (never delivered) are listed, but are no drift. An area
+    that cannot be looked at is an error after the others were shown.
 
     Examples:
       evenkeel status
@@ -318,7 +319,9 @@ fn the_whole_tree() {
                               configuration, else those that were checked out here]
       -h, --help              Print help
 
-    Reads every byte and trusts no timestamp. Exits 5 when something that was delivered differs.
+    Reads every byte and trusts no timestamp. Exits 5 when something that was delivered differs, or an
+    area of the configuration was never checked out. An area that cannot be looked at is an error after
+    the others were shown.
 
     Examples:
       evenkeel verify

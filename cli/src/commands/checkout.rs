@@ -61,13 +61,15 @@ pub struct Args {
     /// Print the plan and change nothing; -v lists every path.
     #[arg(long)]
     dry_run: bool,
-    /// First checkout onto a tree that is not empty: `replace` or `keep` files that differ.
+    /// First checkout onto a tree that is not empty: `replace` or `keep` files that differ; strays stay.
     #[arg(long, value_name = "HOW", require_equals = true, hide_possible_values = true)]
     adopt: Option<AdoptArg>,
-    /// Most strays (never delivered) that may be removed from an area [default: 20 or 2%, the greater].
+    /// Most strays (never delivered) that may be removed from an area; P% of its entries in SNAP
+    /// [default: 20 or 2%, the greater].
     #[arg(long, value_name = "N|P%", value_parser = parse_ceiling)]
     max_delete: Option<Ceiling>,
-    /// Most delivered paths that may be removed from an area [default: 100 or 25%, the greater].
+    /// Most delivered paths that may be removed from an area; P% of its entries in SNAP
+    /// [default: 100 or 25%, the greater].
     #[arg(long, value_name = "N|P%", value_parser = parse_ceiling)]
     max_removals: Option<Ceiling>,
     /// Allow a snapshot whose area is empty.
@@ -107,6 +109,9 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     } else {
         print(session, &report)?;
     }
+    for area in &report.areas {
+        note_strays_of_adoption(session, area);
+    }
     if let Some(area) = report.areas.iter().find(|area| area.needs_adopt) {
         let root = text::path(&area.root);
         return Err(CommandError::usage(format!(
@@ -116,6 +121,17 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
         .hint("nothing was done; --adopt=replace lets the snapshot win, --adopt=keep the files that are there"));
     }
     Ok(if args.exit_nothing && report.is_empty() { Exit::Nothing } else { Exit::Done })
+}
+
+/// Whoever asked for a full checkout expects an equal tree, which a first adoption does not make.
+fn note_strays_of_adoption(session: &Session, area: &AreaReport) {
+    if area.before.is_none() && area.mode != Mode::Incremental && area.counts.strays_left > 0 {
+        let strays = counted(area.counts.strays_left, "stray");
+        session.out.note(format_args!(
+            "area `{}`: {strays} left: a first adoption removes nothing; the next --full does",
+            area.name
+        ));
+    }
 }
 
 /// The areas that the snapshot has. One that is only configured may be missing; what is left out is said.

@@ -1,22 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `evenkeel status`: what is checked out here, and what changed since, by times and sizes.
 
+use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-use evenkeel_store::checkout::{self, AreaStatus, Difference, DriftEntry, DriftKind, StatusOptions, StatusReport};
-use evenkeel_store::{Progress, Store};
+use evenkeel_store::checkout::{
+    self, AreaStatus, AreaTarget, Difference, DriftEntry, DriftKind, StatusOptions, StatusReport,
+};
+use evenkeel_store::{Error as StoreError, ErrorKind, Progress, Store, fsio};
 use serde::Serialize;
 
-use crate::areas::{self, AreaArg};
-use crate::error::Result;
+use crate::areas::{self, AreaArg, LocalArea};
+use crate::error::{CommandError, Result};
 use crate::exit::Exit;
-use crate::output::json::PathField;
+use crate::output::json::{Failure, PathField};
 use crate::output::text::{self, bytes, counted, number};
 use crate::session::Session;
 
 const AFTER_HELP: &str = "\
 A file whose size, times and inode are as they were when it was delivered counts as unchanged; `verify` reads it. \
-Exits 5 when something that was delivered differs. Strays (never delivered) are listed, but are no drift.
+Exits 5 when something that was delivered differs, or an area of the configuration was never checked out. Strays (never \
+delivered) are listed, but are no drift. An area that cannot be looked at is an error after the others were shown.
 
 Examples:
   evenkeel status
@@ -38,40 +43,122 @@ pub struct Args {
 /// Looks at every area.
 ///
 /// # Errors
-/// When an area's marker is missing, or the system fails.
+/// As [`look`].
 pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     look(session, &args.areas, "evenkeel/status/1", checkout::status)
 }
 
-/// Looks at every area with `how` and prints the report.
+/// Looks at every area with `how` and prints the report. An area that cannot be looked at does not hide the others: it is
+/// an error after they were shown.
 ///
 /// # Errors
-/// As [`run`].
-pub fn look(
-    session: &Session,
-    areas: &[AreaArg],
-    schema: &'static str,
-    how: fn(&StatusOptions, &Store, &Progress) -> evenkeel_store::Result<StatusReport>,
-) -> Result<Exit> {
+/// When no area is named, there is no store, or the user interrupts.
+pub fn look(session: &Session, areas: &[AreaArg], schema: &'static str, how: How) -> Result<Exit> {
     let areas = areas::select_or_known(session, areas)?;
     let store = session.open_store()?;
-    let options = StatusOptions {
-        areas: areas.iter().map(|area| area.target(&session.config)).collect(),
-        state_dir: session.state_dir()?,
-        protected: session.protected()?,
-    };
-    let report = session.run_long(|progress| how(&options, &store, progress))?;
+    let found = look_at_each(session, &areas, &store, how)?;
     if session.out.json {
-        let body = Report { in_sync: report.in_sync(), areas: report.areas.iter().map(AreaFields::new).collect() };
-        session.out.document(schema, &body)?;
+        let areas: Vec<AreaFields> =
+            areas.iter().zip(&found).map(|(area, found)| AreaFields::of(area, found)).collect();
+        session.out.document(schema, &Report { in_sync: areas.iter().all(|area| area.in_sync), areas })?;
     } else {
-        for area in &report.areas {
-            print(session, area)?;
+        for (area, found) in areas.iter().zip(&found) {
+            match found {
+                Found::Looked(status) => print(session, status)?,
+                Found::Never => print_never(session, area)?,
+                Found::Failed(_) => {}
+            }
         }
     }
-    // Drift is about what was delivered; where nothing was, there is none.
-    let drifted = report.areas.iter().any(|area| area.applied.is_some() && !area.in_sync());
-    Ok(if drifted { Exit::Drift } else { Exit::Done })
+    session.out.flush()?;
+    let failed: Vec<&CommandError> = found.iter().filter_map(Found::error).collect();
+    for error in &failed {
+        session.out.error(error);
+    }
+    Ok(match failed.first() {
+        Some(error) => error.kind.exit(),
+        None if found.iter().any(Found::has_drifted) => Exit::Drift,
+        None => Exit::Done,
+    })
+}
+
+/// [`checkout::status`] or [`checkout::verify`].
+pub type How = fn(&StatusOptions, &Store, &Progress) -> evenkeel_store::Result<StatusReport>;
+
+/// What came of looking at an area.
+enum Found {
+    Looked(AreaStatus),
+    /// It is configured, and nothing was ever checked out to it.
+    Never,
+    Failed(CommandError),
+}
+
+impl Found {
+    fn new(area: &LocalArea, looked: evenkeel_store::Result<AreaStatus>) -> Found {
+        match looked {
+            Ok(status) if status.applied.is_some() || status.interrupted.is_some() => Found::Looked(status),
+            Ok(_) => Found::never(area),
+            // A refusal names the area.
+            Err(error) if error.kind() == ErrorKind::Refused => Found::Failed(error.into()),
+            Err(error) => {
+                let CommandError { kind, source, hints } = error.into();
+                let what = format!("cannot look at area `{}` at {}", area.name, text::path(&area.config.root));
+                Found::Failed(CommandError { hints, ..CommandError::caused_by(kind, what, source) })
+            }
+        }
+    }
+
+    /// Nothing was ever checked out there: for an area that `--area` names, most likely a slip of the pen.
+    fn never(area: &LocalArea) -> Found {
+        if !area.asked_for {
+            return Found::Never;
+        }
+        let root = text::path(&area.config.root);
+        let error = CommandError::usage(format!("nothing was ever checked out to area `{}` at {root}", area.name));
+        Found::Failed(error.hint("check name and path; without --area, what is configured or known here is looked at"))
+    }
+
+    fn error(&self) -> Option<&CommandError> {
+        match self {
+            Found::Failed(error) => Some(error),
+            Found::Looked(_) | Found::Never => None,
+        }
+    }
+
+    /// Whether it is not what a snapshot says.
+    fn has_drifted(&self) -> bool {
+        match self {
+            Found::Looked(status) => !status.in_sync(),
+            Found::Never | Found::Failed(_) => true,
+        }
+    }
+}
+
+fn look_at_each(session: &Session, areas: &[LocalArea], store: &Store, how: How) -> Result<Vec<Found>> {
+    let (state_dir, protected) = (session.state_dir()?, session.protected()?);
+    let options = |area: &LocalArea| StatusOptions {
+        areas: vec![area.target(&session.config)],
+        state_dir: state_dir.clone(),
+        protected: protected.clone(),
+    };
+    let known = checkout::known_areas(&state_dir)?;
+    session.run_long(|progress| {
+        let look = |area: &LocalArea| match how(&options(area), store, progress) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
+            Err(error) if is_nowhere(area, &error, &known) => Ok(Found::never(area)),
+            Err(error) => Ok(Found::new(area, Err(error))),
+            Ok(mut report) => Ok(Found::new(area, Ok(report.areas.pop().expect("one area in, one out")))),
+        };
+        areas.iter().map(look).collect()
+    })
+}
+
+/// Whether not even the directory is there in which the area's root would be, and it never was an area.
+fn is_nowhere(area: &LocalArea, error: &StoreError, known: &[AreaTarget]) -> bool {
+    let root = std::path::absolute(&area.config.root).unwrap_or_else(|_| area.config.root.clone());
+    matches!(error, StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+        && fsio::exists(&root).is_ok_and(|exists| !exists)
+        && known.iter().all(|known| known.root != root)
 }
 
 #[derive(Serialize)]
@@ -80,13 +167,14 @@ struct Report {
     areas: Vec<AreaFields>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 struct AreaFields {
     name: String,
     root: PathField,
     applied: Option<String>,
     interrupted: Option<String>,
     in_sync: bool,
+    error: Option<Failure>,
     entries: u64,
     bytes_read: u64,
     dropped_delivered: u64,
@@ -103,6 +191,18 @@ struct DriftFields {
 }
 
 impl AreaFields {
+    fn of(area: &LocalArea, found: &Found) -> Self {
+        match found {
+            Found::Looked(status) => AreaFields::new(status),
+            Found::Never | Found::Failed(_) => AreaFields {
+                name: area.name.clone(),
+                root: PathField::new(area.config.root.as_os_str().as_bytes()),
+                error: found.error().map(Failure::of),
+                ..AreaFields::default()
+            },
+        }
+    }
+
     fn new(area: &AreaStatus) -> Self {
         let drift = |entry: &DriftEntry| DriftFields {
             path: PathField::new(entry.path.as_bytes()),
@@ -118,6 +218,7 @@ impl AreaFields {
             applied: area.applied.map(|id| id.to_hex()),
             interrupted: area.interrupted.map(|id| id.to_hex()),
             in_sync: area.in_sync(),
+            error: None,
             entries: area.entries,
             bytes_read: area.bytes_read,
             dropped_delivered: area.dropped_delivered,
@@ -127,13 +228,22 @@ impl AreaFields {
     }
 }
 
+fn print_heading(session: &Session, name: &str, root: &Path) -> Result<()> {
+    session.out.line(session.out.paint.bold(format_args!("{name} at {}", text::path(root))))
+}
+
+fn print_never(session: &Session, area: &LocalArea) -> Result<()> {
+    print_heading(session, &area.name, &area.config.root)?;
+    session.out.line(format_args!("  {}", session.out.paint.changed("nothing was ever checked out here")))
+}
+
 fn print(session: &Session, area: &AreaStatus) -> Result<()> {
     let out = &session.out;
-    out.line(out.paint.bold(format_args!("{} at {}", area.name, text::path(&area.root))))?;
+    print_heading(session, &area.name, &area.root)?;
     let strays = area.drift.iter().filter(|entry| entry.what == DriftKind::Stray).count() as u64;
     let drift = area.drift.len() as u64 - strays;
     let state = match (area.applied, area.interrupted) {
-        (None, None) => out.paint.dim("nothing was checked out here"),
+        (None, None) => out.paint.dim("nothing was ever checked out here"),
         (Some(applied), None) if drift == 0 => {
             format!("{} {}", out.paint.good("at"), out.paint.id(applied.short(12)))
         }
@@ -175,22 +285,32 @@ fn print_drift(session: &Session, drift: &[DriftEntry]) -> Result<()> {
     let out = &session.out;
     let shown = if out.verbose > 0 { drift.len() } else { SHOWN };
     for entry in drift.iter().take(shown) {
-        let line = format!("{:<8}  {}", entry.what.name(), entry.path);
+        let (label, detail) = wording(entry.what);
+        let line = format!("{label:<8}  {}", entry.path);
         let line = match entry.what {
             DriftKind::Content(_) | DriftKind::Metadata(_) | DriftKind::Type => out.paint.changed(line),
             DriftKind::Missing => out.paint.bad(line),
             DriftKind::Stray => out.paint.dim(line),
         };
-        // That the content differs is said already.
-        let fields = match entry.what {
-            DriftKind::Content(fields) | DriftKind::Metadata(fields) => fields.minus(Difference::CONTENT),
-            DriftKind::Missing | DriftKind::Type | DriftKind::Stray => Difference::none(),
-        };
-        let fields = if fields.is_none() { String::new() } else { format!("  {}", out.paint.dim(fields)) };
-        out.line(format_args!("  {line}{fields}"))?;
+        let detail = if detail.is_empty() { detail } else { format!("  {}", out.paint.dim(detail)) };
+        out.line(format_args!("  {line}{detail}"))?;
     }
     if drift.len() > shown {
         out.line(format_args!("  … and {} more (-v lists all)", number((drift.len() - shown) as u64)))?;
     }
     Ok(())
+}
+
+/// A word for the difference, and what more there is to say of it.
+fn wording(what: DriftKind) -> (&'static str, String) {
+    match what {
+        DriftKind::Metadata(fields) if fields == Difference::LINKS => {
+            ("links", "hard links: no longer one file with its other names".to_owned())
+        }
+        // That the content differs is said already.
+        DriftKind::Content(fields) | DriftKind::Metadata(fields) => {
+            (what.name(), fields.minus(Difference::CONTENT).to_string())
+        }
+        DriftKind::Missing | DriftKind::Type | DriftKind::Stray => (what.name(), String::new()),
+    }
 }

@@ -10,7 +10,8 @@ use crate::exit::Exit;
 use crate::session::Session;
 
 const AFTER_HELP: &str = "\
-Reads every byte and trusts no timestamp. Exits 5 when something that was delivered differs.
+Reads every byte and trusts no timestamp. Exits 5 when something that was delivered differs, or an area of the \
+configuration was never checked out. An area that cannot be looked at is an error after the others were shown.
 
 Examples:
   evenkeel verify

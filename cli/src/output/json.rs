@@ -21,7 +21,7 @@ pub struct Document<'a, T: Serialize> {
 }
 
 /// A path, by name or by name and bytes.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct PathField {
     path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,8 +43,8 @@ pub fn time(time: Timestamp) -> String {
     jiff::Timestamp::new(time.secs, nanos).map_or_else(|_| format!("@{}", time.secs), |t| t.to_string())
 }
 
-/// A failed command, on stderr.
-#[derive(Serialize)]
+/// A failed command, on stderr; or a failed part of one, in its document.
+#[derive(Debug, Serialize)]
 pub struct Failure {
     kind: Kind,
     exit_code: u8,

@@ -13,6 +13,7 @@ use super::merge::{AppliedEntry, LiveTree};
 use super::options::AreaTarget;
 use super::owners::OwnerMap;
 use super::record::read_applied;
+use super::refuse;
 use super::state::{AreaRoot, Marker, applied_path};
 use crate::area::{self, RuleSet};
 use crate::error::{Error, Result};
@@ -126,7 +127,7 @@ impl StatusReport {
 /// `store` is needed only where the local memory is lost, and for the rules of areas.
 ///
 /// # Errors
-/// [`Error::Area`] for a known area without its marker; [`Error::Io`].
+/// [`Error::Refused`] for a known area without its marker, or where another area is; [`Error::Io`].
 pub fn status(options: &StatusOptions, store: &Store, progress: &Progress) -> Result<StatusReport> {
     look(options, store, progress, false)
 }
@@ -164,6 +165,9 @@ fn look_at_area(
         warnings: Vec::new(),
     };
     let Some(marker) = &root.marker else { return Ok(status) };
+    if marker.name != target.name {
+        return Err(refuse::other_area(target, &marker.name));
+    }
     let (base, applied) = applied_of(options, target, store, marker)?;
     status.applied = Some(base);
     status.interrupted = marker.transaction.filter(|transaction| *transaction != base);
