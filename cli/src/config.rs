@@ -2,11 +2,13 @@
 //! `evenkeel.toml` and the places where things are by default. The only module that reads the environment.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use evenkeel_store::checkout::ConflictPolicy;
-use evenkeel_store::fsio;
+use evenkeel_store::{Error as StoreError, area, fsio};
 use serde::Deserialize;
+use toml::Spanned;
 
 use crate::error::{CommandError, Kind, Result};
 use crate::output::text;
@@ -121,7 +123,8 @@ impl AreaConfig {
 }
 
 impl Config {
-    /// Reads `named`, or else the first file of the search order that exists, or else gives an empty configuration.
+    /// Reads `named`, or else the first file of the search order that exists and may be looked at, or else gives an
+    /// empty configuration.
     ///
     /// # Errors
     /// [`Kind::Usage`], naming file and line.
@@ -130,8 +133,12 @@ impl Config {
             return Self::read(path);
         }
         for path in search_order() {
-            if fsio::exists(&path)? {
-                return Self::read(&path);
+            match fsio::exists(&path) {
+                Ok(true) => return Self::read(&path),
+                Ok(false) => {}
+                // Somebody else's home: whatever is in it is not for us.
+                Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {}
+                Err(e) => return Err(e.into()),
             }
         }
         Ok(Config::default())
@@ -168,9 +175,47 @@ impl Config {
             let line = source.find(path.as_str()).map_or(1, |start| line_of(source, start));
             return Err(at(line, &format!("`{path}` in include-paths is not an absolute path")));
         }
+        if let Some((line, message)) = config.first_bad_area(source) {
+            return Err(at(line, &message));
+        }
         config.file = Some(path.to_path_buf());
         Ok(config)
     }
+
+    /// The first area, in order of lines, that cannot be one: its line, and why. Roots are absolute already.
+    fn first_bad_area(&self, source: &str) -> Option<(usize, String)> {
+        let places: Places = toml::from_str(source).ok()?;
+        let mut places: Vec<(Spanned<String>, AreaPlace)> = places.area.into_iter().collect();
+        places.sort_by_key(|(name, _)| name.span().start);
+        let mut above: Vec<(&str, PathBuf)> = Vec::new();
+        for (name, place) in &places {
+            if let Err(e) = area::check_name(name.as_ref()) {
+                let message = format!("{e}: 1 to 64 of a-z 0-9 . _ -, beginning with a letter or digit");
+                return Some((line_of(source, name.span().start), message));
+            }
+            let (name, config) = self.areas.get_key_value(name.as_ref())?;
+            // What does not exist yet is compared as it is written.
+            let root = fsio::canonicalize(&config.root).unwrap_or_else(|_| config.root.clone());
+            if let Some((other, _)) = above.iter().find(|(_, o)| o.starts_with(&root) || root.starts_with(o)) {
+                let message = format!("areas `{other}` and `{name}` are nested: an area lies in no other");
+                return Some((line_of(source, place.root.span().start), message));
+            }
+            above.push((name, root));
+        }
+        None
+    }
+}
+
+/// Where the areas of a configuration stand in its text.
+#[derive(Deserialize)]
+struct Places {
+    #[serde(default)]
+    area: BTreeMap<Spanned<String>, AreaPlace>,
+}
+
+#[derive(Deserialize)]
+struct AreaPlace {
+    root: Spanned<PathBuf>,
 }
 
 fn line_of(source: &str, offset: usize) -> usize {
@@ -251,6 +296,13 @@ mod tests {
                 "\n\n[identity]\ninclude-paths = [\"etc/hosts\"]",
                 "/c/evenkeel.toml:4: `etc/hosts` in include-paths is not an absolute path",
             ),
+            ("[area.ok]\nroot = \"/x\"\n[area.WEB]\nroot = \"/y\"", "/c/evenkeel.toml:3: "),
+            (
+                "[area.z]\nroot = \"/nowhere\"\n[area.a]\nroot = \"/nowhere/in/it\"",
+                "/c/evenkeel.toml:4: areas `z` and `a` are nested: an area lies in no other",
+            ),
+            ("[area.z]\nroot = \"/c/x/y\"\n[area.a]\nroot = \"x\"", "/c/evenkeel.toml:4: areas `z` and `a` are nested"),
+            ("[area.a]\nroot = \"/usr\"\n[area.b]\nroot = \"/tmp/../usr\"", "/c/evenkeel.toml:4: areas `a` and `b`"),
         ] {
             let message = parse(source).unwrap_err();
             assert!(message.starts_with(expected), "{message}");

@@ -52,6 +52,40 @@ fn mistakes_name_file_and_line() {
     assert!(world.output(&["--config", "nowhere.toml", "help"]).status.success());
 }
 
+/// They were found only by a checkout, if at all.
+#[test]
+fn areas_that_cannot_be_are_named_at_once() {
+    let world = World::with_tree();
+    world.write("c.toml", "[area.WEB]\nroot = \"m\"\n");
+    insta::assert_snapshot!(world.run(&["--config", "c.toml", "log"]), @"
+    exit 2
+    --- stderr
+    error: c.toml:1: `WEB` is not a valid area name: 1 to 64 of a-z 0-9 . _ -, beginning with a letter or digit
+    hint: `evenkeel help config` shows every key
+    ");
+    world.write("c.toml", "[area.os]\nroot = \"m\"\n\n[area.etc]\nroot = \"m/etc\"\n");
+    insta::assert_snapshot!(world.run(&["--config", "c.toml", "status"]), @"
+    exit 2
+    --- stderr
+    error: c.toml:5: areas `os` and `etc` are nested: an area lies in no other
+    hint: `evenkeel help config` shows every key
+    ");
+    std::os::unix::fs::symlink("m", world.path("alias")).unwrap();
+    world.write("c.toml", "[area.a]\nroot = \"alias/etc\"\n\n[area.b]\nroot = \"m/etc\"\n");
+    assert!(world.run(&["--config", "c.toml", "log"]).contains("c.toml:5: areas `a` and `b` are nested"));
+}
+
+/// With the home of another user, every command failed: `cannot stat /root/.config/…`.
+#[test]
+fn a_configuration_that_may_not_be_looked_at_is_absent() {
+    let world = World::committed();
+    world.write("home/config/evenkeel/evenkeel.toml", "nonsense");
+    world.mode("home/config", 0);
+    let told = world.run_unprivileged(&["log"]);
+    world.mode("home/config", 0o755);
+    assert!(told.starts_with("exit 0") && told.contains("first"), "{told}");
+}
+
 #[test]
 fn bad_patterns_are_named() {
     let world = World::with_tree();

@@ -96,7 +96,11 @@ fn watch(mode: Mode, progress: &Progress, ended: &mpsc::Receiver<()>) {
     // A bar measures from the beginning, so that its rate is right once it shows.
     let mut wait = if mode == Mode::Bars { step } else { PATIENCE };
     while ended.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-        teller.tell(&progress.sample(), start.elapsed());
+        let sample = progress.sample();
+        // Before its first phase the operation has nothing to tell: it waits for a lock or reads the index.
+        if !sample.phase.is_empty() {
+            teller.tell(&sample, start.elapsed());
+        }
         wait = step;
     }
     teller.finish(&progress.sample(), start.elapsed());
