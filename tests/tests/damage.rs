@@ -346,6 +346,11 @@ fn links_in_a_store_are_damage_and_never_followed() {
     assert!(subject.reads(store).contains(&"damaged".to_string()));
     let error = check(store, &CheckOptions::default(), &Progress::default()).unwrap_err().to_string();
     assert!(error.starts_with("packs/") && error.ends_with("a symbolic link is in its place"), "{error}");
+    std::fs::remove_file(&fan).unwrap();
+    std::fs::write(&fan, "a file").unwrap();
+    assert!(subject.reads(store).contains(&"damaged".to_string()));
+    let error = check(store, &CheckOptions::default(), &Progress::default()).unwrap_err();
+    assert_eq!(error.kind(), evenkeel_store::ErrorKind::Damaged, "{error}");
     // The way to the store may be a link.
     let link = fixture.dir().join("link");
     std::os::unix::fs::symlink(store.path(), &link).unwrap();

@@ -93,10 +93,10 @@ impl LocalBackend {
 
     /// What `error` means for something below the store's directory.
     fn failed(&self, action: &'static str, object: String, error: io::Error) -> Error {
-        if fsio::is_symlink_refused(&error) {
-            Error::NotAnObject { object, found: FileType::Symlink.words() }
-        } else {
-            Error::io(action, self.root.join(object), error)
+        match error.kind() {
+            _ if fsio::is_symlink_refused(&error) => Error::NotAnObject { object, found: FileType::Symlink.words() },
+            io::ErrorKind::NotADirectory => Error::NotAnObject { object, found: "something that is no directory" },
+            _ => Error::io(action, self.root.join(object), error),
         }
     }
 
@@ -194,14 +194,11 @@ impl Backend for LocalBackend {
 
     fn len(&self, name: &ObjectName) -> Result<Option<u64>> {
         let object = name.to_string();
-        let found =
-            if_there(self.dir().and_then(|dir| {
-                dir.stat_below(Path::new(&object)).map_err(|e| Error::io("stat", self.path_of(name), e))
-            }));
-        match found {
+        let stat = |dir: Dir| dir.stat_below(Path::new(&object)).map_err(|e| self.failed("stat", object.clone(), e));
+        match if_there(self.dir().and_then(stat)) {
             Ok(found) => Ok(found.filter(|stat| stat.file_type == FileType::File).map(|stat| stat.size)),
             // What a symlink leads to is no object.
-            Err(Error::Io { source, .. }) if fsio::is_symlink_refused(&source) => Ok(None),
+            Err(Error::NotAnObject { .. }) => Ok(None),
             Err(e) => Err(e),
         }
     }
