@@ -52,7 +52,7 @@ pub const TABLE: &[(u8, &str)] = &[
     (2, "usage: the command line or the configuration makes no sense"),
     (3, "finished, but some entries failed; each was named"),
     (4, "nothing to do (only with --exit-nothing)"),
-    (5, "drift found (status and verify only)"),
+    (5, "drift found, or a configured area was never checked out (status and verify only)"),
     (10, "store not found, or the directory is not a store"),
     (11, "locked by another process; try again later"),
     (12, "damaged data found; what and whom it hurts was named"),

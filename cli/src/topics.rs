@@ -36,8 +36,8 @@ The root is this machine's business: a snapshot records where an area was on the
 goes only where --area or the configuration says. Areas never nest, and no area crosses into another file system.
 
 What the rules exclude is outside the area: it is not committed, and no checkout replaces, removes or reports it. A
-directory that holds something excluded is not removed. Always outside are `.evenkeel` (this program's own directory in
-the area), `lost+found`, the store, the state directory, the configuration and the program itself.
+directory that holds something excluded is not removed. Always outside are whatever is named `.evenkeel`, at any depth
+(this program's own directory in an area), `lost+found` in the area's root, the store, the state directory, the configuration and the program itself.
 
 Host identity and secrets are left out of every commit, which names them. An area whose root is a root file system (`/`,
 `./rootfs`) is matched from its root, an area at /etc or below by what follows. `[identity] include-paths` in the
@@ -47,7 +47,8 @@ configuration takes exact paths in, `commit --allow-identity` all of them. The l
 
 const CONFIG: &str = "\
 The configuration is TOML. It is --config FILE, or the first of /etc/evenkeel/evenkeel.toml and
-$XDG_CONFIG_HOME/evenkeel/evenkeel.toml that exists. Relative paths begin at its directory. Unknown keys are errors.
+$XDG_CONFIG_HOME/evenkeel/evenkeel.toml that exists. Relative paths begin at its directory. Unknown keys, wrong names of
+areas and nested roots are errors.
 
   store = \"/srv/evenkeel/store\"      # where --store and EVENKEEL_STORE do not say
   state = \"/var/lib/evenkeel\"        # this machine's own memory, where --state does not say

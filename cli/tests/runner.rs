@@ -9,6 +9,7 @@ mod test_checkout;
 mod test_commit;
 mod test_config;
 mod test_demo;
+mod test_docs;
 mod test_help;
 mod test_output;
 mod test_read;
