@@ -270,6 +270,8 @@ fn the_whole_tree() {
                                  its entries in SNAP [default: 20 or 2%, the greater]
           --max-removals <N|P%>  Most delivered paths that may be removed from an area; P% of its
                                  entries in SNAP [default: 100 or 25%, the greater]
+          --exact                Refuse a place that cannot hold all of the snapshot: owners, ACLs,
+                                 attributes, flags, times
           --allow-empty          Allow a snapshot whose area is empty
           --numeric-owners       Restore owners by number even where the master had a name
           --exit-nothing         Exit 4 when there was nothing to do

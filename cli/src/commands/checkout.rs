@@ -72,6 +72,9 @@ pub struct Args {
     /// [default: 100 or 25%, the greater].
     #[arg(long, value_name = "N|P%", value_parser = parse_ceiling)]
     max_removals: Option<Ceiling>,
+    /// Refuse a place that cannot hold all of the snapshot: owners, ACLs, attributes, flags, times.
+    #[arg(long)]
+    exact: bool,
     /// Allow a snapshot whose area is empty.
     #[arg(long)]
     allow_empty: bool,
@@ -187,6 +190,7 @@ fn options(session: &Session, args: &Args, id: SnapshotId, areas: &[LocalArea]) 
     if let Some(limit) = args.max_removals {
         options.max_removals = limit;
     }
+    options.exact = args.exact;
     options.allow_empty = args.allow_empty;
     options.protected = session.protected()?;
     Ok(options)
@@ -216,6 +220,7 @@ struct AreaFields {
     changes: Vec<ChangeFields>,
     kept: Vec<KeptFields>,
     kept_aside: Vec<PathField>,
+    not_held: Vec<NotHeldFields>,
     skipped: Vec<SkippedFields>,
     warnings: Vec<String>,
 }
@@ -305,6 +310,15 @@ impl AreaFields {
                 })
                 .collect(),
             kept_aside: area.kept_aside.iter().map(path).collect(),
+            not_held: area
+                .not_held
+                .iter()
+                .map(|lost| NotHeldFields {
+                    what: lost.what.name(),
+                    entries: lost.entries,
+                    example: path(&lost.example),
+                })
+                .collect(),
             skipped: area
                 .skipped
                 .iter()
@@ -313,6 +327,13 @@ impl AreaFields {
             warnings: area.warnings.clone(),
         }
     }
+}
+
+#[derive(Serialize)]
+struct NotHeldFields {
+    what: &'static str,
+    entries: u64,
+    example: PathField,
 }
 
 impl CountFields {
@@ -372,7 +393,7 @@ fn print_area(session: &Session, area: &AreaReport, planned: bool) -> Result<()>
             print_change(session, change)?;
         }
     }
-    let shown = if out.verbose > 0 { area.kept.len() } else { SHOWN };
+    let shown = if out.verbose > 0 { usize::MAX } else { SHOWN };
     for kept in area.kept.iter().take(shown) {
         out.line(format_args!("  {}", out.paint.changed(kept_line(kept))))?;
     }
@@ -382,8 +403,16 @@ fn print_area(session: &Session, area: &AreaReport, planned: bool) -> Result<()>
     for path in &area.kept_aside {
         out.line(format_args!("  local version kept as {path}"))?;
     }
-    for skipped in &area.skipped {
+    for lost in &area.not_held {
+        let entries = counted(lost.entries, "entry");
+        let (name, what, example) = (&area.name, lost.what.name(), &lost.example);
+        out.warning(format_args!("area `{name}`: {what} of {entries} cannot be held here ({example})"));
+    }
+    for skipped in area.skipped.iter().take(shown) {
         out.warning(format_args!("{}:{} is not delivered: {}", area.name, skipped.path, skipped.reason));
+    }
+    if area.skipped.len() > shown {
+        out.warning(format_args!("… and {} more are not delivered (-v lists all)", area.skipped.len() - shown));
     }
     for warning in &area.warnings {
         out.warning(warning);

@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::compare::{Difference, differences, file_type, metadata_differences};
+use super::fidelity::{Fidelity, Here, Losses};
 use super::live::LiveArea;
 use super::merge::{AppliedEntry, LiveTree};
 use super::options::AreaTarget;
-use super::owners::OwnerMap;
 use super::record::read_applied;
 use super::refuse;
 use super::state::{AreaRoot, Marker, applied_path};
@@ -199,10 +199,11 @@ fn applied_of(
     let Some(reference) = snapshot.area(&target.name) else { return Ok((base, Box::new(std::iter::empty()))) };
     let reader = store.reader()?;
     let manifest = Manifest::open(&reader, reference)?;
-    let owners = OwnerMap::new(manifest.head(), target.numeric_owners);
+    let here = Here::new(manifest.head(), target.numeric_owners, Fidelity::of_this_process());
+    let mut losses = Losses::default();
     let entries: Vec<Result<AppliedEntry>> = manifest
         .entries()
-        .map(|entry| Ok(AppliedEntry { entry: owners.localize(entry?), dropped: false, print: None }))
+        .map(|entry| Ok(AppliedEntry { entry: here.localize(entry?, &mut losses), dropped: false, print: None }))
         .collect();
     Ok((base, Box::new(entries.into_iter())))
 }

@@ -29,6 +29,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use super::compare::{Difference, differences, file_type, metadata_differences};
+use super::fidelity::Loss;
 use super::options::{Adopt, ConflictPolicy, Mode};
 use super::plan::{CheckoutPlan, Kept, KeptBecause, Outcome, Skipped};
 use crate::error::Result;
@@ -97,8 +98,8 @@ pub struct AppliedEntry {
 }
 
 /// The rules of one merge.
-#[derive(Debug, Clone, Copy)]
-pub struct MergeRules {
+#[derive(Clone, Copy)]
+pub struct MergeRules<'a> {
     /// Mode.
     pub mode: Mode,
     /// For paths that changed on both sides.
@@ -107,6 +108,8 @@ pub struct MergeRules {
     pub adoption: Option<Adopt>,
     /// A switch was interrupted: fingerprints of paths that changed since are not trusted.
     pub interrupted: bool,
+    /// Which kinds of inodes cannot be made here.
+    pub missing_kind: &'a dyn Fn(&InodeKind) -> Option<Loss>,
     /// The root was just made: what it is like is nobody's wish.
     pub new_root: bool,
     /// The time now, for [`ConflictPolicy::Newer`].
@@ -124,7 +127,7 @@ pub fn plan_area<L: LiveTree>(
     target: impl Iterator<Item = Result<Entry>>,
     applied: impl Iterator<Item = Result<AppliedEntry>>,
     live: L,
-    rules: &MergeRules,
+    rules: &MergeRules<'_>,
     outside: impl Fn(&TreePath, bool) -> bool,
 ) -> Result<CheckoutPlan> {
     let mut merge = Merge {
@@ -164,8 +167,8 @@ struct Seen<I> {
     metadata: Option<Inode>,
     hash: Option<ContentHash>,
 }
-struct Merge<L: LiveTree> {
-    rules: MergeRules,
+struct Merge<'r, L: LiveTree> {
+    rules: MergeRules<'r>,
     live: L,
     plan: CheckoutPlan,
     frames: Vec<Frame>,
@@ -177,7 +180,7 @@ struct Merge<L: LiveTree> {
     doomed: Vec<usize>,
 }
 
-impl<L: LiveTree> Merge<L> {
+impl<L: LiveTree> Merge<'_, L> {
     fn run(
         &mut self,
         mut target: impl Iterator<Item = Result<Entry>>,
@@ -282,6 +285,14 @@ impl<L: LiveTree> Merge<L> {
     fn keep(&mut self, path: TreePath, because: KeptBecause) {
         self.plan.outcomes.push(Outcome::Kept);
         self.plan.kept.push(Kept { path, because });
+    }
+
+    /// Why an inode of this kind is never made here.
+    fn never_made(&self, kind: &InodeKind) -> Option<&'static str> {
+        if *kind == InodeKind::Socket {
+            return Some("a socket is made by the program that listens on it");
+        }
+        (self.rules.missing_kind)(kind).map(|_| "it cannot be made here")
     }
 
     fn skip(&mut self, path: TreePath, reason: &'static str) {

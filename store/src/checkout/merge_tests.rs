@@ -191,12 +191,20 @@ impl Tree {
     }
 }
 
-fn rules(mode: Mode) -> MergeRules {
+fn rules(mode: Mode) -> MergeRules<'static> {
     let now = Timestamp { secs: NOW, nanos: 0 };
-    MergeRules { mode, conflict: ConflictPolicy::Replace, adoption: None, interrupted: false, new_root: false, now }
+    MergeRules {
+        mode,
+        conflict: ConflictPolicy::Replace,
+        adoption: None,
+        interrupted: false,
+        new_root: false,
+        missing_kind: &|_| None,
+        now,
+    }
 }
 
-fn plan(target: &[Entry], applied: &[AppliedEntry], live: &Tree, rules: &MergeRules) -> CheckoutPlan {
+fn plan(target: &[Entry], applied: &[AppliedEntry], live: &Tree, rules: &MergeRules<'_>) -> CheckoutPlan {
     let items: Vec<Live> = live.names.values().cloned().collect();
     let stream = Stream { items: items.into_iter(), outside: live.outside.clone(), taken: live.taken.clone() };
     let target = target.iter().cloned().map(Ok);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Makes a live tree equal to a snapshot: `plan → stage → switch → record`.
 //!
+//! - [`fidelity`] finds out what the place can hold.
 //! - [`merge`] compares target manifest, last applied manifest and live tree; [`plan`] is the result, a plain value.
 //! - [`stage`] makes everything new in the area's private directory; [`switch`] gives it its names, one atomic step each.
 //! - [`record`] remembers what was delivered; [`state`] is where the memory is, with marker and lock.
@@ -13,6 +14,7 @@ mod apply;
 mod chain;
 mod compare;
 mod drift;
+mod fidelity;
 mod live;
 mod merge;
 mod options;
@@ -28,6 +30,7 @@ mod switch;
 
 pub use compare::Difference;
 pub use drift::{AreaStatus, DriftEntry, DriftKind, StatusOptions, StatusReport, status, verify};
+pub use fidelity::{Loss, NotHeld};
 pub use merge::{AppliedEntry, LiveTree, MergeRules, plan_area};
 pub use options::{Adopt, AreaTarget, Ceiling, CheckoutOptions, ConflictPolicy, Mode};
 pub use plan::{

@@ -137,6 +137,8 @@ pub struct CheckoutOptions {
     pub max_delete: Ceiling,
     /// Ceiling of release removals, in each area.
     pub max_removals: Ceiling,
+    /// Refuses a place that cannot hold all of the reference.
+    pub exact: bool,
     /// Allows a reference with nothing but its root.
     pub allow_empty: bool,
     /// This machine's state directory.
@@ -158,6 +160,7 @@ impl CheckoutOptions {
             adopt: None,
             max_delete: Ceiling::STRAYS,
             max_removals: Ceiling::RELEASE,
+            exact: false,
             allow_empty: false,
             state_dir,
             threads: 0,

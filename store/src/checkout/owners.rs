@@ -12,7 +12,7 @@ use crate::fsio;
 use crate::path::escape;
 
 /// Stands for a name that is not known here, where that may not stop the operation: no inode has it.
-const NOBODY_HERE: u32 = u32::MAX;
+pub(super) const NOBODY_HERE: u32 = u32::MAX;
 
 /// Translation of the ids of one manifest.
 #[derive(Debug, Default)]

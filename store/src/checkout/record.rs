@@ -9,8 +9,8 @@ use std::path::Path;
 
 use super::chain::{DirChain, is_other_now};
 use super::compare::{file_type, metadata_differences};
+use super::fidelity::{Here, Losses};
 use super::merge::AppliedEntry;
-use super::owners::OwnerMap;
 use super::plan::{CheckoutPlan, DroppedEntry, Outcome};
 use crate::area::RuleSet;
 use crate::error::{Error, Result};
@@ -23,7 +23,7 @@ use crate::path::TreePath;
 /// What a record is written from.
 pub(super) struct Recording<'a> {
     pub(super) plan: &'a CheckoutPlan,
-    pub(super) owners: &'a OwnerMap,
+    pub(super) here: &'a Here,
     pub(super) root: &'a Dir,
     pub(super) rules: &'a RuleSet,
     /// Coarse time before the plan's walk began.
@@ -45,10 +45,11 @@ impl Recording<'_> {
         let chain = DirChain::new(self.root);
         let mut look = Look { chain, record: self, start: settle() };
         let mut groups: HashMap<TreePath, Group> = HashMap::new();
+        let mut losses = Losses::default();
         let mut out = Writer { cache: CacheWriter::create(state)?, bytes: Vec::new() };
         let mut dropped = self.plan.dropped.iter().peekable();
         for (entry, outcome) in entries.zip(&self.plan.outcomes) {
-            let entry = self.owners.localize(entry?);
+            let entry = self.here.localize(entry?, &mut losses);
             while let Some(entry) = dropped.next_if(|dropped| dropped.path < entry.path) {
                 self.dropped(entry, &mut out)?;
             }

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::fidelity::NotHeld;
 use super::options::AreaTarget;
 use super::plan::CheckoutPlan;
 use super::state::live_areas;
@@ -114,6 +115,17 @@ pub(super) fn forbidden(entry: &Entry, target: &AreaTarget, reference: &Snapshot
         },
         Node::Link { .. } => Ok(()),
     }
+}
+
+/// A place that cannot hold everything, where everything was asked for.
+pub(super) fn not_held(target: &AreaTarget, losses: &[NotHeld]) -> Result<()> {
+    if losses.is_empty() {
+        return Ok(());
+    }
+    let one = |lost: &NotHeld| format!("{} of {} entries ({})", lost.what.name(), lost.entries, lost.example);
+    let all: Vec<String> = losses.iter().map(one).collect();
+    let reason = format!("area `{}`: {} cannot hold {}", target.name, target.root.display(), all.join(", "));
+    Err(refused(reason, "run as root, use a file system that holds them, or leave out --exact"))
 }
 
 /// A tripped ceiling: too many strays, or too many release removals.

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use super::fidelity::NotHeld;
 use super::options::Mode;
 use super::plan::{Change, CheckoutPlan, Counts, Kept, Reason, Skipped, Wanted};
 use crate::id::SnapshotId;
@@ -71,6 +72,8 @@ pub struct AreaReport {
     pub kept: Vec<Kept>,
     /// Entries that are not delivered by rule.
     pub skipped: Vec<Skipped>,
+    /// What of the reference this place cannot hold, and so is neither delivered nor compared.
+    pub not_held: Vec<NotHeld>,
     /// Local versions that were kept beside the reference's, by their new path.
     pub kept_aside: Vec<TreePath>,
     /// Strays left alone.
@@ -111,6 +114,7 @@ impl AreaReport {
             changes: changes.collect(),
             kept: plan.kept.clone(),
             skipped: plan.skipped.clone(),
+            not_held: Vec::new(),
             kept_aside: Vec::new(),
             strays: plan.counts.strays_left,
             dropped_delivered: plan.counts.dropped_left,

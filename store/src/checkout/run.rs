@@ -4,10 +4,10 @@
 use std::path::Path;
 use std::time::Instant;
 
+use super::fidelity::{Fidelity, Here, Losses};
 use super::live::LiveArea;
 use super::merge::{AppliedEntry, MergeRules, plan_area};
 use super::options::{Adopt, AreaTarget, CheckoutOptions, Mode};
-use super::owners::OwnerMap;
 use super::plan::{CheckoutPlan, Kept, KeptBecause};
 use super::record::{Recording, read_applied};
 use super::refuse;
@@ -83,7 +83,9 @@ struct AreaRun<'a> {
     target: &'a AreaTarget,
     reference: &'a SnapshotArea,
     manifest: Manifest<'a>,
-    owners: OwnerMap,
+    here: Here,
+    /// What cannot be held here.
+    losses: Losses,
     rules: RuleSet,
     /// Patterns that only this machine has.
     local_rules: RuleSet,
@@ -128,8 +130,8 @@ impl<'a> Run<'a> {
             return Err(refuse::empty_reference(target));
         }
         let manifest = Manifest::open(self.reader, reference)?;
-        let owners = OwnerMap::new(manifest.head(), target.numeric_owners);
-        owners.require_all()?;
+        let here = Here::new(manifest.head(), target.numeric_owners, Fidelity::of_this_process());
+        here.require_owners()?;
         let seen = AreaRoot::open(&target.name, &target.root, &options.state_dir)?;
         let path = seen.path.clone();
         refuse::own_place(target, &path, &options.protected)?;
@@ -146,7 +148,8 @@ impl<'a> Run<'a> {
             target,
             reference,
             manifest,
-            owners,
+            here,
+            losses: Losses::default(),
             rules,
             local_rules,
             has_local_rules,
@@ -168,6 +171,9 @@ impl<'a> Run<'a> {
             let target = area.target;
             let held = HeldArea::take(seen, &target.root, &target.name, self.store.id(), &self.options.state_dir)?;
             area.marker = held.known().cloned();
+            area.here.fidelity = Fidelity::probe(&held.staging()?)?;
+            held.clear_staging()?;
+            area.here.require_owners()?;
             area.place = Place::Held(Box::new(held));
         }
         Ok(area)
@@ -221,12 +227,14 @@ impl<'a> Run<'a> {
             conflict: area.target.conflict,
             adoption: area.adopting,
             interrupted: area.marker.as_ref().is_some_and(|marker| marker.transaction.is_some()),
+            missing_kind: &|kind| area.here.fidelity.missing_kind(kind),
             new_root: matches!(&area.place, Place::Held(held) if held.made_root()),
             now: fsio::now(),
         };
         let entries = area.manifest.entries();
+        let mut losses = Losses::default();
         let target = entries.map(|entry| {
-            let entry = area.owners.localize(entry?);
+            let entry = area.here.localize(entry?, &mut losses);
             refuse::forbidden(&entry, area.target, area.reference)?;
             Ok(entry)
         });
@@ -240,9 +248,9 @@ impl<'a> Run<'a> {
             && held.made_private
             && !plan.dir_times.iter().any(|(path, _)| path.is_root())
         {
-            plan.dir_times.extend(root_time(&area.manifest)?);
+            plan.dir_times.extend(root_time(&area.manifest, &area.here)?);
         }
-        area.plan = plan;
+        (area.plan, area.losses) = (plan, losses);
         Ok(())
     }
 
@@ -261,16 +269,19 @@ impl<'a> Run<'a> {
         let snapshot = self.store.snapshot(&base).map_err(lost)?;
         let Some(reference) = snapshot.area(&area.target.name) else { return Ok(Box::new(std::iter::empty())) };
         let manifest = Manifest::open(self.reader, reference)?;
-        let owners = OwnerMap::new(manifest.head(), area.target.numeric_owners);
-        let entries = manifest.entries();
-        Ok(Box::new(
-            entries.map(move |entry| Ok(AppliedEntry { entry: owners.localize(entry?), dropped: false, print: None })),
-        ))
+        let here = Here::new(manifest.head(), area.target.numeric_owners, area.here.fidelity.clone());
+        let (entries, mut losses) = (manifest.entries(), Losses::default());
+        Ok(Box::new(entries.map(move |entry| {
+            Ok(AppliedEntry { entry: here.localize(entry?, &mut losses), dropped: false, print: None })
+        })))
     }
 
     /// Everything that a finished plan may be refused for.
     fn check_bounds(&self, area: &AreaRun<'_>) -> Result<()> {
         let entries = area.reference.entries;
+        if self.options.exact {
+            refuse::not_held(area.target, &area.losses.report())?;
+        }
         refuse::ceiling(area.target, &area.plan, true, self.options.max_delete.limit(entries))?;
         refuse::ceiling(area.target, &area.plan, false, self.options.max_removals.limit(entries))?;
         match area.root() {
@@ -322,7 +333,7 @@ impl<'a> Run<'a> {
         self.progress.start("recording", area.reference.entries, 0);
         let recording = Recording {
             plan: &area.plan,
-            owners: &area.owners,
+            here: &area.here,
             root: &held.root,
             rules: &area.rules,
             walk_start: area.walk_start,
@@ -348,6 +359,7 @@ impl<'a> Run<'a> {
         report.interrupted = area.marker.as_ref().and_then(|marker| marker.transaction);
         report.needs_adopt = area.needs_adopt;
         report.kept_aside = done.kept_aside.clone();
+        report.not_held = area.losses.report();
         report.warnings.extend(self.reader.notes().iter().cloned());
         report.warnings.extend(done.warnings.iter().cloned());
         if !done.changed_meanwhile.is_empty() {
@@ -369,9 +381,9 @@ fn is_occupied(root: Option<&Dir>, rules: &RuleSet) -> Result<bool> {
     Ok(walk.take(2).count() > 1)
 }
 
-fn root_time(manifest: &Manifest<'_>) -> Result<Option<(TreePath, Timestamp)>> {
+fn root_time(manifest: &Manifest<'_>, here: &Here) -> Result<Option<(TreePath, Timestamp)>> {
     use crate::format::manifest::Node;
-    let root = manifest.get(&TreePath::root())?;
+    let root = manifest.get(&TreePath::root())?.map(|root| here.localize(root, &mut Losses::default()));
     Ok(root.and_then(|entry| match entry.node {
         Node::Inode(inode) => Some((entry.path, inode.mtime)),
         Node::Link { .. } => None,

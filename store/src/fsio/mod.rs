@@ -29,4 +29,4 @@ pub use local::{
 pub use lock::Lock;
 pub use map::Mapped;
 pub use stat::{FileType, Stat};
-pub use write::{effective_owner, set_len, write_all_at};
+pub use write::{effective_owner, groups, set_len, write_all_at};

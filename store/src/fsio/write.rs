@@ -45,6 +45,12 @@ pub fn effective_owner() -> (u32, u32) {
     (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
 }
 
+/// Further groups of this process; none where they cannot be read.
+pub fn groups() -> Vec<u32> {
+    let groups = rustix::process::getgroups().unwrap_or_default();
+    groups.into_iter().map(rustix::process::Gid::as_raw).collect()
+}
+
 impl Dir {
     /// Makes `bytes` the durable content of `name` in this directory: temporary name, write, sync, rename, sync.
     ///

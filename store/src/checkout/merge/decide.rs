@@ -11,7 +11,7 @@ use crate::format::manifest::{Inode, InodeKind};
 use crate::fsio::{FileType, Stat};
 use crate::path::TreePath;
 
-impl<L: LiveTree> Merge<L> {
+impl<L: LiveTree> Merge<'_, L> {
     /// The target has it, the live tree does not.
     pub(super) fn absent(&mut self, target: Target, applied: Option<Applied>) -> Result<()> {
         let ground = self.frames.last().map_or(Ground::New, |frame| frame.ground);
@@ -26,8 +26,8 @@ impl<L: LiveTree> Merge<L> {
             self.enter(&target.path, &target.inode, below);
             return Ok(());
         }
-        if target.inode.kind == InodeKind::Socket {
-            self.skip(target.path, "a socket is made by the program that listens on it");
+        if let Some(why) = self.never_made(&target.inode.kind) {
+            self.skip(target.path, why);
             return Ok(());
         }
         let beside_excluded =
@@ -59,8 +59,8 @@ impl<L: LiveTree> Merge<L> {
             self.keep(target.path, KeptBecause::MountPoint);
             return Ok(());
         }
-        if target.inode.kind == InodeKind::Socket {
-            self.skip(target.path, "a socket is made by the program that listens on it");
+        if let Some(why) = self.never_made(&target.inode.kind) {
+            self.skip(target.path, why);
             return Ok(());
         }
         let mut seen = self.see(item, applied.as_ref(), Some(&target));

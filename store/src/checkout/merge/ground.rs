@@ -37,7 +37,7 @@ pub(super) struct Frame {
     /// It or something below holds what may not be removed.
     pub(super) holds_foreign: bool,
 }
-impl<L: LiveTree> Merge<L> {
+impl<L: LiveTree> Merge<'_, L> {
     /// Opens a frame when the target has a directory here.
     pub(super) fn enter(&mut self, path: &TreePath, inode: &Inode, ground: Ground) {
         if inode.kind == InodeKind::Directory {

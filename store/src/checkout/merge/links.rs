@@ -20,7 +20,7 @@ pub(super) struct Group {
     pub(super) inode: Inode,
     pub(super) leader: Option<Leader>,
 }
-impl<L: LiveTree> Merge<L> {
+impl<L: LiveTree> Merge<'_, L> {
     /// Registers the use of a live inode as it is. Gives what is to be done instead when names that belong together
     /// do not share it, or names that do not belong together do.
     pub(super) fn claim(
