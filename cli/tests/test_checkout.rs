@@ -262,6 +262,9 @@ fn a_marker_that_is_missing_or_broken_names_the_way_out() {
     hint: if a newer version wrote it, use that one; if it is damaged, remove it, and the next run says how to begin anew
     ");
     std::fs::remove_file(world.path("r/.evenkeel/marker")).unwrap();
+    std::fs::create_dir(world.path("r/.evenkeel/marker")).unwrap();
+    assert!(checkout(&world, &["@latest"]).contains("r/.evenkeel/marker cannot be understood\nhint: "));
+    std::fs::remove_dir(world.path("r/.evenkeel/marker")).unwrap();
     let told = checkout(&world, &["@latest"]);
     insta::assert_snapshot!(told, @"
     exit 2

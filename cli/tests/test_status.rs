@@ -131,3 +131,29 @@ fn split_hard_links_are_named_and_joined_again() {
     ");
     assert!(world.run(&["status", "--area", "os=r"]).starts_with("exit 0"));
 }
+
+/// What was applied is known here or in the store of the area; another store cannot tell, and says so of that area alone.
+#[test]
+fn an_area_of_another_store_does_not_hide_the_others() {
+    let world = two_areas();
+    let other = |args: &[&str]| world.run(&[&["--store", "other"], args].concat());
+    other(&["init", "other"]);
+    world.write("n/x", "x");
+    other(&["commit", "--area", "new=n"]);
+    other(&["checkout", "@latest", "--area", "new=s"]);
+    for area in std::fs::read_dir(world.path("state/areas")).unwrap() {
+        std::fs::remove_file(area.unwrap().path().join("applied")).unwrap();
+    }
+    insta::assert_snapshot!(world.run(&["status"]), @"
+    exit 2
+    --- stdout
+    os at [DIR]/r
+      at [id1 short]; 7 entries; 1.97 KiB read
+    web at [DIR]/w
+      at [id1 short]; 2 entries; 8 B read
+    --- stderr
+    error: cannot look at area `new` at [DIR]/s
+    caused by: no snapshot `[id2]`
+    hint: it was checked out from another store: name that one with --store
+    ");
+}

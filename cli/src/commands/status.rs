@@ -101,7 +101,11 @@ impl Found {
             // A refusal names the area.
             Err(error) if error.kind() == ErrorKind::Refused => Found::Failed(error.into()),
             Err(error) => {
-                let CommandError { kind, source, hints } = error.into();
+                let is_elsewhere = matches!(error, StoreError::UnknownSnapshot { .. });
+                let CommandError { kind, source, mut hints } = error.into();
+                if is_elsewhere {
+                    hints = vec!["it was checked out from another store: name that one with --store".to_owned()];
+                }
                 let what = format!("cannot look at area `{}` at {}", area.name, text::path(&area.config.root));
                 Found::Failed(CommandError { hints, ..CommandError::caused_by(kind, what, source) })
             }
@@ -276,7 +280,7 @@ fn print(session: &Session, area: &AreaStatus) -> Result<()> {
     out.line(format_args!("  {}", parts.join("; ")))?;
     print_drift(session, &area.drift)?;
     for warning in &area.warnings {
-        out.warning(warning);
+        out.warning(format_args!("area `{}`: {warning}", area.name));
     }
     Ok(())
 }

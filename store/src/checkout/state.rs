@@ -169,8 +169,14 @@ fn read_marker(root: &Dir) -> Result<Option<Marker>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(failed(e)),
     };
-    let Some(bytes) = private.read_small(MARKER, TEXT_BYTES_MAX).map_err(failed)? else { return Ok(None) };
-    let marker = String::from_utf8(bytes).ok().and_then(|text| Marker::decode(&text));
+    let text = match private.read_small(MARKER, TEXT_BYTES_MAX) {
+        Ok(None) => return Ok(None),
+        Ok(Some(bytes)) => String::from_utf8(bytes).ok(),
+        // Too long for a marker, or no file.
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidData => None,
+        Err(e) => return Err(failed(e)),
+    };
+    let marker = text.and_then(|text| Marker::decode(&text));
     marker.map(Some).ok_or_else(|| Error::Refused {
         reason: format!("{} cannot be understood", private.path_of(MARKER).display()),
         hint: Some(
