@@ -270,7 +270,7 @@ fn a_marker_that_is_missing_or_broken_names_the_way_out() {
     exit 2
     --- stderr
     error: area `os` at r is known here, but its marker .evenkeel/marker is missing: is its disk mounted?
-    hint: mount it, or name where it was moved to; if it was emptied on purpose, remove state/areas/[id1] and check it out again
+    hint: mount it, or name where it was moved to; if it is gone on purpose, remove state/areas/[id1] and it is forgotten
     ");
     std::fs::remove_dir_all(world.path("state/areas")).unwrap();
     let adopted = checkout(&world, &["@latest", "--adopt=keep"]);

@@ -75,7 +75,7 @@ fn a_bad_area_does_not_hide_the_others() {
       content   index.html  mtime
     --- stderr
     error: area `os` at [DIR]/r is known here, but its marker .evenkeel/marker is missing: is its disk mounted?
-    hint: mount it, or name where it was moved to; if it was emptied on purpose, remove state/areas/[id2] and check it out again
+    hint: mount it, or name where it was moved to; if it is gone on purpose, remove state/areas/[id2] and it is forgotten
     ");
     let output = world.output(&["--config", "c.toml", "verify", "--json"]);
     assert_eq!(output.status.code(), Some(2));

@@ -96,14 +96,17 @@ fn watch(mode: Mode, progress: &Progress, ended: &mpsc::Receiver<()>) {
     // A bar measures from the beginning, so that its rate is right once it shows.
     let mut wait = if mode == Mode::Bars { step } else { PATIENCE };
     while ended.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-        let sample = progress.sample();
-        // Before its first phase the operation has nothing to tell: it waits for a lock or reads the index.
-        if !sample.phase.is_empty() {
-            teller.tell(&sample, start.elapsed());
-        }
+        tell_of_phase(teller.as_mut(), &progress.sample(), start.elapsed());
         wait = step;
     }
     teller.finish(&progress.sample(), start.elapsed());
+}
+
+/// Before its first phase an operation has nothing to tell: it waits for a lock or reads the index.
+fn tell_of_phase(teller: &mut dyn Teller, sample: &ProgressSample, elapsed: Duration) {
+    if !sample.phase.is_empty() {
+        teller.tell(sample, elapsed);
+    }
 }
 
 /// One way to show a sample.
@@ -324,6 +327,22 @@ mod tests {
             line(&known, Some(1 << 20)),
             "progress: reading: 1.00 MiB of 4.00 MiB (25%), 10 of 20 items, 1.00 MiB/s, 3.00 s left"
         );
+    }
+
+    /// `progress: : 0 items` came first.
+    #[test]
+    fn nothing_is_told_before_the_first_phase() {
+        struct Told(Vec<&'static str>);
+        impl Teller for Told {
+            fn tell(&mut self, sample: &ProgressSample, _elapsed: Duration) {
+                self.0.push(sample.phase);
+            }
+        }
+        let mut told = Told(Vec::new());
+        for phase in ["", "walking"] {
+            tell_of_phase(&mut told, &ProgressSample { phase, ..Default::default() }, Duration::ZERO);
+        }
+        assert_eq!(told.0, ["walking"]);
     }
 
     #[test]

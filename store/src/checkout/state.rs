@@ -146,7 +146,7 @@ impl AreaRoot {
                     root.display()
                 ),
                 hint: Some(format!(
-                    "mount it, or name where it was moved to; if it was emptied on purpose, remove {} and check it out again",
+                    "mount it, or name where it was moved to; if it is gone on purpose, remove {} and it is forgotten",
                     known.display()
                 )),
             });
