@@ -127,13 +127,23 @@ impl Session {
         store.resolve(name).map_err(|error| {
             let is_latest = name.starts_with("@latest");
             let error = CommandError::from(error);
-            if is_latest && store.snapshots().is_ok_and(|all| all.is_empty()) {
-                return CommandError {
+            if !is_latest {
+                return error;
+            }
+            match store.list_snapshots() {
+                Ok(list) if list.there.is_empty() && list.missing.is_empty() => CommandError {
                     hints: vec!["the store is empty: `evenkeel commit` makes a snapshot".into()],
                     ..error
-                };
+                },
+                Ok(list) if !list.missing.is_empty() => match list.there.last() {
+                    Some(older) => error.hint(format!(
+                        "copy it back from a backup, or name an older one outright: the last that is there is {}",
+                        older.id.short(12)
+                    )),
+                    None => error,
+                },
+                _ => error,
             }
-            error
         })
     }
 }

@@ -94,7 +94,40 @@ fn a_damaged_newest_snapshot_has_a_way_around() {
     assert!(found.contains("hint: copy a damaged snapshot back from a backup."), "{found}");
     world.write("m/etc/added", "added\n");
     let refused = String::from_utf8(world.output(&["commit", "--area", "os=m"]).stderr).unwrap();
-    assert!(refused.contains("hint: the newest snapshot is damaged"), "{refused}");
+    assert!(refused.contains("hint: the newest snapshot is lost or damaged"), "{refused}");
     let older = refused.split("--parent ").nth(1).unwrap()[..12].to_owned();
     assert_eq!(world.output(&["commit", "--area", "os=m", "--parent", &older]).status.code(), Some(0));
+}
+
+/// Without the newest snapshot every command went on with the one before it, and said nothing.
+#[test]
+fn a_lost_newest_snapshot_is_told_by_every_command() {
+    let world = World::with_history();
+    let newest = String::from_utf8(world.output(&["log", "--json", "-n", "1"]).stdout).unwrap();
+    let id = newest.split("\"id\":\"").nth(1).unwrap()[..64].to_owned();
+    std::fs::remove_file(world.path("st/snapshots").join(&id)).unwrap();
+    let missing = format!("error: snapshots/{id} is missing from the store");
+    let commands: [&[&str]; 7] = [
+        &["log"],
+        &["show"],
+        &["show", &id],
+        &["ls", "@latest"],
+        &["find", "*.conf"],
+        &["checkout", "@latest", "--area", "os=r"],
+        &["commit", "--area", "os=m"],
+    ];
+    for args in commands {
+        let output = world.output(args);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(12), "{args:?}: {stderr}");
+        assert!(stderr.contains(&missing), "{args:?}: {stderr}");
+    }
+    assert!(world.run(&["log"]).contains("    first\n"));
+    let refused = world.run(&["show"]);
+    assert!(refused.contains("hint: copy it back from a backup, or name an older one outright"), "{refused}");
+    let refused = String::from_utf8(world.output(&["commit", "--area", "os=m"]).stderr).unwrap();
+    let older = refused.split("--parent ").nth(1).unwrap()[..12].to_owned();
+    assert_eq!(world.output(&["show", &older]).status.code(), Some(0));
+    assert_eq!(world.output(&["commit", "--area", "os=m", "--parent", &older]).status.code(), Some(0));
+    assert_eq!(world.output(&["show"]).status.code(), Some(0));
 }

@@ -37,6 +37,17 @@ impl Default for InitOptions {
     }
 }
 
+/// The snapshots of a store, in order of commit.
+#[derive(Debug, Clone, Default)]
+pub struct SnapshotList {
+    /// Those that are there, damaged ones among them.
+    pub there: Vec<IndexRecord>,
+    /// Those that are lost: `snapshots/index` names them or, where it is lost itself, a locator does.
+    pub missing: Vec<SnapshotId>,
+    /// The last to be committed, be it lost.
+    newest: Option<SnapshotId>,
+}
+
 /// An open store.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -179,11 +190,42 @@ impl Store {
     /// # Errors
     /// [`Error::Io`]. Damaged snapshots are listed too; reading them tells.
     pub fn snapshots(&self) -> Result<Vec<IndexRecord>> {
+        Ok(self.list_snapshots()?.there)
+    }
+
+    /// All snapshots, and those that are lost.
+    ///
+    /// # Errors
+    /// As [`Store::snapshots`].
+    pub fn list_snapshots(&self) -> Result<SnapshotList> {
+        // A snapshot has its name before the index lists it, so one that is read now names nothing that is still to come.
+        let index = self.snapshot_index()?;
+        let locators = if index.is_none() { self.backend.list_locators()? } else { Vec::new() };
         let mut unlisted: BTreeSet<SnapshotId> = self.backend.list_snapshots()?.into_iter().collect();
-        let mut listed = self.snapshot_index()?.unwrap_or_default();
-        listed.retain(|record| unlisted.remove(&record.id));
+        let located: Vec<SnapshotId> = locators.into_iter().filter(|id| !unlisted.contains(id)).collect();
+        let index = index.unwrap_or_default();
+        let last_listed = index.last().map(|record| record.id);
+        let (listed, lost): (Vec<_>, Vec<_>) = index.into_iter().partition(|record| unlisted.remove(&record.id));
         let (damaged, newer) = self.in_order_of_commit(unlisted)?;
-        Ok([damaged, listed, newer].concat())
+        // A lost snapshot that others follow is not the newest.
+        let is_followed = |id: &SnapshotId| newer.iter().any(|record| record.parent == Some(*id));
+        let newest = located.iter().copied().find(|id| !is_followed(id));
+        let newest = newest.or(newer.last().map(|record| record.id)).or(last_listed);
+        let newest = newest.or(damaged.last().map(|record| record.id));
+        let missing = lost.into_iter().map(|record| record.id).chain(located).collect();
+        Ok(SnapshotList { there: [damaged, listed, newer].concat(), missing, newest })
+    }
+
+    /// The newest snapshot; `None` in a store without any.
+    ///
+    /// # Errors
+    /// [`Error::MissingObject`] naming the newest when it is lost: the one before it is not the newest.
+    pub fn latest(&self) -> Result<Option<SnapshotId>> {
+        let list = self.list_snapshots()?;
+        match list.newest {
+            Some(id) if list.missing.contains(&id) => Err(lost(&id)),
+            newest => Ok(newest),
+        }
     }
 
     /// Records of snapshots that no index lists: damaged ones, and the others with parents before their children. Clocks
@@ -225,7 +267,8 @@ impl Store {
     /// back.
     ///
     /// # Errors
-    /// [`Error::UnknownSnapshot`], [`Error::AmbiguousSnapshot`].
+    /// [`Error::UnknownSnapshot`], [`Error::AmbiguousSnapshot`]; [`Error::MissingObject`] for a snapshot that something in
+    /// the store tells of and that is lost.
     pub fn resolve(&self, name: &str) -> Result<SnapshotId> {
         let unknown = || Error::UnknownSnapshot { name: name.to_string() };
         let (base, back) = match name.rsplit_once('~') {
@@ -236,17 +279,37 @@ impl Store {
         let mut id = self.resolve_base(base, name)?;
         for _ in 0..back {
             id = self.snapshot(&id)?.parent.ok_or_else(unknown)?;
+            if !self.has_snapshot(&id)? {
+                return Err(lost(&id));
+            }
         }
         Ok(id)
+    }
+
+    /// Whether something has a snapshot's name, be it damaged.
+    fn has_snapshot(&self, id: &SnapshotId) -> Result<bool> {
+        Ok(self.backend.len(&ObjectName::Snapshot(*id))?.is_some() || self.backend.list_snapshots()?.contains(id))
+    }
+
+    /// Whether anything tells that there was a snapshot `id`: the index, its locator, a child.
+    fn is_told_of(&self, id: &SnapshotId, list: &SnapshotList) -> Result<bool> {
+        let is_parent = |child: &IndexRecord| self.snapshot(&child.id).is_ok_and(|child| child.parent == Some(*id));
+        Ok(list.missing.contains(id)
+            || self.backend.len(&ObjectName::Locator(*id))?.is_some()
+            || list.there.iter().any(is_parent))
     }
 
     fn resolve_base(&self, base: &str, name: &str) -> Result<SnapshotId> {
         let unknown = || Error::UnknownSnapshot { name: name.to_string() };
         if base == "@latest" {
-            return self.snapshots()?.last().map(|record| record.id).ok_or_else(unknown);
+            return self.latest()?.ok_or_else(unknown);
         }
         if let Ok(id) = base.parse::<SnapshotId>() {
-            return self.backend.len(&ObjectName::Snapshot(id))?.map(|_| id).ok_or_else(unknown);
+            if self.has_snapshot(&id)? {
+                return Ok(id);
+            }
+            let is_lost = self.is_told_of(&id, &self.list_snapshots()?)?;
+            return Err(if is_lost { lost(&id) } else { unknown() });
         }
         let is_prefix = base.len() >= PREFIX_DIGITS_MIN
             && base.len() < 64
@@ -254,11 +317,13 @@ impl Store {
         if !is_prefix {
             return Err(unknown());
         }
-        let mut candidates: Vec<SnapshotId> =
-            self.snapshots()?.into_iter().map(|record| record.id).filter(|id| id.to_hex().starts_with(base)).collect();
-        match candidates.len() {
-            0 => Err(unknown()),
-            1 => Ok(candidates.remove(0)),
+        let list = self.list_snapshots()?;
+        let named = list.there.iter().map(|record| record.id).chain(list.missing.iter().copied());
+        let mut candidates: Vec<SnapshotId> = named.filter(|id| id.to_hex().starts_with(base)).collect();
+        match candidates.as_slice() {
+            [] => Err(unknown()),
+            [id] if list.missing.contains(id) => Err(lost(id)),
+            [_] => Ok(candidates.remove(0)),
             _ => Err(Error::AmbiguousSnapshot { prefix: base.to_string(), candidates }),
         }
     }
@@ -309,6 +374,10 @@ impl Store {
 #[derive(Debug)]
 pub struct WriterLock {
     _locks: [Lock; 2],
+}
+
+fn lost(id: &SnapshotId) -> Error {
+    Error::MissingObject { object: ObjectName::Snapshot(*id).to_string() }
 }
 
 /// Names the object that did not decode.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use evenkeel_store::backend::ObjectName;
 use evenkeel_store::check::{CheckOptions, Severity, check};
-use evenkeel_store::commit::commit;
+use evenkeel_store::commit::{ParentChoice, commit};
 use evenkeel_store::format::pack::PackKind;
 use evenkeel_store::id::{PackId, SnapshotId};
 use evenkeel_store::pack::read_kind;
@@ -264,7 +264,7 @@ locator, 2nd        | ok       ok       | rebuildable            | nothing new  
 snapshot, 1st       | unknown  ok       | damaged, hurts 1       | nothing new              | unknown  ok       | damaged | deleted
 snapshot, 1st       | damaged  ok       | damaged, hurts 1       | nothing new              | damaged  ok       | damaged | emptied, halved, last byte cut, flip in front, flip within, flip at end
 snapshot, 1st       | damaged  damaged  | damaged, hurts 1 2     | refused: damaged         | damaged  damaged  | damaged | swapped
-snapshot, 2nd       | ok       unknown  | damaged, hurts 2       | a new snapshot           | ok       unknown  | sound | deleted
+snapshot, 2nd       | ok       unknown  | damaged, hurts 2       | refused: damaged         | ok       unknown  | damaged | deleted
 snapshot, 2nd       | ok       damaged  | damaged, hurts 2       | refused: damaged         | ok       damaged  | damaged | emptied, halved, last byte cut, flip in front, flip within, flip at end, swapped
 snapshots/index     | ok       ok       | rebuildable            | nothing new              | ok       ok       | sound | any
 files cache         | ok       ok       | -                      | nothing new              | ok       ok       | sound | any
@@ -391,4 +391,57 @@ fn a_damaged_snapshot_is_never_the_latest_without_an_index() {
     subject.fixture.assert_holds_tree(&next);
     let listed: Vec<SnapshotId> = store.snapshot_index().unwrap().unwrap().iter().map(|record| record.id).collect();
     assert_eq!(listed, [subject.ids[0], subject.ids[1], next]);
+}
+
+/// The newest snapshot was removed: `@latest` and a commit took the one before it for the newest, without a word.
+#[test]
+fn a_lost_newest_snapshot_is_not_rolled_back_silently() {
+    let subject = Subject::new();
+    let (fixture, store, [first, second]) = (&subject.fixture, &subject.fixture.store, subject.ids);
+    let object = ObjectName::Snapshot(second).to_string();
+    let is_named = |error: &Error| matches!(error, Error::MissingObject { object: missing } if *missing == object);
+    for with_index in [true, false] {
+        subject.restore();
+        std::fs::remove_file(subject.path(&ObjectName::Snapshot(second))).unwrap();
+        if !with_index {
+            std::fs::remove_file(subject.path(&ObjectName::SnapshotIndex)).unwrap();
+        }
+        for name in ["@latest", "@latest~", &second.to_hex(), &second.to_hex()[..12]] {
+            let error = store.resolve(name).unwrap_err();
+            assert!(is_named(&error), "{name}: {error}");
+        }
+        assert_eq!(store.resolve(&first.to_hex()).unwrap(), first);
+        let list = store.list_snapshots().unwrap();
+        assert_eq!(list.there.iter().map(|record| record.id).collect::<Vec<_>>(), [first]);
+        assert_eq!(list.missing, [second]);
+        let findings = fixture.check().findings;
+        let finding = findings.iter().find(|finding| finding.object == object).expect("it is named");
+        assert_eq!((finding.severity, &finding.hurts[..]), (Severity::Damaged, &[second][..]));
+
+        let before = files_below(store.path());
+        let error = fixture.try_commit(|_| {}).unwrap_err();
+        assert!(is_named(&error), "{error}");
+        assert!(files_below(store.path()) == before, "the index still tells of it");
+        let id = fixture.try_commit(|options| options.parent = ParentChoice::Id(first)).unwrap().snapshot.unwrap();
+        assert_eq!(store.resolve("@latest").unwrap(), id);
+        fixture.assert_holds_tree(&id);
+    }
+}
+
+/// A snapshot in the middle is lost, and the index: its child tells of it.
+#[test]
+fn a_lost_parent_is_named() {
+    let subject = Subject::new();
+    let (store, [first, second]) = (&subject.fixture.store, subject.ids);
+    for name in [ObjectName::Snapshot(first), ObjectName::SnapshotIndex, ObjectName::Locator(first)] {
+        std::fs::remove_file(subject.path(&name)).unwrap();
+    }
+    assert_eq!(store.resolve("@latest").unwrap(), second);
+    for name in [first.to_hex(), "@latest~1".into()] {
+        let error = store.resolve(&name).unwrap_err();
+        assert!(matches!(error, Error::MissingObject { .. }), "{name}: {error}");
+    }
+    let object = ObjectName::Snapshot(first).to_string();
+    let findings = subject.fixture.check().findings;
+    assert!(findings.iter().any(|finding| finding.object == object && finding.hurts == [first]), "{findings:#?}");
 }

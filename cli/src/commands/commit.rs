@@ -152,15 +152,15 @@ fn parent(session: &Session, store: &Store, name: Option<&str>) -> Result<Parent
 
 /// Adds what to do when it is the newest snapshot that keeps a commit from following it.
 fn with_way_around(store: &Store, error: CommandError) -> CommandError {
-    let Ok(snapshots) = store.snapshots() else { return error };
+    let Ok(list) = store.list_snapshots() else { return error };
     let is_whole = |id: &SnapshotId| store.snapshot(id).is_ok();
-    let mut newest_first = snapshots.iter().rev().map(|record| record.id).peekable();
-    if error.kind != Kind::Damaged || newest_first.peek().is_none_or(is_whole) {
+    let newest_is_whole = store.latest().is_ok_and(|newest| newest.is_none_or(|id| is_whole(&id)));
+    if error.kind != Kind::Damaged || newest_is_whole {
         return error;
     }
-    error.hint(match newest_first.find(is_whole) {
+    error.hint(match list.there.iter().rev().map(|record| record.id).find(is_whole) {
         Some(older) => format!(
-            "the newest snapshot is damaged: follow an older one with `--parent {}`, or none with `--parent none`",
+            "the newest snapshot is lost or damaged: follow an older one with `--parent {}`, or none with `--parent none`",
             older.short(12)
         ),
         None => "no snapshot is whole: follow none with `--parent none`".into(),

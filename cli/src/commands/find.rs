@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
+use evenkeel_store::backend::ObjectName;
 use evenkeel_store::format::manifest::{Entry, Node, Timestamp};
 use evenkeel_store::format::snapshot::Snapshot;
 use evenkeel_store::id::SnapshotId;
@@ -96,7 +97,12 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let mut history = History::default();
     let mut last: Option<Snapshot> = None;
     let mut exit = Exit::Done;
-    for record in store.snapshots()? {
+    let list = store.list_snapshots()?;
+    for id in &list.missing {
+        session.out.failure(format_args!("{} is missing from the store", ObjectName::Snapshot(*id)));
+        exit = Exit::Damaged;
+    }
+    for record in list.there {
         let snapshot = match store.snapshot(&record.id) {
             Ok(snapshot) => snapshot,
             Err(e) => {

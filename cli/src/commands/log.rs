@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_store::Store;
+use evenkeel_store::backend::ObjectName;
 use evenkeel_store::catalog::Catalog;
 use evenkeel_store::format::snapshot::{IndexRecord, Snapshot};
 use evenkeel_store::id::SnapshotId;
 use evenkeel_store::path::escape;
+use evenkeel_store::{Error as StoreError, Store};
 use serde::Serialize;
 
 use super::values::parse_label;
@@ -105,7 +106,7 @@ impl SnapshotSummary {
     }
 }
 
-/// Lists the snapshots. A damaged one is named, and the rest listed.
+/// Lists the snapshots. A lost or damaged one is named, and the rest listed.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -131,7 +132,11 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
             follow_parents(&store, first, limit, &mut visit)?;
         }
         None => {
-            let records = store.snapshots()?;
+            let list = store.list_snapshots()?;
+            for id in &list.missing {
+                visit(*id, Err(missing(id)))?;
+            }
+            let records = list.there;
             let long = records.len() >= CATALOG_FROM || !args.labels.is_empty();
             let catalog = if long { session.open_catalog(&store)? } else { None };
             let labelled = labelled(&store, catalog.as_ref(), &records, &args.labels)?;
@@ -185,11 +190,18 @@ fn follow_parents(
     let mut next = Some(first);
     for _ in 0..limit {
         let Some(id) = next else { break };
-        let found = store.snapshot(&id);
+        let found = store.snapshot(&id).map_err(|error| match error {
+            StoreError::UnknownSnapshot { .. } => missing(&id),
+            error => error,
+        });
         next = found.as_ref().ok().and_then(|snapshot| snapshot.parent);
         visit(id, found)?;
     }
     Ok(())
+}
+
+fn missing(id: &SnapshotId) -> StoreError {
+    StoreError::MissingObject { object: ObjectName::Snapshot(*id).to_string() }
 }
 
 fn one_line(session: &Session, id: &SnapshotId, snapshot: &Snapshot) -> String {

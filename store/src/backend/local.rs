@@ -252,6 +252,10 @@ impl Backend for LocalBackend {
         self.list_ids(SNAPSHOTS, "")
     }
 
+    fn list_locators(&self) -> Result<Vec<SnapshotId>> {
+        self.list_ids(LOCATORS, "")
+    }
+
     fn remove(&self, name: &ObjectName) -> Result<()> {
         fsio::remove_file(&self.path_of(name))
     }

@@ -136,6 +136,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// [`crate::Error::Io`].
     fn list_snapshots(&self) -> Result<Vec<SnapshotId>>;
 
+    /// The snapshots that locators are for, sorted by id.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`].
+    fn list_locators(&self) -> Result<Vec<SnapshotId>>;
+
     /// Removes an object; it need not be there.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! Snapshots: documents, locators, manifests, and whether everything they refer to can be had.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{CheckReport, Findings, Held, Severity, problem_of};
 use crate::backend::ObjectName;
@@ -33,13 +33,42 @@ pub(super) struct Listed {
     there: HashSet<SnapshotId>,
     /// `snapshots/index` before they were listed: none of what it lists can have been too new.
     index_before: Option<Vec<IndexRecord>>,
+    /// Snapshots that there are locators for.
+    located: Vec<SnapshotId>,
 }
 
 pub(super) fn list(store: &Store) -> Result<Listed> {
+    let located = store.backend().list_locators()?;
     let index_before = store.snapshot_index()?;
     let records = store.snapshots()?;
     let there = records.iter().map(|record| record.id).collect();
-    Ok(Listed { records, there, index_before })
+    Ok(Listed { records, there, index_before, located })
+}
+
+impl Listed {
+    /// Snapshots that are not there although something tells of them, and what does.
+    fn lost(&self) -> BTreeMap<SnapshotId, String> {
+        let is_lost = |id: &SnapshotId| !self.there.contains(id);
+        let mut lost = BTreeMap::new();
+        match &self.index_before {
+            // A snapshot was durable before the index listed it.
+            Some(index) => {
+                let problem = format!("missing, though {} lists it", ObjectName::SnapshotIndex);
+                lost.extend(
+                    index.iter().filter(|record| is_lost(&record.id)).map(|record| (record.id, problem.clone())),
+                );
+            }
+            // Beside a sound index that does not list it, a locator is what an interrupted commit left.
+            None => lost.extend(self.located.iter().filter(|id| is_lost(id)).map(|id| {
+                let locator = ObjectName::Locator(*id);
+                (
+                    *id,
+                    format!("missing, though {locator} is there; if a commit was interrupted, it may never have been"),
+                )
+            })),
+        }
+        lost
+    }
 }
 
 pub(super) fn check_snapshots(
@@ -53,6 +82,7 @@ pub(super) fn check_snapshots(
     let Listed { records, there, .. } = listed;
     let reader = store.reader()?;
     check_snapshot_index(store, listed, findings)?;
+    let mut lost = listed.lost();
     let mut judged: HashMap<ChunkId, Judged> = HashMap::new();
     progress.start("checking snapshots", records.len() as u64, 0);
     for record in records {
@@ -69,24 +99,21 @@ pub(super) fn check_snapshots(
             }
         };
         if let Some(parent) = snapshot.parent.filter(|parent| !there.contains(parent)) {
-            let problem = format!("its parent {} is missing", parent.short(16));
-            findings.add(name.to_string(), problem, Severity::Damaged);
+            lost.entry(parent).or_insert_with(|| format!("missing, though {name} follows it"));
         }
         check_locator(store, &record.id, held, findings)?;
         check_areas(&reader, &record.id, &snapshot, held, findings, &mut judged)?;
         progress.advance(1, 0);
     }
+    for (id, problem) in lost {
+        let finding = findings.add(ObjectName::Snapshot(id).to_string(), problem, Severity::Damaged);
+        findings.hurt(finding, id);
+    }
     Ok(())
 }
 
-/// A snapshot was durable before the index listed it: if it is gone, it was lost.
 fn check_snapshot_index(store: &Store, listed: &Listed, findings: &mut Findings) -> Result<()> {
     let name = ObjectName::SnapshotIndex.to_string();
-    for record in listed.index_before.iter().flatten().filter(|record| !listed.there.contains(&record.id)) {
-        let object = ObjectName::Snapshot(record.id).to_string();
-        let finding = findings.add(object, format!("missing, though {name} lists it"), Severity::Damaged);
-        findings.hurt(finding, record.id);
-    }
     let Some(index) = store.snapshot_index()? else {
         findings.add(name, "missing or damaged; the next commit rebuilds it".into(), Severity::Rebuildable);
         return Ok(());

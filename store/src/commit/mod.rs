@@ -194,8 +194,8 @@ impl CommitReport {
 ///
 /// # Errors
 /// [`Error::Area`] for an area that cannot be committed; [`Error::Unreadable`] and [`Error::Unstable`] naming every file;
-/// [`Error::Unsupported`]; [`Error::Locked`]; [`Error::Interrupted`]; [`Error::Io`]. After an error the store is as it
-/// was, but for unreferenced packs.
+/// [`Error::Unsupported`]; [`Error::Locked`]; [`Error::Interrupted`]; [`Error::Io`]; kind [`crate::ErrorKind::Damaged`]
+/// when the parent is lost or damaged. After an error the store is as it was, but for unreferenced packs.
 pub fn commit(store: &Store, options: &CommitOptions, progress: &Progress) -> Result<CommitReport> {
     let started = Instant::now();
     let areas = checked_areas(store, options)?;
@@ -204,7 +204,7 @@ pub fn commit(store: &Store, options: &CommitOptions, progress: &Progress) -> Re
         false => store.lock_writer(&options.state_dir)?,
     };
     let parent_id = match options.parent {
-        ParentChoice::Latest => store.snapshots()?.last().map(|record| record.id),
+        ParentChoice::Latest => store.latest()?,
         ParentChoice::Id(id) => Some(id),
         ParentChoice::None => None,
     };
