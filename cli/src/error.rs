@@ -211,6 +211,7 @@ fn hints(error: &StoreError) -> Vec<String> {
         StoreError::Decode { .. }
         | StoreError::HashMismatch { .. }
         | StoreError::MissingObject { .. }
+        | StoreError::UnreadableObject { .. }
         | StoreError::NotAnObject { .. } => {
             "`evenkeel check --read-data` lists all damage and the snapshots it hurts".into()
         }

@@ -46,6 +46,14 @@ pub enum Error {
         /// Store name of the object, or `chunk <id>`.
         object: String,
     },
+    /// The medium does not give an object back.
+    #[error("{object} cannot be read")]
+    UnreadableObject {
+        /// Store name of the object.
+        object: String,
+        /// The system's word.
+        source: std::io::Error,
+    },
     /// Something else than a regular file has an object's name. What a link leads to is never looked at.
     #[error("{object} is damaged: {found} is in its place")]
     NotAnObject {
@@ -207,6 +215,7 @@ impl Error {
             Error::Decode { .. }
             | Error::HashMismatch { .. }
             | Error::MissingObject { .. }
+            | Error::UnreadableObject { .. }
             | Error::NotAnObject { .. } => ErrorKind::Damaged,
             Error::NotAStore { .. } => ErrorKind::NotAStore,
             Error::UnknownSnapshot { .. }
@@ -218,6 +227,30 @@ impl Error {
             Error::LimitExceeded { .. } => ErrorKind::Limit,
             Error::Area { .. } | Error::Refused { .. } | Error::NotEmpty { .. } => ErrorKind::Refused,
             Error::Interrupted => ErrorKind::Interrupted,
+        }
+    }
+
+    /// What a failed call for an object means: damage where the medium or the file system says so.
+    pub(crate) fn of_object(action: &'static str, path: &Path, object: &str, source: std::io::Error) -> Self {
+        use rustix::io::Errno;
+        const DAMAGE: [Errno; 5] = [Errno::IO, Errno::UCLEAN, Errno::BADMSG, Errno::NODATA, Errno::REMOTEIO];
+        if DAMAGE.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error())) {
+            return Error::UnreadableObject { object: object.to_string(), source };
+        }
+        Error::Io { action, path: path.to_path_buf(), source }
+    }
+
+    /// Whether this says something about the one object that was asked for, rather than about the process: then the next
+    /// object is worth asking for.
+    pub(crate) fn is_of_one_object(&self) -> bool {
+        use rustix::io::Errno;
+        const PROCESS: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+        match self {
+            Error::Io { source, .. } => {
+                !PROCESS.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error()))
+            }
+            Error::Interrupted => false,
+            _ => true,
         }
     }
 

@@ -77,13 +77,13 @@ impl ChunkReader {
     /// [`Error::Io`]. A damaged index or pack is not an error here: what cannot be found fails when it is read.
     pub fn open(store: &Store) -> Result<ChunkReader> {
         let mut notes = Vec::new();
-        let mut current = store.segments_current()?;
+        let mut current = readable_current(store)?;
         let (tables, is_gathered) = loop {
             match open_segments(store, current.as_ref())? {
                 Ok(tables) => break (tables, false),
                 Err(why) => {
                     // A commit that ran meanwhile merges segments and removes what it merged (format-spec §90.5).
-                    let now = store.segments_current()?;
+                    let now = readable_current(store)?;
                     if now.is_some() && now != current {
                         current = now;
                         continue;
@@ -253,6 +253,11 @@ impl Failed {
     }
 }
 
+/// `segments/current`, if it can be read.
+fn readable_current(store: &Store) -> Result<Option<SegmentsCurrent>> {
+    store.segments_current().or_else(|e| if e.is_of_one_object() { Ok(None) } else { Err(e) })
+}
+
 /// The live segments, or why they cannot be used.
 fn open_segments(store: &Store, current: Option<&SegmentsCurrent>) -> Result<Result<Vec<Table<TableBytes>>, String>> {
     let Some(current) = current else {
@@ -262,7 +267,7 @@ fn open_segments(store: &Store, current: Option<&SegmentsCurrent>) -> Result<Res
     for listed in &current.segments {
         match segment::open(store, &listed.id) {
             Ok(table) => tables.push(table),
-            Err(e) if e.kind() == ErrorKind::Damaged => return Ok(Err(e.to_string())),
+            Err(e) if e.kind() != ErrorKind::Unsupported && e.is_of_one_object() => return Ok(Err(e.to_string())),
             Err(e) => return Err(e),
         }
     }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use crate::backend::ObjectName;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::table::{self, Location, Table, TableKind, TablePack};
+use crate::format::{DecodeError, Reason};
 use crate::fsio::Mapped;
 use crate::id::{ChunkId, PackId, SegmentId};
 use crate::limits;
@@ -128,13 +129,22 @@ impl PackRecords {
 
 /// Opens a segment and checks it whole: hash, layout, order.
 ///
+/// The bytes that are hashed are read, not mapped: what a map cannot get from the medium ends the process.
+///
 /// # Errors
 /// Of kind [`ErrorKind::Damaged`] when it is not there or not what its name says; [`ErrorKind::Unsupported`] when it is
 /// newer than this program; [`Error::Io`].
 pub(crate) fn open(store: &Store, id: &SegmentId) -> Result<Table<TableBytes>> {
     let name = ObjectName::Segment(*id);
-    let map = store.backend().map(&name)?.ok_or_else(|| Error::MissingObject { object: name.to_string() })?;
-    let actual = SegmentId::of(map.as_ref());
+    let missing = || Error::MissingObject { object: name.to_string() };
+    let file = store.backend().open(&name)?.ok_or_else(missing)?;
+    if file.len() > table::TABLE_BYTES_MAX {
+        let reason = Reason::Limit { found: file.len(), limit: table::TABLE_BYTES_MAX };
+        let source = DecodeError { object: "segment", offset: table::TABLE_BYTES_MAX, field: "length", reason };
+        return Err(Error::Decode { object: name.to_string(), source });
+    }
+    let actual = SegmentId(file.hash()?);
+    let map = store.backend().map(&name)?.ok_or_else(missing)?;
     if actual != *id {
         return Err(Error::HashMismatch { object: name.to_string(), actual: actual.to_string() });
     }
@@ -179,7 +189,7 @@ pub(crate) fn gather(store: &Store) -> Result<Gathered> {
                 found.confirmed.packs.push(footer.pack);
                 found.confirmed.records.extend(footer.locations());
             }
-            Err(e) if e.kind() == ErrorKind::Damaged => {
+            Err(e) if e.kind() != ErrorKind::Unsupported && e.is_of_one_object() => {
                 found.notes.push(format!("index: {e}: only what segments say of it can be found"));
                 unreadable.insert(id);
             }

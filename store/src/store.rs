@@ -199,7 +199,7 @@ impl Store {
     /// As [`Store::snapshots`].
     pub fn list_snapshots(&self) -> Result<SnapshotList> {
         // A snapshot has its name before the index lists it, so one that is read now names nothing that is still to come.
-        let index = self.snapshot_index()?;
+        let index = self.snapshot_index().or_else(|e| if e.is_of_one_object() { Ok(None) } else { Err(e) })?;
         let locators = if index.is_none() { self.backend.list_locators()? } else { Vec::new() };
         let mut unlisted: BTreeSet<SnapshotId> = self.backend.list_snapshots()?.into_iter().collect();
         let located: Vec<SnapshotId> = locators.into_iter().filter(|id| !unlisted.contains(id)).collect();
@@ -234,13 +234,19 @@ impl Store {
         let mut damaged = Vec::new();
         let mut found = Vec::with_capacity(ids.len());
         for id in ids {
-            let len = self.backend.len(&ObjectName::Snapshot(id))?.unwrap_or(0).clamp(1, limits::SNAPSHOT_BYTES_MAX);
+            let len = self
+                .backend
+                .len(&ObjectName::Snapshot(id))
+                .ok()
+                .flatten()
+                .unwrap_or(0)
+                .clamp(1, limits::SNAPSHOT_BYTES_MAX);
             match self.snapshot(&id) {
                 Ok(snapshot) => {
                     let record = IndexRecord { id, parent: snapshot.parent, time: snapshot.time.secs, len };
                     found.push((snapshot.depth, snapshot.time, record));
                 }
-                Err(e) if e.kind() == ErrorKind::Io => return Err(e),
+                Err(e) if !e.is_of_one_object() => return Err(e),
                 Err(_) => damaged.push(IndexRecord { id, parent: None, time: 0, len }),
             }
         }
@@ -351,10 +357,11 @@ impl Store {
         ChunkReader::open(self)
     }
 
-    /// Reads an object that one can do without; `None` also for what is no file, and for more than `cap` bytes.
+    /// Reads an object that one can do without; `None` also for what is no file, cannot be read from the medium, or has more
+    /// than `cap` bytes.
     pub(crate) fn read_hint(&self, name: &ObjectName, cap: u64) -> Result<Option<Vec<u8>>> {
         match self.backend.read(name, cap) {
-            Err(e) if matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Limit) => Ok(None),
+            Err(e) if e.kind() == ErrorKind::Damaged => Ok(None),
             read => read,
         }
     }

@@ -95,8 +95,9 @@ impl LocalBackend {
     fn failed(&self, action: &'static str, object: String, error: io::Error) -> Error {
         match error.kind() {
             _ if fsio::is_symlink_refused(&error) => Error::NotAnObject { object, found: FileType::Symlink.words() },
+            _ if fsio::is_unopenable(&error) => Error::NotAnObject { object, found: "a socket or device" },
             io::ErrorKind::NotADirectory => Error::NotAnObject { object, found: "something that is no directory" },
-            _ => Error::io(action, self.root.join(object), error),
+            _ => Error::of_object(action, &self.root.join(&object), &object, error),
         }
     }
 
@@ -128,7 +129,7 @@ impl LocalBackend {
     }
 
     fn list(&self, dir: &str) -> Result<Vec<Vec<u8>>> {
-        self.open_dir(Path::new(dir))?.names().map_err(|e| Error::io("list", self.root.join(dir), e))
+        self.open_dir(Path::new(dir))?.names().map_err(|e| self.failed("list", dir.to_string(), e))
     }
 
     /// Directories of packs, by their names below the store's.
@@ -185,7 +186,7 @@ impl Backend for LocalBackend {
     }
 
     fn open(&self, name: &ObjectName) -> Result<Option<OpenFile>> {
-        self.open_object(name)?.map(|fd| OpenFile::from_fd(fd, &self.path_of(name))).transpose()
+        self.open_object(name)?.map(|fd| OpenFile::of_object(fd, &self.path_of(name), name.to_string())).transpose()
     }
 
     fn map(&self, name: &ObjectName) -> Result<Option<Mapped>> {
@@ -237,11 +238,24 @@ impl Backend for LocalBackend {
     }
 
     fn list_packs(&self) -> Result<Vec<PackId>> {
+        let mut troubles = Vec::new();
+        let packs = self.list_packs_past(&mut troubles);
+        troubles.into_iter().next().map_or(Ok(packs), Err)
+    }
+
+    fn list_packs_past(&self, troubles: &mut Vec<Error>) -> Vec<PackId> {
         let mut packs = BTreeSet::new();
-        for dir in self.pack_dirs()? {
-            packs.extend(self.list_ids::<PackId>(&dir, ".pack")?);
+        let dirs = self.pack_dirs().unwrap_or_else(|trouble| {
+            troubles.push(trouble);
+            Vec::new()
+        });
+        for dir in dirs {
+            match self.list_ids::<PackId>(&dir, ".pack") {
+                Ok(found) => packs.extend(found),
+                Err(trouble) => troubles.push(trouble),
+            }
         }
-        Ok(packs.into_iter().collect())
+        packs.into_iter().collect()
     }
 
     fn list_segments(&self) -> Result<Vec<SegmentId>> {

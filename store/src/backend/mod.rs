@@ -11,7 +11,7 @@ use std::path::Path;
 
 pub use local::LocalBackend;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fsio::{Mapped, OpenFile, TempFile};
 use crate::id::{PackId, SegmentId, SnapshotId};
 
@@ -67,13 +67,14 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Reads a whole object of at most `cap` bytes; `None` when it is not there.
     ///
     /// # Errors
-    /// As [`Backend::open`], or [`crate::Error::LimitExceeded`] for a longer object.
+    /// As [`Backend::open`] and [`OpenFile::read_all`].
     fn read(&self, name: &ObjectName, cap: u64) -> Result<Option<Vec<u8>>>;
 
     /// Opens an object for positioned reads; `None` when it is not there.
     ///
     /// # Errors
-    /// [`crate::Error::Io`]; [`crate::Error::NotAnObject`] for a symlink and whatever else is no regular file.
+    /// [`crate::Error::Io`]; [`crate::Error::NotAnObject`] for a symlink and whatever else is no regular file;
+    /// [`crate::Error::UnreadableObject`] when the medium fails.
     fn open(&self, name: &ObjectName) -> Result<Option<OpenFile>>;
 
     /// Maps an immutable object; `None` when it is not there.
@@ -123,6 +124,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`crate::Error::Io`].
     fn list_packs(&self) -> Result<Vec<PackId>>;
+
+    /// All packs that can be listed, sorted by id; a directory that cannot be is added to `troubles`.
+    fn list_packs_past(&self, troubles: &mut Vec<Error>) -> Vec<PackId>;
 
     /// All segments, sorted by id.
     ///

@@ -11,11 +11,12 @@ mod snapshots;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::backend::ObjectName;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::table::{Location, Table};
 use crate::id::{ChunkId, PackId, SegmentId, SnapshotId};
 use crate::pack;
 use crate::progress::Progress;
+use crate::read::{ChunkReader, ReadScratch};
 use crate::segment::{self, TableBytes};
 use crate::store::Store;
 
@@ -126,9 +127,17 @@ pub(super) struct Held {
     places: HashMap<ChunkId, Location>,
     /// Length of every readable pack.
     lens: BTreeMap<PackId, u64>,
+    /// Whether chunks without a place can be read all the same: a segment may list what a damaged footer does not.
+    tried: HashMap<ChunkId, bool>,
 }
 
 impl Held {
+    /// Whether a chunk can be had.
+    fn gives(&mut self, id: &ChunkId, reader: &ChunkReader, scratch: &mut ReadScratch) -> bool {
+        let read = || reader.read(id, scratch).is_ok();
+        self.places.contains_key(id) || *self.tried.entry(*id).or_insert_with(read)
+    }
+
     /// Takes in packs of a table that came after all packs were listed: a commit may be running.
     fn admit_new(&mut self, store: &Store, table: &Table<impl AsRef<[u8]>>, findings: &Findings) -> Result<()> {
         for pack in table.packs() {
@@ -142,7 +151,7 @@ impl Held {
                         self.places.entry(id).or_insert(at);
                     }
                 }
-                Err(e) if e.kind() == ErrorKind::Damaged => {}
+                Err(e) if e.is_of_one_object() => {}
                 Err(e) => return Err(e),
             }
         }
@@ -156,7 +165,8 @@ impl Held {
 /// everything that a listed snapshot needs was there before the packs were listed.
 ///
 /// # Errors
-/// [`Error::Io`] when the store cannot be read at all; [`Error::Interrupted`]. Damage is not an error but a finding.
+/// When not even a list of snapshots can be had, or the process has run out of what it needs; [`Error::Interrupted`].
+/// Damage is not an error but a finding, and so is what cannot be read.
 pub fn check(store: &Store, options: &CheckOptions, progress: &Progress) -> Result<CheckReport> {
     let mut findings = Findings::default();
     let mut report = CheckReport::default();
@@ -173,9 +183,17 @@ pub fn check(store: &Store, options: &CheckOptions, progress: &Progress) -> Resu
 /// `segments/current` and every segment: whole, and as the packs say.
 fn check_index(store: &Store, held: &mut Held, findings: &mut Findings) -> Result<()> {
     let name = ObjectName::SegmentsCurrent.to_string();
-    let Some(segments) = open_segments(store)? else {
-        findings.add(name, "missing or damaged; the next commit rebuilds it".into(), Severity::Rebuildable);
-        return Ok(());
+    let segments = match open_segments(store) {
+        Ok(Some(segments)) => segments,
+        Ok(None) => {
+            findings.add(name, "missing or damaged; the next commit rebuilds it".into(), Severity::Rebuildable);
+            return Ok(());
+        }
+        Err(e) if e.is_of_one_object() => {
+            findings.add(name, problem_of(&e), Severity::Damaged);
+            return Ok(());
+        }
+        Err(e) => return Err(e),
     };
     // Their own findings name these already.
     let unreadable: HashSet<PackId> = findings.lost_packs.keys().copied().collect();
@@ -221,14 +239,14 @@ fn open_segments(store: &Store) -> Result<Option<Vec<Opened>>> {
             current = now;
             continue;
         }
-        return opened.into_iter().map(no_io_error).collect::<Result<_>>().map(Some);
+        return opened.into_iter().map(about_the_segment).collect::<Result<_>>().map(Some);
     }
 }
 
-/// Only damage is a finding.
-fn no_io_error((id, opened): Opened) -> Result<Opened> {
+/// What is about the process is no finding.
+fn about_the_segment((id, opened): Opened) -> Result<Opened> {
     match opened {
-        Err(e) if e.kind() == ErrorKind::Io => Err(e),
+        Err(e) if !e.is_of_one_object() => Err(e),
         opened => Ok((id, opened)),
     }
 }
@@ -260,7 +278,12 @@ fn disagreement(
         }
     }
     for (pack, records) in elsewhere {
-        let held: HashMap<ChunkId, Location> = pack::read_footer(store.backend(), &pack)?.locations().collect();
+        let footer = match pack::read_footer(store.backend(), &pack) {
+            Ok(footer) => footer,
+            Err(e) if e.is_of_one_object() => continue,
+            Err(e) => return Err(e),
+        };
+        let held: HashMap<ChunkId, Location> = footer.locations().collect();
         if let Some((id, _)) = records.iter().find(|(id, at)| held.get(id) != Some(at)) {
             return unconfirmed(id);
         }
@@ -268,11 +291,25 @@ fn disagreement(
     Ok(None)
 }
 
+/// The object that an error names.
+pub(super) fn object_of(error: &Error) -> Option<&str> {
+    match error {
+        Error::Decode { object, .. }
+        | Error::HashMismatch { object, .. }
+        | Error::NotAnObject { object, .. }
+        | Error::UnreadableObject { object, .. }
+        | Error::MissingObject { object } => Some(object),
+        _ => None,
+    }
+}
+
 /// What is wrong, without naming the object again.
 pub(super) fn problem_of(error: &Error) -> String {
     match error {
         Error::Decode { source, .. } => source.to_string(),
         Error::HashMismatch { actual, .. } => format!("its content hashes to {actual}"),
+        Error::UnreadableObject { source, .. } => format!("cannot be read: {source}"),
+        Error::Io { action, source, .. } => format!("cannot {action} it: {source}"),
         Error::NotAnObject { found, .. } => format!("{found} is in its place"),
         Error::MissingObject { .. } | Error::UnknownSnapshot { .. } => "missing".into(),
         other => other.to_string(),

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{CheckOptions, CheckReport, Findings, Held, Severity, problem_of};
+use super::{CheckOptions, CheckReport, Findings, Held, Severity, object_of, problem_of};
 use crate::backend::ObjectName;
 use crate::compress::Decompressor;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::pack::Encoding;
 use crate::id::{ChunkId, PackId};
 use crate::pack::{self, Footer};
@@ -32,7 +32,14 @@ pub(super) fn check_packs(
     findings: &mut Findings,
     report: &mut CheckReport,
 ) -> Result<Held> {
-    let ids = store.backend().list_packs()?;
+    let mut troubles = Vec::new();
+    let ids = store.backend().list_packs_past(&mut troubles);
+    for trouble in troubles {
+        if !trouble.is_of_one_object() {
+            return Err(trouble);
+        }
+        findings.add(object_of(&trouble).unwrap_or("packs").to_string(), problem_of(&trouble), Severity::Damaged);
+    }
     progress.start("checking packs", ids.len() as u64, 0);
     let mut footers = Vec::with_capacity(ids.len());
     for id in ids {
@@ -40,7 +47,7 @@ pub(super) fn check_packs(
         report.packs += 1;
         match pack::read_footer(store.backend(), &id) {
             Ok(footer) => footers.push(footer),
-            Err(e) if e.kind() == ErrorKind::Io => return Err(e),
+            Err(e) if !e.is_of_one_object() => return Err(e),
             Err(e) => {
                 let (object, problem) = (ObjectName::Pack(id).to_string(), problem_of(&e));
                 let problem = format!("{problem}; what is in it can be read only as far as a segment lists it");
@@ -144,7 +151,7 @@ fn read_pack(
         Ok(Some(bytes)) => bytes,
         Ok(None) => return bad("missing".into(), None),
         // A pack with an unreadable sector must not hide what else is wrong.
-        Err(Error::Io { source, .. }) => return bad(format!("cannot be read: {source}"), None),
+        Err(e) if e.is_of_one_object() => return bad(problem_of(&e), None),
         Err(e) => return Err(e),
     };
     let mut plain = Vec::new();

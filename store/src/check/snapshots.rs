@@ -4,16 +4,16 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{CheckReport, Findings, Held, Severity, problem_of};
+use super::{CheckReport, Finding, Findings, Held, Severity, object_of, problem_of};
 use crate::backend::ObjectName;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::format::manifest::{ChunkRun, InodeKind, Node};
 use crate::format::snapshot::{IndexRecord, Snapshot, SnapshotArea};
 use crate::format::table::{Table, TableKind};
 use crate::id::{ChunkId, SnapshotId};
 use crate::manifest::{ContentPart, Manifest, content_parts};
 use crate::progress::Progress;
-use crate::read::ChunkReader;
+use crate::read::{ChunkReader, ReadScratch};
 use crate::store::Store;
 
 /// Longest locator that is read, in bytes.
@@ -38,11 +38,17 @@ pub(super) struct Listed {
 }
 
 pub(super) fn list(store: &Store) -> Result<Listed> {
-    let located = store.backend().list_locators()?;
-    let index_before = store.snapshot_index()?;
+    // Where they cannot be had, the findings on each locator and on the index say so.
+    let located = store.backend().list_locators().unwrap_or_default();
+    let index_before = readable_index(store)?;
     let records = store.snapshots()?;
     let there = records.iter().map(|record| record.id).collect();
     Ok(Listed { records, there, index_before, located })
+}
+
+/// `snapshots/index`, if it can be read.
+fn readable_index(store: &Store) -> Result<Option<Vec<IndexRecord>>> {
+    store.snapshot_index().or_else(|e| if e.is_of_one_object() { Ok(None) } else { Err(e) })
 }
 
 impl Listed {
@@ -91,7 +97,7 @@ pub(super) fn check_snapshots(
         let name = ObjectName::Snapshot(record.id);
         let snapshot = match store.snapshot(&record.id) {
             Ok(snapshot) => snapshot,
-            Err(e) if e.kind() == ErrorKind::Io => return Err(e),
+            Err(e) if !e.is_of_one_object() => return Err(e),
             Err(e) => {
                 let finding = findings.add(name.to_string(), problem_of(&e), Severity::Damaged);
                 findings.hurt(finding, record.id);
@@ -114,7 +120,7 @@ pub(super) fn check_snapshots(
 
 fn check_snapshot_index(store: &Store, listed: &Listed, findings: &mut Findings) -> Result<()> {
     let name = ObjectName::SnapshotIndex.to_string();
-    let Some(index) = store.snapshot_index()? else {
+    let Some(index) = readable_index(store)? else {
         findings.add(name, "missing or damaged; the next commit rebuilds it".into(), Severity::Rebuildable);
         return Ok(());
     };
@@ -132,7 +138,7 @@ fn check_areas(
     reader: &ChunkReader,
     id: &SnapshotId,
     snapshot: &Snapshot,
-    held: &Held,
+    held: &mut Held,
     findings: &mut Findings,
     judged: &mut HashMap<ChunkId, Judged>,
 ) -> Result<()> {
@@ -149,8 +155,9 @@ fn check_areas(
 }
 
 /// Reads a whole manifest and looks up every chunk that it refers to.
-fn judge(reader: &ChunkReader, area: &SnapshotArea, held: &Held, findings: &mut Findings) -> Result<Judged> {
+fn judge(reader: &ChunkReader, area: &SnapshotArea, held: &mut Held, findings: &mut Findings) -> Result<Judged> {
     let mut judged = Judged::default();
+    let mut scratch = ReadScratch::default();
     let mut blame = |finding: usize| {
         if !judged.hurt_by.contains(&finding) {
             judged.hurt_by.push(finding);
@@ -162,7 +169,7 @@ fn judge(reader: &ChunkReader, area: &SnapshotArea, held: &Held, findings: &mut 
             let InodeKind::File(content) = inode.kind else { continue };
             for part in content_parts(reader, &content)? {
                 let (ContentPart::List(id) | ContentPart::Run(ChunkRun::Data { id, .. })) = part? else { continue };
-                if !held.places.contains_key(&id) {
+                if !held.gives(&id, reader, &mut scratch) {
                     blame(blame_for(findings, &id));
                 }
             }
@@ -171,21 +178,28 @@ fn judge(reader: &ChunkReader, area: &SnapshotArea, held: &Held, findings: &mut 
     });
     match outcome {
         Ok(()) => Ok(judged),
-        Err(e) if e.kind() == ErrorKind::Io => Err(e),
+        Err(e) if !e.is_of_one_object() => Err(e),
         Err(e) => {
-            let object = match &e {
-                Error::Decode { object, .. }
-                | Error::HashMismatch { object, .. }
-                | Error::NotAnObject { object, .. }
-                | Error::MissingObject { object } => object.clone(),
-                _ => format!("manifest {}", area.manifest),
-            };
-            let problem = format!("{}; the rest of area `{}` was not looked at", problem_of(&e), area.name);
-            let finding = findings.add(object, problem, Severity::Damaged);
-            judged.hurt_by.push(finding);
+            let object = object_of(&e).map_or_else(|| format!("manifest {}", area.manifest), str::to_string);
+            let rest = format!("the rest of area `{}` was not looked at", area.name);
+            judged.hurt_by.push(match findings.list.iter().position(|finding| is_about(finding, &object)) {
+                Some(known) => {
+                    let problem = &mut findings.list[known].problem;
+                    if !problem.ends_with(&rest) {
+                        *problem = format!("{problem}; {rest}");
+                    }
+                    known
+                }
+                None => findings.add(object, format!("{}; {rest}", problem_of(&e)), Severity::Damaged),
+            });
             Ok(judged)
         }
     }
+}
+
+/// Whether a finding is on `object`, or on the pack that `object` is a chunk of.
+fn is_about(finding: &Finding, object: &str) -> bool {
+    object.strip_prefix(&finding.object).is_some_and(|rest| rest.is_empty() || rest.starts_with(" (chunk"))
 }
 
 /// The finding that explains why a chunk cannot be had; a new one if nothing does yet.
@@ -200,7 +214,8 @@ fn blame_for(findings: &mut Findings, id: &ChunkId) -> usize {
 
 fn check_locator(store: &Store, id: &SnapshotId, held: &mut Held, findings: &mut Findings) -> Result<()> {
     let name = ObjectName::Locator(*id);
-    let problem = match store.read_hint(&name, LOCATOR_BYTES_MAX)? {
+    let read = store.read_hint(&name, LOCATOR_BYTES_MAX);
+    let problem = match read.or_else(|e| if e.is_of_one_object() { Ok(None) } else { Err(e) })? {
         None => "missing, or no file that can be a locator".to_string(),
         Some(bytes) => match Table::decode(bytes) {
             Err(e) => e.to_string(),

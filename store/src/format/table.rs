@@ -19,6 +19,11 @@ const DICT_LEN: usize = 32;
 const FANOUT_LEN: usize = 4;
 const RECORD_LEN: usize = 56;
 const TRAILER_LEN: usize = 32;
+/// Bytes of the longest table that there can be.
+pub(crate) const TABLE_BYTES_MAX: u64 = (HEADER_LEN + TRAILER_LEN + (FANOUT_LEN << FANOUT_BITS_MAX)) as u64
+    + PACK_LEN as u64 * limits::TABLE_PACKS_MAX as u64
+    + DICT_LEN as u64 * limits::TABLE_DICTS_MAX as u64
+    + RECORD_LEN as u64 * limits::TABLE_RECORDS_MAX as u64;
 const FANOUT_BITS_MAX: u8 = 16;
 const FLAG_FULL: u8 = 1;
 

@@ -17,6 +17,11 @@ pub fn is_symlink_refused(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
+/// Whether `error` says that what is there cannot be opened at all, as a socket.
+pub fn is_unopenable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::NXIO.raw_os_error())
+}
+
 impl Dir {
     /// Opens what lies at `path` below this directory for reading. Never blocks on a FIFO or device: the caller checks
     /// the type of what it got.

@@ -13,12 +13,15 @@ use super::dir::Dir;
 use super::stat::Stat;
 use crate::error::{Error, Result};
 use crate::format::manifest::Timestamp;
+use crate::format::{DecodeError, Reason};
 
 /// An object of a store, open for positioned reads.
 #[derive(Debug)]
 pub struct OpenFile {
     fd: OwnedFd,
     path: PathBuf,
+    /// Its name, if it is an object of a store.
+    object: Option<String>,
     len: u64,
 }
 
@@ -42,7 +45,15 @@ impl OpenFile {
         if stat.is_dir() {
             return Err(Error::io("read", path, io::Error::from(io::ErrorKind::IsADirectory)));
         }
-        Ok(OpenFile { fd, path: path.to_path_buf(), len: stat.size })
+        Ok(OpenFile { fd, path: path.to_path_buf(), object: None, len: stat.size })
+    }
+
+    /// Takes over an open object of a store: what is wrong with it is damage and bears its name.
+    ///
+    /// # Errors
+    /// As [`OpenFile::from_fd`].
+    pub fn of_object(fd: OwnedFd, path: &Path, object: String) -> Result<OpenFile> {
+        Ok(OpenFile { object: Some(object), ..OpenFile::from_fd(fd, path)? })
     }
 
     /// Its length when it was opened.
@@ -63,17 +74,45 @@ impl OpenFile {
     /// Fills `buffer` from `offset`.
     ///
     /// # Errors
-    /// [`Error::Io`]; `UnexpectedEof` when the file ends first.
+    /// [`Error::Io`]; `UnexpectedEof` when the file ends first; [`Error::UnreadableObject`].
     pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        read_exact_at(&self.fd, buffer, offset).map_err(|e| Error::io("read", &self.path, e))
+        read_exact_at(&self.fd, buffer, offset).map_err(|e| match &self.object {
+            Some(object) => Error::of_object("read", &self.path, object, e),
+            None => Error::io("read", &self.path, e),
+        })
+    }
+
+    /// BLAKE3 of the whole.
+    ///
+    /// # Errors
+    /// As [`OpenFile::read_exact_at`].
+    pub fn hash(&self) -> Result<[u8; 32]> {
+        const BUFFER: usize = 1 << 20;
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; usize::try_from(self.len).unwrap_or(BUFFER).min(BUFFER)];
+        let mut at = 0;
+        while at < self.len {
+            let len = usize::try_from(self.len - at).unwrap_or(BUFFER).min(BUFFER);
+            self.read_exact_at(&mut buffer[..len], at)?;
+            hasher.update(&buffer[..len]);
+            at += len as u64;
+        }
+        Ok(*hasher.finalize().as_bytes())
     }
 
     /// Reads the whole of a file of at most `cap` bytes.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::LimitExceeded`] for a longer one.
+    /// As [`OpenFile::read_exact_at`]; [`Error::LimitExceeded`] for a longer one, [`Error::Decode`] if it is an object.
     pub fn read_all(&self, cap: u64) -> Result<Vec<u8>> {
-        let too_long = || Error::LimitExceeded { what: "size of a file", found: self.len, limit: cap };
+        let too_long = || match &self.object {
+            Some(object) => {
+                let reason = Reason::Limit { found: self.len, limit: cap };
+                let source = DecodeError { object: "object", offset: cap, field: "length", reason };
+                Error::Decode { object: object.clone(), source }
+            }
+            None => Error::LimitExceeded { what: "size of a file", found: self.len, limit: cap },
+        };
         let len = usize::try_from(self.len).ok().filter(|_| self.len <= cap).ok_or_else(too_long)?;
         let mut bytes = vec![0; len];
         self.read_exact_at(&mut bytes, 0)?;

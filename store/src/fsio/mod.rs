@@ -18,7 +18,7 @@ mod stat;
 mod write;
 
 pub use attrs::{ACL_ACCESS, ACL_DEFAULT, FdAttrs, NameAttrs, decode_acl, encode_acl, xattr_namespace_of_acl};
-pub use below::is_symlink_refused;
+pub use below::{is_symlink_refused, is_unopenable};
 pub use dir::{Dir, Replace};
 pub use durable::{Batch, TempFile, is_temporary, publish_file, sweep_temporaries};
 pub use local::{
