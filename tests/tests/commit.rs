@@ -2,7 +2,7 @@
 //! What a commit reads, what it makes of it, and what it leaves behind.
 
 use evenkeel_store::area::AreaSpec;
-use evenkeel_store::commit::{ParentChoice, commit};
+use evenkeel_store::commit::{CommitOptions, ParentChoice, commit};
 use evenkeel_store::id::SnapshotId;
 use evenkeel_store::{ErrorKind, Progress, Store};
 use evenkeel_tests::fixture::{AREA, files_below, settle};
@@ -406,4 +406,31 @@ fn temporaries_of_a_dead_writer_are_swept() {
     left.extend(evenkeel_tests::fixture::files_below(&fixture.state).into_keys());
     left.retain(|name| name.contains("tmp-"));
     assert_eq!(left, [""; 0]);
+}
+
+/// A hole of 15 TiB: its zeros are hashed for an hour, during which no signal was heard and no progress told.
+#[test]
+fn a_commit_can_be_stopped_inside_a_hole() {
+    let fixture = std::sync::Arc::new(Fixture::small());
+    fixture.tree.file("huge", noise(1, 5000));
+    let huge = std::fs::File::options().write(true).open(fixture.tree.path("huge")).unwrap();
+    // Some file systems end before that.
+    let size = [15_u64 << 40, 1 << 40].into_iter().find(|size| huge.set_len(*size).is_ok()).unwrap();
+    let progress = std::sync::Arc::new(Progress::default());
+    let (own, watched) = (fixture.clone(), progress.clone());
+    let (done, outcome) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let options = CommitOptions { estimate: true, ..own.options() };
+        done.send(commit(&own.store, &options, &watched).map(|_| ()))
+    });
+    let patience = std::time::Duration::from_secs(30);
+    let started = std::time::Instant::now();
+    while progress.sample().bytes_done < 64 << 20 {
+        assert!(started.elapsed() < patience, "nothing is told of a hole: {:?}", progress.sample());
+        std::thread::yield_now();
+    }
+    assert_eq!(progress.sample().bytes_total, size);
+    progress.cancel();
+    let outcome = outcome.recv_timeout(patience).expect("it stops");
+    assert!(matches!(outcome, Err(evenkeel_store::Error::Interrupted)), "{outcome:?}");
 }

@@ -30,6 +30,12 @@ pub(super) trait ChunkSink {
 
     /// Stores a chunk that belongs to the manifest.
     fn put_list(&mut self, id: ChunkId, plain: &[u8]) -> Result<()>;
+
+    /// Is told of `bytes` of a hole, of which there is nothing to store.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when the file is not to be read on.
+    fn pass(&mut self, bytes: u64) -> Result<()>;
 }
 
 /// Why a file's content could not be had.
@@ -125,13 +131,13 @@ impl<'c> FileReader<'c> {
         };
         let mut cut = Cut::new(size);
         for run in runs {
-            cut.hole_until(run.start);
+            cut.hole_until(run.start, sink)?;
             if !self.read_run(fd, run, &mut cut, sink)? {
                 break; // The file shrank; the look afterwards tells.
             }
         }
         if cut.at < size && !cut.shrank {
-            cut.hole_until(size);
+            cut.hole_until(size, sink)?;
         }
         self.finish(cut, sink)
     }
@@ -238,11 +244,13 @@ impl Cut {
         Ok(())
     }
 
-    fn hole_until(&mut self, end: u64) {
+    /// Hashes the zeros that a hole stands for: a file's hash is that of all its bytes (format-spec §00.4), and where in a
+    /// file they are goes into it, so there is nothing to remember from one hole for the next.
+    fn hole_until(&mut self, end: u64, sink: &mut impl ChunkSink) -> Result<(), FileError> {
         static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         let len = end - self.at;
         if len == 0 {
-            return;
+            return Ok(());
         }
         let hasher = self.hasher.get_or_insert_with(blake3::Hasher::new);
         let mut left = len;
@@ -250,9 +258,11 @@ impl Cut {
             let part = usize::try_from(left).unwrap_or(ZEROS.len()).min(ZEROS.len());
             hasher.update(&ZEROS[..part]);
             left -= part as u64;
+            sink.pass(part as u64)?;
         }
         self.runs.push(ChunkRun::Hole { len });
         self.at = end;
+        Ok(())
     }
 
     fn hash(&self) -> ContentHash {
@@ -344,6 +354,10 @@ mod tests {
 
         fn put_list(&mut self, id: ChunkId, plain: &[u8]) -> Result<()> {
             if self.1.insert(id) { self.0.push(id, chunk_len(plain), Encoding::Raw, plain) } else { Ok(()) }
+        }
+
+        fn pass(&mut self, _: u64) -> Result<()> {
+            unreachable!("lists only")
         }
     }
 

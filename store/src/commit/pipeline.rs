@@ -229,12 +229,11 @@ impl<'a> Packing<'a> {
 
 impl ChunkSink for Packing<'_> {
     fn put(&mut self, id: ChunkId, plain: &[u8], is_large_file: bool) -> Result<()> {
-        self.shared.progress.advance(0, plain.len() as u64);
+        self.pass(plain.len() as u64)?;
         if !self.shared.known.claim(&id, plain.len()) {
             return Ok(());
         }
         if is_large_file && !self.shared.options.dry_run {
-            self.shared.check_cancelled()?;
             let job = ChunkJob { id, plain: plain.to_vec() };
             return match self.shared.chunk_jobs.0.try_send(job) {
                 Ok(()) => Ok(()),
@@ -248,6 +247,11 @@ impl ChunkSink for Packing<'_> {
 
     fn put_list(&mut self, id: ChunkId, plain: &[u8]) -> Result<()> {
         if self.shared.known.claim(&id, plain.len()) { self.store(&self.shared.manifests, id, plain) } else { Ok(()) }
+    }
+
+    fn pass(&mut self, bytes: u64) -> Result<()> {
+        self.shared.progress.advance(0, bytes);
+        self.shared.check_cancelled()
     }
 }
 
