@@ -80,7 +80,7 @@ fn as_json() {
     insta::assert_snapshot!(world.run(&["--json", "commit", "--area", "os=m", "-m", "first"]), @r#"
     exit 0
     --- stdout
-    {"schema":"evenkeel/commit/1","id":"[id1]","parent":null,"is_new":true,"dry_run":false,"entries":7,"files":3,"bytes":2019,"new_chunks":5,"new_bytes":2458,"stored_bytes":0,"seconds":0,"areas":[{"name":"os","entries":7,"files":3,"bytes":2019,"added":7,"changed":0,"removed":0,"files_read":3,"bytes_read":2019,"excluded":0,"identity_left_out":[],"mount_points":[],"devices_left_out":[],"sockets_left_out":0,"unstable":[],"unreadable":[]}],"warnings":[]}
+    {"schema":"evenkeel/commit/1","id":"[id1]","parent":null,"is_new":true,"dry_run":false,"entries":7,"files":3,"bytes":2019,"new_chunks":5,"new_bytes":2458,"stored_bytes":0,"seconds":0,"areas":[{"name":"os","entries":7,"files":3,"bytes":2019,"added":7,"changed":0,"removed":0,"files_read":3,"bytes_read":2019,"excluded":0,"identity_left_out":[],"mount_points":[],"devices_left_out":[],"sockets_left_out":0,"unstable":[],"unreadable":[]}],"dropped_areas":[],"warnings":[]}
     "#);
 }
 
@@ -272,4 +272,19 @@ fn a_path_over_the_limits_is_named_as_such() {
     caused by: path deeper than 512 components
     hint: exclude them, or leave them out with --skip-unreadable; docs/reference/limits.md lists the limits
     ");
+}
+
+/// A commit of some areas only said "0 added, 0 changed, 0 removed" while the other areas were gone from `@latest`.
+#[test]
+fn areas_that_are_left_behind_are_named() {
+    let world = World::with_tree();
+    world.write("web/index", "hello\n");
+    world.settle("web");
+    world.output(&["commit", "--area", "os=m", "--area", "web=web"]);
+    let found = world.run(&["commit", "--area", "os=m"]);
+    assert!(found.contains("0 added, 0 changed, 0 removed; without web, which [id"), "{found}");
+    assert!(found.contains("warning: area `web` of the parent is not in this snapshot"), "{found}");
+    world.output(&["commit", "--area", "os=m", "--area", "web=web"]);
+    let document = String::from_utf8(world.output(&["--json", "commit", "--area", "web=web"]).stdout).unwrap();
+    assert!(document.contains(r#""dropped_areas":["os"]"#), "{document}");
 }

@@ -81,6 +81,7 @@ struct Report<'a> {
     stored_bytes: u64,
     seconds: f64,
     areas: Vec<AreaReport<'a>>,
+    dropped_areas: &'a [String],
     warnings: &'a [String],
 }
 
@@ -192,6 +193,7 @@ impl<'a> Report<'a> {
             stored_bytes: report.stored_bytes,
             seconds: report.seconds,
             areas: report.areas.iter().map(AreaReport::new).collect(),
+            dropped_areas: &report.dropped_areas,
             warnings: &report.warnings,
         }
     }
@@ -249,8 +251,12 @@ fn print(session: &Session, report: &CommitReport, dry_run: bool) -> Result<()> 
         out.note(stored);
         if let Some(parent) = report.parent {
             let sum = |count: fn(&AreaCommit) -> u64| number(report.areas.iter().map(count).sum());
+            let dropped = match report.dropped_areas.as_slice() {
+                [] => String::new(),
+                names => format!("; without {}, which {} has", names.join(", "), parent.short(12)),
+            };
             out.note(format_args!(
-                "since {}: {} added, {} changed, {} removed",
+                "since {}: {} added, {} changed, {} removed{dropped}",
                 parent.short(12),
                 sum(|area| area.added),
                 sum(|area| area.changed),

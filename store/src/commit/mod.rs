@@ -159,6 +159,8 @@ pub struct CommitReport {
     pub parent: Option<SnapshotId>,
     /// In order of name.
     pub areas: Vec<AreaCommit>,
+    /// Areas of the parent that are not among these: the snapshot does not have them.
+    pub dropped_areas: Vec<String>,
     /// Chunks that the store did not have.
     pub new_chunks: u64,
     /// Their plain bytes.
@@ -237,6 +239,7 @@ pub fn commit(store: &Store, options: &CommitOptions, progress: &Progress) -> Re
         is_new,
         parent: parent_id,
         areas: results.areas.iter().map(|area| area.report.clone()).collect(),
+        dropped_areas: dropped_areas(parent.as_ref().map(|(_, parent)| parent), &snapshot),
         new_chunks: results.new_chunks,
         new_plain_bytes: results.new_plain_bytes,
         stored_bytes: 0,
@@ -244,6 +247,11 @@ pub fn commit(store: &Store, options: &CommitOptions, progress: &Progress) -> Re
         warnings: Vec::new(),
     };
     warnings.extend(report.areas.iter().flat_map(area_warnings));
+    warnings.extend(report.dropped_areas.iter().map(|name| {
+        format!(
+            "area `{name}` of the parent is not in this snapshot, for it was not committed; commit all areas together"
+        )
+    }));
     if is_new {
         warnings.extend(packages::warnings(&areas)?);
     }
@@ -266,6 +274,11 @@ fn same_areas(before: &[SnapshotArea], after: &[SnapshotArea]) -> bool {
             .iter()
             .zip(after)
             .all(|(a, b)| a.name == b.name && a.manifest == b.manifest && a.rules == b.rules && a.root == b.root)
+}
+
+fn dropped_areas(parent: Option<&Snapshot>, snapshot: &Snapshot) -> Vec<String> {
+    let before = parent.iter().flat_map(|parent| &parent.areas);
+    before.filter(|area| snapshot.area(&area.name).is_none()).map(|area| area.name.clone()).collect()
 }
 
 fn area_warnings(area: &AreaCommit) -> Vec<String> {
