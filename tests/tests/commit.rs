@@ -249,7 +249,9 @@ fn a_dry_run_repairs_nothing() {
         std::fs::write(fixture.store.path().join(dir).join(temporary), "left over").unwrap();
     }
     fixture.tree.file("new", noise(1, 100_000));
-    let pack = fixture.objects().into_keys().find(|name| name.starts_with("packs/")).unwrap();
+    // One of data: the first snapshot's manifest could not be stored again from the tree as it is now.
+    let is_data = |name: &str, bytes: &[u8]| name.starts_with("packs/") && bytes[10] == 1;
+    let pack = fixture.objects().into_iter().find(|(name, bytes)| is_data(name, bytes)).unwrap().0;
     let current = fixture.store.path().join("segments/current");
     for damage in ["none", "the list is lost", "a pack is lost", "a new state directory"] {
         match damage {
