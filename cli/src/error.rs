@@ -201,6 +201,11 @@ fn hints(error: &StoreError) -> Vec<String> {
         StoreError::Unreadable { .. } => {
             "run as a user who may read them, exclude them, or leave them out with --skip-unreadable".into()
         }
+        StoreError::UnruledXattrs { .. } => {
+            "in the area's `xattrs`, name those to record, and those to leave alone with a `!` before them; or exclude the \
+             paths"
+                .into()
+        }
         StoreError::Area { .. } => {
             "an area is a directory that lies in no other: check --area and the configuration".into()
         }

@@ -21,6 +21,8 @@ pub const PRIVATE_DIR: &[u8] = b".evenkeel";
 const LOST_FOUND: &[u8] = b"lost+found";
 /// Extended attributes that are recorded when the rules name none.
 pub const DEFAULT_XATTRS: [&str; 2] = ["security.capability", "user.*"];
+/// What XFS shows of ACLs a second time, for root.
+const MIRRORED_ACLS: [&[u8]; 2] = [b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"];
 
 /// An area as it is committed: a name, where its tree is on this machine, and its rules.
 #[derive(Debug, Clone)]
@@ -166,26 +168,32 @@ pub enum XattrVerdict {
 }
 
 impl XattrRules {
-    /// Rules from name patterns in which a last `*` stands for anything; [`DEFAULT_XATTRS`] when there are none.
+    /// Rules from name patterns in which a last `*` stands for anything (format-spec §50.3). A `!` before one says to leave
+    /// alone what it fits; of several that fit, the last decides. [`DEFAULT_XATTRS`] come first when none says to record.
     pub fn new(patterns: &[String]) -> XattrRules {
-        let patterns = if patterns.is_empty() { DEFAULT_XATTRS.map(String::from).to_vec() } else { patterns.to_vec() };
-        XattrRules { patterns }
+        let records = patterns.iter().any(|pattern| !pattern.starts_with('!'));
+        let defaults = if records { Vec::new() } else { DEFAULT_XATTRS.map(String::from).to_vec() };
+        XattrRules { patterns: [defaults, patterns.to_vec()].concat() }
     }
 
     /// Judges one attribute name.
     pub fn verdict(&self, name: &[u8]) -> XattrVerdict {
-        let matches = |pattern: &String| match pattern.strip_suffix('*') {
+        if MIRRORED_ACLS.contains(&name) {
+            return XattrVerdict::Local;
+        }
+        let fits = |pattern: &str| match pattern.strip_suffix('*') {
             Some(prefix) => name.starts_with(prefix.as_bytes()),
             None => name == pattern.as_bytes(),
         };
-        if self.patterns.iter().any(matches) {
-            XattrVerdict::Recorded
-        } else if name == b"security.selinux" || crate::fsio::xattr_namespace_of_acl(name) {
+        let judged = self.patterns.iter().rev().find_map(|pattern| match pattern.strip_prefix('!') {
+            Some(pattern) => fits(pattern).then_some(XattrVerdict::Local),
+            None => fits(pattern).then_some(XattrVerdict::Recorded),
+        });
+        judged.unwrap_or_else(|| {
             // Labels follow from the machine's own policy; ACLs are recorded structured.
-            XattrVerdict::Local
-        } else {
-            XattrVerdict::Refused
-        }
+            let is_local = name == b"security.selinux" || crate::fsio::xattr_namespace_of_acl(name);
+            if is_local { XattrVerdict::Local } else { XattrVerdict::Refused }
+        })
     }
 }
 
@@ -303,6 +311,31 @@ mod tests {
         let bad = AreaRules { exclude: vec!["a[".into()], ..AreaRules::default() };
         let error = RuleSet::new(&bad, Vec::new()).unwrap_err();
         assert!(error.to_string().contains("`a[`"), "{error}");
+    }
+
+    #[test]
+    fn attributes_are_recorded_left_alone_or_refused() {
+        use XattrVerdict::{Local, Recorded, Refused};
+        let cases: [(&[&str], &str, XattrVerdict); 14] = [
+            (&[], "user.x", Recorded),
+            (&[], "security.capability", Recorded),
+            (&[], "security.selinux", Local),
+            (&[], "security.ima", Refused),
+            (&[], "trusted.SGI_ACL_FILE", Local),
+            (&["trusted.*"], "trusted.SGI_ACL_DEFAULT", Local),
+            (&["trusted.*"], "user.x", Refused),
+            (&["security.selinux"], "security.selinux", Recorded),
+            (&["!security.ima"], "security.ima", Local),
+            (&["!security.ima"], "user.x", Recorded),
+            (&["user.*", "!user.local.*"], "user.local.x", Local),
+            (&["user.*", "!user.local.*"], "user.x", Recorded),
+            (&["!user.*", "user.keep"], "user.keep", Recorded),
+            (&["!*"], "trusted.overlay.opaque", Local),
+        ];
+        for (patterns, name, expected) in cases {
+            let patterns: Vec<String> = patterns.iter().map(ToString::to_string).collect();
+            assert_eq!(XattrRules::new(&patterns).verdict(name.as_bytes()), expected, "{name} by {patterns:?}");
+        }
     }
 
     #[test]

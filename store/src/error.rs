@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What can go wrong, as values: the fields say what, [`Error::kind`] says which class.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::format::DecodeError;
@@ -136,6 +137,19 @@ pub enum Error {
         /// The first failure.
         source: std::io::Error,
     },
+    /// Source entries with extended attributes of which no rule says what to do.
+    #[error(
+        "the area's rules neither record nor leave alone the extended attributes {} of {}: {}",
+        names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+        count(paths, "path"),
+        list(paths)
+    )]
+    UnruledXattrs {
+        /// Full paths.
+        paths: Vec<PathBuf>,
+        /// Escaped names of all their attributes of that kind.
+        names: BTreeSet<String>,
+    },
     /// Something in the source that the format or the area's rules do not allow.
     #[error("{}: {reason}", display(path))]
     Unsupported {
@@ -223,7 +237,10 @@ impl Error {
             | Error::UnknownPath { .. }
             | Error::UnknownArea { .. } => ErrorKind::Unknown,
             Error::Locked { .. } => ErrorKind::Locked,
-            Error::Unstable { .. } | Error::Unreadable { .. } | Error::Unsupported { .. } => ErrorKind::Source,
+            Error::Unstable { .. }
+            | Error::Unreadable { .. }
+            | Error::UnruledXattrs { .. }
+            | Error::Unsupported { .. } => ErrorKind::Source,
             Error::LimitExceeded { .. } => ErrorKind::Limit,
             Error::Area { .. } | Error::Refused { .. } | Error::NotEmpty { .. } => ErrorKind::Refused,
             Error::Interrupted => ErrorKind::Interrupted,

@@ -4,7 +4,7 @@
 //! Reads never block on a FIFO or touch a device: only what `statx` calls a regular file is opened, and checked again
 //! after it was opened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -56,7 +56,8 @@ pub fn open_file(found: &Found) -> io::Result<(OwnedFd, Stat)> {
 /// Reads what `statx` does not tell. `fd` is the open file or directory; other kinds are reached by name.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Unsupported`] for an attribute that is refused or breaks a limit of the format.
+/// [`Error::Io`]; [`Error::UnruledXattrs`] with all attributes that are refused; [`Error::Unsupported`] for one that breaks a
+/// limit of the format.
 pub fn read_extras(
     found: &Found,
     fd: Option<BorrowedFd<'_>>,
@@ -81,6 +82,7 @@ pub fn read_extras(
     };
     let unsupported = |reason: String| Error::Unsupported { path: found.full_path(), reason };
     let mut total = 0;
+    let mut unruled = BTreeSet::new();
     for name in names {
         let is_acl = fsio::xattr_namespace_of_acl(&name);
         match rules.verdict(&name) {
@@ -89,10 +91,8 @@ pub fn read_extras(
             XattrVerdict::Local => continue,
             XattrVerdict::Refused if unknown == UnknownXattrs::Ignore => continue,
             XattrVerdict::Refused => {
-                return Err(unsupported(format!(
-                    "extended attribute `{}` is not among those that this area records",
-                    escape(&name)
-                )));
+                unruled.insert(escape(&name));
+                continue;
             }
         }
         let Some(value) = read(&name).map_err(failed)? else { continue };
@@ -114,6 +114,9 @@ pub fn read_extras(
             return Err(unsupported(format!("extended attribute `{}` is over a limit of the format", escape(&name))));
         }
         extras.xattrs.insert(name, value);
+    }
+    if !unruled.is_empty() {
+        return Err(Error::UnruledXattrs { paths: vec![found.full_path()], names: unruled });
     }
     Ok(extras)
 }

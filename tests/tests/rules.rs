@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use evenkeel_store::area::AreaSpec;
+use evenkeel_store::format::manifest::{Entry, Node};
 use evenkeel_store::format::snapshot::AreaRules;
 use evenkeel_store::{Error, ErrorKind};
 use evenkeel_tests::{Fixture, Tree, noise, without_privilege};
@@ -155,6 +156,39 @@ fn an_area_that_cannot_be_opened_says_so() {
     let error =
         without_privilege(fixture.dir(), || fixture.try_commit(|options| options.areas = vec![closed])).unwrap_err();
     assert!(error.to_string().contains("permission denied"), "{error}");
+}
+
+/// One file was named a run, without a way out, and nothing could be left alone.
+#[test]
+fn attributes_without_a_rule_are_all_named_and_can_be_left_alone() {
+    let fixture = Fixture::new();
+    for name in ["a", "d/b", "d/c"] {
+        fixture.tree.file(name, "x");
+    }
+    let set = |path: &str, name: &str| {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(fixture.tree.path(path), name, b"v", flags).unwrap();
+    };
+    for (path, name) in [("a", "user.one"), ("d", "user.two"), ("d/c", "user.one"), ("d/c", "user.keep")] {
+        set(path, name);
+    }
+    let commit = |patterns: &[&str]| fixture.try_commit(|options| options.areas[0].rules.xattrs = strings(patterns));
+    let error = commit(&["user.keep"]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Source);
+    let Error::UnruledXattrs { paths, names } = &error else { panic!("{error}") };
+    let mut paths: Vec<_> = paths.iter().map(|path| path.strip_prefix(fixture.tree.root()).unwrap()).collect();
+    paths.sort_unstable();
+    assert_eq!(paths, ["a", "d", "d/c"].map(std::path::Path::new));
+    assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), ["user.one", "user.two"]);
+
+    let id = commit(&["user.keep", "!user.one", "!user.t*"]).unwrap().snapshot.unwrap();
+    let recorded: Vec<String> = fixture.entries(&id).iter().flat_map(xattr_names).collect();
+    assert_eq!(recorded, ["user.keep"]);
+}
+
+fn xattr_names(entry: &Entry) -> Vec<String> {
+    let Node::Inode(inode) = &entry.node else { return Vec::new() };
+    inode.xattrs.keys().map(|name| String::from_utf8(name.clone()).unwrap()).collect()
 }
 
 mod root {

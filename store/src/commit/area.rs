@@ -8,7 +8,7 @@ mod emit;
 mod take;
 mod window;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,6 +77,8 @@ struct Troubles {
     unstable: Vec<PathBuf>,
     unreadable: Vec<PathBuf>,
     first: Option<std::io::Error>,
+    unruled: Vec<PathBuf>,
+    xattrs: BTreeSet<String>,
 }
 
 impl Troubles {
@@ -85,9 +87,15 @@ impl Troubles {
         self.first.get_or_insert(error);
     }
 
+    fn unruled(&mut self, paths: Vec<PathBuf>, names: BTreeSet<String>) {
+        self.unruled.extend(paths);
+        self.xattrs.extend(names);
+    }
+
     fn into_result(self, skip_unreadable: bool) -> Result<()> {
         match self.first {
             Some(source) if !skip_unreadable => Err(Error::Unreadable { paths: self.unreadable, source }),
+            _ if !self.unruled.is_empty() => Err(Error::UnruledXattrs { paths: self.unruled, names: self.xattrs }),
             _ if !self.unstable.is_empty() => Err(Error::Unstable { paths: self.unstable }),
             _ => Ok(()),
         }

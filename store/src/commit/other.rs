@@ -15,9 +15,9 @@ use crate::walk::Found;
 const ATTEMPTS: u32 = 3;
 
 /// Reads a directory, symlink or special file; `found.stat` is then what was read.
-pub(super) fn read(found: &mut Found, xattrs: &XattrRules) -> Result<Inode, FileError> {
+pub(super) fn read(found: &mut Found, xattrs: &XattrRules, unknown: UnknownXattrs) -> Result<Inode, FileError> {
     for _ in 0..ATTEMPTS {
-        let read = inode::read_metadata(found, xattrs, UnknownXattrs::Refuse);
+        let read = inode::read_metadata(found, xattrs, unknown);
         let Some(parent) = found.parent.as_ref().filter(|_| found.dir.is_none()) else {
             return read.map_err(error_of);
         };

@@ -11,10 +11,11 @@ use super::window::{
 use crate::commit::file::FileError;
 use crate::commit::other;
 use crate::commit::pipeline::{FileJob, ReadEntry};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files_cache::{CacheRecord, Fingerprint, RecordState};
 use crate::format::manifest::{Entry, Inode, InodeKind, Node};
 use crate::fsio::{FileType, Stat};
+use crate::inode::UnknownXattrs;
 use crate::path::TreePath;
 use crate::walk::{Found, WalkError};
 
@@ -107,7 +108,15 @@ impl Merge<'_, '_> {
     }
 
     fn take_other(&mut self, mut found: Found, basis: Option<&[u8]>, is_group: bool) -> Result<()> {
-        let inode = match other::read(&mut found, &self.xattrs) {
+        let read = match other::read(&mut found, &self.xattrs, UnknownXattrs::Refuse) {
+            // What is in a directory needs it in the manifest, until all is seen and the commit fails.
+            Err(FileError::Fatal(Error::UnruledXattrs { paths, names })) => {
+                self.troubles.unruled(paths, names);
+                other::read(&mut found, &self.xattrs, UnknownXattrs::Ignore)
+            }
+            read => read,
+        };
+        let inode = match read {
             Ok(inode) => inode,
             Err(error) => {
                 let full_path = found.full_path();
@@ -170,6 +179,10 @@ impl Merge<'_, '_> {
                 self.lost.insert(path.clone());
                 self.report.unreadable.push(path);
                 self.troubles.unreadable(full_path, e);
+            }
+            FileError::Fatal(Error::UnruledXattrs { paths, names }) => {
+                self.lost.insert(path);
+                self.troubles.unruled(paths, names);
             }
             FileError::Fatal(e) => return Err(e),
         }
