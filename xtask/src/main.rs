@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Everything around the code that is more than one command: `cargo xtask test`, `bench` and `stress`.
+//! Everything around the code that is more than one command: `cargo xtask test`, `crash`, `bench` and `stress`.
 //!
 //! Standard library only, so that it builds in seconds on a fresh machine. It calls the same tools as a person would
 //! and prints each command before it runs.
 
 mod args;
 mod bench;
+mod crash;
 mod host;
 mod image;
 mod shell;
@@ -22,6 +23,11 @@ usage: cargo xtask COMMAND
 
   test   [--only GROUP]… [--list]      run every group of tests, end with a table
          [--fuzz-seconds N]            seconds a fuzz target (30)
+  crash  [--fs ext4|xfs|btrfs]         power cuts on a real file system
+         [--states N] [--seed S]       how many, and which
+         [--workload NAME]…            only these
+         [--state K]                   one state again, of a recording in which it failed
+         [--loss reordered|prefix]     what becomes of writes that were not flushed
   bench  [--corpus DIR]… [--pairs N]   our commands against other tools, one Markdown table
          [--only CASE]… [--against TOOL]… [--list]
          [--study chunk-size]          stored bytes by average chunk size
@@ -37,6 +43,7 @@ fn main() -> ExitCode {
     image::private_mounts();
     let done = match command.as_str() {
         "test" => test::run(&rest),
+        "crash" => crash::run(&rest),
         "bench" => bench::run(&rest),
         "stress" => stress::run(&rest),
         "help" | "--help" | "-h" => {

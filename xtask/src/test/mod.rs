@@ -17,7 +17,7 @@ use crate::args::Args;
 use crate::{Result, host};
 
 /// What became of a group.
-enum Outcome {
+pub enum Outcome {
     /// With what there is to say, such as a number of tests.
     Passed(String),
     Failed(String),
@@ -66,6 +66,11 @@ const GROUPS: &[Group] = &[
         name: "root",
         about: "tests that need root, on a loop ext4 with ACLs and capabilities",
         run: |_| one(cargo::root()),
+    },
+    Group {
+        name: "crash",
+        about: "power cuts on a recorded ext4, after proof that missing syncs are found",
+        run: |_| one(crate::crash::group()),
     },
     Group { name: "docs", about: "rustdoc without a warning", run: |_| one(cargo::docs()) },
     Group { name: "demo", about: "the README's demo", run: |_| one(cargo::demo()) },

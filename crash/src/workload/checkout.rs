@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Checkouts, area and state directory both on the recorded disk, the store elsewhere.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use evenkeel_store::checkout::{AreaTarget, CheckoutOptions, Mode, StatusOptions, checkout, verify};
+use evenkeel_store::id::SnapshotId;
+use evenkeel_store::{Progress, Store};
+use evenkeel_tests::fixture::{AREA, assert_same, settle};
+use evenkeel_tests::naive::{Kind, read_snapshot};
+use evenkeel_tests::{Item, Tree, noise, read_tree};
+
+use super::commit::{commit_tree, create_store};
+use super::{Checker, Crash, Marks, Place, Workload};
+
+type Content = BTreeMap<Vec<u8>, Item>;
+
+const SET_ID: u32 = 0o6000;
+const RELEASES: usize = 3;
+
+/// Into a place where nothing is.
+pub const FIRST: Checkouts = Checkouts { name: "checkout-first", before: None, steps: &[1], weight: 4 };
+/// From release 1 with local changes.
+pub const UPDATE: Checkouts = Checkouts { name: "checkout-update", before: Some(1), steps: &[2], weight: 5 };
+/// Several in a row, so that what one left is what the next finds.
+pub const BACK_AND_FORTH: Checkouts =
+    Checkouts { name: "checkout-back-and-forth", before: Some(1), steps: &[2, 1, 3], weight: 4 };
+
+/// Full checkouts of one release after the other; each is a step.
+#[derive(Debug)]
+pub struct Checkouts {
+    name: &'static str,
+    /// The release that the place is at before, with local changes.
+    before: Option<usize>,
+    steps: &'static [usize],
+    weight: u64,
+}
+
+/// Releases with every kind of change between them.
+fn make_release(tree: &Tree, number: usize) {
+    match number {
+        1 => {
+            tree.file("etc/config", "v1")
+                .file("etc/shadow", noise(7, 5_000))
+                .file("usr/both", "v1")
+                .file("usr/bin/tool", noise(1, 120_000))
+                .file("usr/bin/su", noise(8, 30_000))
+                .file("gone/deep/f", noise(2, 9_000))
+                .dir("var")
+                .sparse("var/sparse", 1 << 20, &[(4096, b"begin"), (700_000, b"middle")]);
+            tree.file("kind/was-dir/x", "x").file("kind/was-dir/deep/y", noise(3, 5_000));
+            tree.symlink("kind/was-link", "x").file("kind/was-file", "x").fifo("kind/was-fifo");
+            tree.link("usr/bin/tool", "usr/l").file("usr/alone", noise(4, 20_000));
+            tree.file("read-only/f", "1").mode("read-only", 0o555).xattr("etc/config", "user.k", b"v");
+            tree.mode("etc/shadow", 0o600).mode("usr/bin/su", 0o4755);
+            (0..40).for_each(|n| {
+                tree.file(format!("many/{n:02}"), noise(n, 2_000));
+            });
+        }
+        2 => {
+            tree.file("usr/both", "v2").file("usr/bin/tool", noise(11, 90_000)).remove("gone").remove("kind");
+            tree.file("kind/was-dir", noise(12, 12_000)).file("kind/was-link/x", "x").symlink("kind/was-file", "x");
+            tree.file("kind/was-fifo", "a file").symlink("usr/link", "bin/tool");
+            tree.mode("read-only", 0o755).file("read-only/f", "2").file("read-only/g", "g").mode("read-only", 0o555);
+            tree.file("new/a", noise(13, 30_000)).link("new/a", "new/b").mode("etc/config", 0o600);
+            tree.owner("usr/bin/tool", 3, 4).remove("usr/l").link("usr/alone", "usr/l");
+            tree.file("usr/bin/su", noise(14, 31_000)).owner("usr/bin/su", 5, 6).mode("usr/bin/su", 0o2755);
+            tree.sparse("var/sparse", 2 << 20, &[(8192, b"elsewhere")]).xattr("etc/config", "user.k", b"other");
+            (0..40).step_by(3).for_each(|n| {
+                tree.file(format!("many/{n:02}"), noise(100 + n, 2_100));
+            });
+        }
+        _ => {
+            tree.remove("new").remove("kind").file("etc/config", "v3").mode("etc/shadow", 0o640);
+            tree.owner("usr/bin/su", 0, 0).mode("usr/bin/su", 0o4755).file("usr/both", noise(15, 8_000));
+        }
+    }
+}
+
+/// What users, and whoever administers the server, did.
+fn local_changes(tree: &Tree) {
+    tree.file("local/stray", "stray").file("etc/config", "edited here").mode("etc/shadow", 0o644);
+    tree.file("usr/both", "changed on both sides").remove("many/01").file("many/03", noise(50, 2_000));
+}
+
+fn state_of(place: Place<'_>) -> PathBuf {
+    place.inside.join("state")
+}
+
+fn area_of(place: Place<'_>) -> AreaTarget {
+    AreaTarget { numeric_owners: true, ..AreaTarget::new(AREA, place.inside.join("tree")) }
+}
+
+/// The store of the releases, and their names.
+struct Releases {
+    store: Store,
+    ids: Vec<SnapshotId>,
+}
+
+impl Releases {
+    fn make(place: Place<'_>) -> Releases {
+        let store = create_store(&place.outside.join("store")).unwrap();
+        let tree = Tree::new(place.outside.join("source"));
+        let commit = |number| {
+            make_release(&tree, number);
+            let report = commit_tree(&store, &place.outside.join("state"), tree.root()).unwrap();
+            let id = report.snapshot.expect("something changed");
+            std::fs::write(place.outside.join(format!("{number}.id")), id.to_hex()).unwrap();
+            id
+        };
+        let ids = (1..=RELEASES).map(commit).collect();
+        Releases { store, ids }
+    }
+
+    fn open(place: Place<'_>) -> Releases {
+        let store = Store::open(&place.outside.join("store")).unwrap();
+        let id = |number| std::fs::read_to_string(place.outside.join(format!("{number}.id"))).unwrap().parse().unwrap();
+        Releases { store, ids: (1..=RELEASES).map(id).collect() }
+    }
+
+    fn check_out(&self, place: Place<'_>, number: usize) -> evenkeel_store::Result<()> {
+        settle();
+        let options = CheckoutOptions {
+            areas: vec![area_of(place)],
+            mode: Some(Mode::Full),
+            threads: 1,
+            ..CheckoutOptions::new(self.ids[number - 1], state_of(place))
+        };
+        let report = checkout(&self.store, &options, &Progress::default())?;
+        assert!(report.in_sync && !report.planned_only, "release {number}: {report:#?}");
+        Ok(())
+    }
+
+    fn read(&self, number: usize) -> Content {
+        let snapshot = self.store.snapshot(&self.ids[number - 1]).unwrap();
+        read_snapshot(&self.store, &snapshot, AREA).unwrap()
+    }
+}
+
+impl Workload for Checkouts {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    fn prepare(&self, place: Place<'_>) {
+        let releases = Releases::make(place);
+        if let Some(number) = self.before {
+            releases.check_out(place, number).unwrap();
+            local_changes(&Tree::new(area_of(place).root));
+        }
+    }
+
+    fn run(&self, place: Place<'_>, marks: &dyn Marks) {
+        let releases = Releases::open(place);
+        for number in self.steps {
+            marks.begin();
+            releases.check_out(place, *number).unwrap();
+            marks.acknowledge();
+        }
+    }
+
+    fn checker(&self, place: Place<'_>) -> Box<dyn Checker> {
+        let releases = Releases::open(place);
+        let before = self.before.map(|_| read_tree(&area_of(place).root)).unwrap_or_default();
+        let after = self.steps.iter().map(|number| releases.read(*number));
+        let trees = std::iter::once(before).chain(after).collect();
+        Box::new(Steps { releases, first: self.before, steps: self.steps, trees })
+    }
+}
+
+/// What the tree is before each step and after the last.
+struct Steps {
+    releases: Releases,
+    first: Option<usize>,
+    steps: &'static [usize],
+    trees: Vec<Content>,
+}
+
+/// What the owner does with a tree that a power cut left half-way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recovery {
+    /// The same command again.
+    Forward,
+    /// A checkout of the release before.
+    Back,
+}
+
+impl Checker for Steps {
+    fn check(&self, place: Place<'_>, mut crash: Crash) {
+        let done = crash.acknowledged;
+        let root = area_of(place).root;
+        if root.try_exists().unwrap() {
+            let found = read_tree(&root);
+            if crash.in_progress {
+                assert_old_or_new(&found, &self.trees[done], &self.trees[done + 1]);
+            } else if done > 0 {
+                // Acknowledged: nothing has to be run again.
+                assert_same(&found, &self.trees[done]);
+                self.assert_verified(place);
+            }
+        } else {
+            assert!(done == 0 && self.first.is_none(), "the area is gone");
+        }
+        let recovery = if crash.random.once_in(3) { Recovery::Back } else { Recovery::Forward };
+        let number = self.recover(place, done, recovery);
+        assert_same(&read_tree(&root), &self.releases.read(number));
+        self.assert_verified(place);
+        assert_eq!(private_names(&root), ["lock", "marker"]);
+    }
+}
+
+impl Steps {
+    /// Returns the release that the tree has to equal now.
+    fn recover(&self, place: Place<'_>, done: usize, recovery: Recovery) -> usize {
+        let forward = self.steps[done.min(self.steps.len() - 1)];
+        let back = if done == 0 { self.first } else { Some(self.steps[done - 1]) };
+        let number = match recovery {
+            Recovery::Forward => forward,
+            Recovery::Back => back.unwrap_or(forward),
+        };
+        self.releases.check_out(place, number).unwrap_or_else(|error| panic!("{recovery:?}: {}", chain(&error)));
+        number
+    }
+
+    fn assert_verified(&self, place: Place<'_>) {
+        let options = StatusOptions { areas: vec![area_of(place)], state_dir: state_of(place), protected: Vec::new() };
+        let report = verify(&options, &self.releases.store, &Progress::default()).unwrap();
+        assert!(report.in_sync() && report.areas[0].drift.is_empty(), "verify: {report:#?}");
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// What lies in `.evenkeel`, but for a marker that was being written: the next one that is written takes its place.
+fn private_names(root: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(root.join(".evenkeel")).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| name != "marker.new");
+    names.sort();
+    names
+}
+
+/// Every path is as it was or as it shall be; a path that is in both is there; nothing else is.
+fn assert_old_or_new(found: &Content, old: &Content, new: &Content) {
+    let mut wrong = Vec::new();
+    for path in found.keys().chain(old.keys().filter(|path| !found.contains_key(*path))) {
+        let [item, before, after] = [found, old, new].map(|tree| tree.get(path));
+        let fine = match (item, before, after) {
+            (None, Some(_), Some(_)) => false,
+            (None, ..) => true,
+            (Some(item), ..) => [before, after].into_iter().flatten().any(|wanted| is_like(item, wanted)),
+        };
+        if !fine {
+            wrong.push(format!("{}: {item:?}, was {before:?}, shall be {after:?}", path.escape_ascii()));
+        }
+    }
+    assert!(wrong.is_empty(), "neither old nor new:\n{}", wrong.join("\n"));
+}
+
+/// Content is all of the one or all of the other. Owner and mode may be on the way, but never with a set-id bit.
+fn is_like(item: &Item, wanted: &Item) -> bool {
+    let same_content = match (&item.kind, &wanted.kind) {
+        // Where the holes are is part of the plan's comparison, and of the tree after recovery.
+        (Kind::File(len, hash, _), Kind::File(wanted_len, wanted_hash, _)) => len == wanted_len && hash == wanted_hash,
+        (kind, wanted) => kind == wanted,
+    };
+    let owner = |item: &Item| (item.mode, item.uid, item.gid);
+    same_content && (item.mode & SET_ID == 0 || owner(item) == owner(wanted))
+}
