@@ -101,6 +101,10 @@ pub enum Command {
     Status(commands::status::Args),
     /// Compare what is checked out here with its snapshot, byte for byte.
     Verify(commands::verify::Args),
+    /// Take the last checkout back.
+    Rollback(commands::rollback::Args),
+    /// Finish a checkout or rollback that was interrupted.
+    Recover(commands::recover::Args),
     /// Look for damage in the store.
     Check(commands::check::Args),
     /// Show the whole method on real files, in a temporary directory.

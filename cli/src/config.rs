@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use evenkeel_store::checkout::ConflictPolicy;
+use evenkeel_store::checkout::{ConflictPolicy, UndoLimits};
 use evenkeel_store::{Error as StoreError, area, fsio};
 use serde::Deserialize;
 use toml::Spanned;
@@ -37,6 +37,9 @@ pub struct Config {
     /// What to do with host identity and secrets.
     #[serde(default)]
     pub identity: IdentityConfig,
+    /// How long what checkouts replaced and removed is kept.
+    #[serde(default)]
+    pub undo: UndoConfig,
     /// Where this was read from.
     #[serde(skip)]
     pub file: Option<PathBuf>,
@@ -101,6 +104,31 @@ pub struct IdentityConfig {
     /// Exact absolute paths that belong to their areas although the shipped list names them.
     #[serde(default)]
     pub include_paths: Vec<String>,
+}
+
+/// What can be taken back.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct UndoConfig {
+    /// At most so many checkouts; the last one is always kept.
+    pub keep: Option<usize>,
+    /// None older than so many days.
+    pub days: Option<u32>,
+    /// No more than this in each area, in MiB.
+    pub mebibytes: Option<u32>,
+}
+
+impl UndoConfig {
+    /// As the library wants it.
+    pub fn limits(self) -> UndoLimits {
+        const DAY: i64 = 24 * 3600;
+        let default = UndoLimits::default();
+        UndoLimits {
+            records: self.keep.unwrap_or(default.records),
+            seconds: self.days.map_or(default.seconds, |days| i64::from(days) * DAY),
+            bytes: self.mebibytes.map_or(default.bytes, |mebibytes| u64::from(mebibytes) << 20),
+        }
+    }
 }
 
 fn default_xattrs() -> Vec<String> {

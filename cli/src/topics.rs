@@ -65,6 +65,11 @@ areas and nested roots are errors.
 
   [identity]
   include-paths = [\"/etc/hosts\"]     # exact paths that belong to their areas although the shipped list names them
+
+  [undo]
+  keep = 3                             # so many checkouts can be taken back at most; the last one always can
+  days = 30                            # none older
+  mebibytes = 10240                    # and no more than this is kept for it in each area
 ";
 
 /// The text of a topic.

@@ -17,6 +17,8 @@ const COMMANDS: &[&str] = &[
     "checkout",
     "status",
     "verify",
+    "rollback",
+    "recover",
     "check",
     "demo",
     "help",
@@ -56,6 +58,8 @@ fn the_whole_tree() {
       checkout     Make directories of this machine match a snapshot
       status       Tell what is checked out here and what changed since, by times and sizes
       verify       Compare what is checked out here with its snapshot, byte for byte
+      rollback     Take the last checkout back
+      recover      Finish a checkout or rollback that was interrupted
       check        Look for damage in the store
       demo         Show the whole method on real files, in a temporary directory
       help         Explain a command or a topic
@@ -329,6 +333,44 @@ fn the_whole_tree() {
       evenkeel verify
       evenkeel verify --area etc=/etc --json
 
+    === rollback
+    Take the last checkout back
+
+    Usage: evenkeel rollback [OPTIONS]
+
+    Options:
+          --area <NAME=PATH>  An area and where it is (repeatable) [default: the areas of the
+                              configuration, else those that were checked out here]
+      -h, --help              Print help
+
+    Needs neither store nor network: what a checkout replaces or removes stays in the area's
+    .evenkeel/undo. Local changes that the checkout overwrote come back, too; what was changed since the
+    checkout goes to undo in its turn. A checkout that was interrupted is taken back as far as it got.
+    Called again, it goes back one checkout more, as long as undo is kept (`evenkeel help config`).
+
+    Examples:
+      evenkeel rollback
+      evenkeel rollback --area etc=/etc
+
+    === recover
+    Finish a checkout or rollback that was interrupted
+
+    Usage: evenkeel recover [OPTIONS]
+
+    Options:
+          --area <NAME=PATH>  An area and where it is (repeatable) [default: the areas of the
+                              configuration, else those that were checked out here]
+      -h, --help              Print help
+
+    Everything that a checkout brings is staged, and what it will do is written down, before it changes
+    the first name. So it can be finished after a crash or a power cut, without store and network. Every
+    `checkout` does that first; `rollback` takes it back instead. Where nothing was interrupted, nothing
+    is done.
+
+    Examples:
+      evenkeel recover
+      evenkeel recover --area etc=/etc --json
+
     === check
     Look for damage in the store
 
@@ -501,7 +543,7 @@ fn manual_pages() {
     insta::assert_snapshot!(world.run(&["man", "pages"]), @"
     exit 0
     --- stdout
-    17 pages written to pages
+    19 pages written to pages
     ");
     assert_eq!(world.files("pages").len(), COMMANDS.len() + 1);
     let page = world.read("pages/evenkeel.1");

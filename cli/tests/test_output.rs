@@ -120,6 +120,8 @@ fn documents_fit_their_schemas() {
     world.write("r/etc/motd", "drift\n");
     fits("status", &document(&["status", "--area", "os=r"])[0]);
     fits("verify", &document(&["verify", "--area", "os=r"])[0]);
+    fits("recover", &document(&["recover", "--area", "os=r"])[0]);
+    fits("rollback", &document(&["rollback", "--area", "os=r"])[0]);
     fits("check", &document(&["check"])[0]);
     let failed = world.output(&["--json", "show", "deadbeef"]).stderr;
     fits("error", &serde_json::from_slice(&failed).unwrap());

@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 
 use evenkeel_store::checkout::{
-    AreaTarget, CheckoutOptions, CheckoutReport, Mode, StatusOptions, StatusReport, checkout, status, verify,
+    AreaRollback, AreaTarget, CheckoutOptions, CheckoutReport, Mode, StatusOptions, StatusReport, checkout, rollback,
+    status, verify,
 };
 use evenkeel_store::id::SnapshotId;
 use evenkeel_store::{Progress, Result};
@@ -71,7 +72,8 @@ impl<'f> Place<'f> {
         let report = self.checkout(id, Mode::Full);
         self.assert_is(id);
         assert!(report.in_sync);
-        assert_eq!(self.private_names(), ["lock", "marker"]);
+        let own = ["lock", "marker", "undo"];
+        assert!(self.private_names().iter().all(|name| own.contains(&name.as_str())), "{:?}", self.private_names());
         let again = self.checkout(id, Mode::Full);
         assert!(again.is_empty() && again.in_sync, "{:?}", again.areas[0].changes);
         assert_eq!(again.areas[0].counts.unproven, 0, "a second run only walks");
@@ -79,6 +81,17 @@ impl<'f> Place<'f> {
             assert!(report.in_sync() && report.areas[0].drift.is_empty(), "{:?}", report.areas[0].drift);
         }
         report
+    }
+
+    /// Takes the last checkout back.
+    ///
+    /// # Errors
+    /// Those of the rollback.
+    pub fn rollback(&self) -> Result<AreaRollback> {
+        settle();
+        let done = rollback(&self.area(), &self.state, &Progress::default());
+        settle();
+        done
     }
 
     /// The live tree is exactly what the snapshot holds.

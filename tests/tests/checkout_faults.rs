@@ -51,10 +51,10 @@ fn without_dir_times(mut tree: BTreeMap<Vec<u8>, Item>) -> BTreeMap<Vec<u8>, Ite
 }
 
 impl Case {
-    fn command(&self, program: &mut Command, place: &Place<'_>) -> std::process::ExitStatus {
+    fn command(&self, program: &mut Command, place: &Place<'_>, mode: &str) -> std::process::ExitStatus {
         program
             .args([self.fixture.store.path(), &place.state, &place.root])
-            .args([&self.target.to_hex(), self.mode, self.adopt])
+            .args([&self.target.to_hex(), mode, self.adopt])
             .stderr(std::process::Stdio::null())
             .status()
             .unwrap()
@@ -72,13 +72,16 @@ impl Case {
     }
 
     fn undisturbed(&self, place: &Place<'_>) {
-        let status = self.command(&mut Command::new(env!("CARGO_BIN_EXE_one-checkout")), place);
-        assert!(status.success());
+        assert!(self.run(place, self.mode));
+    }
+
+    fn run(&self, place: &Place<'_>, mode: &str) -> bool {
+        self.command(&mut Command::new(env!("CARGO_BIN_EXE_one-checkout")), place, mode).success()
     }
 
     /// Runs the checkout under strace with one call disturbed. Gives whether the call was reached, and whether the
     /// checkout says that it succeeded.
-    fn disturbed(&self, place: &Place<'_>, call: &str, how: &str, when: usize) -> (bool, bool) {
+    fn disturbed(&self, place: &Place<'_>, mode: &str, call: &str, how: &str, when: usize) -> (bool, bool) {
         let log = self.fixture.dir().join("strace.log");
         let mut strace = Command::new("strace");
         strace
@@ -86,7 +89,7 @@ impl Case {
             .arg(&log)
             .args(["-e", &format!("trace={call}"), "-e", &format!("inject={call}:{how}:when={when}")])
             .arg(env!("CARGO_BIN_EXE_one-checkout"));
-        let status = self.command(&mut strace, place);
+        let status = self.command(&mut strace, place, mode);
         let log = std::fs::read_to_string(log).unwrap();
         (log.contains("INJECTED") || log.contains("killed by SIGKILL"), status.success())
     }
@@ -105,18 +108,22 @@ impl Case {
             for when in 1..=POINTS_MAX {
                 let place = self.place(1);
                 let before = read_tree(&place.root);
-                let (reached, succeeded) = self.disturbed(&place, call, how, when);
+                let (reached, succeeded) = self.disturbed(&place, self.mode, call, how, when);
                 if reached {
                     points += 1;
                     let point = format!("{call} number {when}, {how}");
                     assert_only_old_or_new(&point, &read_tree(&place.root), &before, &expected);
-                    if !succeeded {
+                    // A checkout that only did not come to say so is done; again, it would not be an adoption.
+                    let status = &place.status().areas[0];
+                    let is_done = status.applied == Some(self.target) && status.interrupted.is_none();
+                    let stays_kept = is_done && self.adopt == "keep";
+                    if !succeeded && !stays_kept {
                         self.undisturbed(&place);
                     }
                     println!("{point}");
                     assert_same(&read(&place), &expected);
                     assert!(place.verify().areas[0].interrupted.is_none(), "{point}");
-                    assert_eq!(place.private_names(), ["lock", "marker"], "{point}");
+                    assert!(!place.private_names().iter().any(|name| name == "staging"), "{point}");
                 }
                 remove(&place.root);
                 remove(&place.state);
@@ -126,6 +133,71 @@ impl Case {
             }
         }
         points
+    }
+}
+
+impl Case {
+    /// Disturbs the checkout at every call, and takes it back instead of going on: the tree is as it was before.
+    fn sweep_and_roll_back(&self, how: &str, calls: &[&str]) -> usize {
+        let (points, number) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+        self.at_each_point(calls, |call, when| {
+            number.set(number.get() + 1);
+            let place = self.place(number.get());
+            let before = read_tree(&place.root);
+            let (reached, _) = self.disturbed(&place, self.mode, call, how, when);
+            if reached {
+                points.set(points.get() + 1);
+                println!("{call} number {when}, {how}");
+                // Not begun, cut off, or finished without saying so.
+                let interrupted = place.status().areas[0].interrupted.is_some();
+                if interrupted || place.status().areas[0].applied != self.before {
+                    assert!(self.run(&place, "rollback"));
+                }
+                assert_same(&read_tree(&place.root), &before);
+                assert!(place.status().areas[0].interrupted.is_none());
+                self.undisturbed(&place);
+            }
+            remove(&place.root);
+            remove(&place.state);
+            reached
+        });
+        points.get()
+    }
+
+    /// Disturbs a rollback at every call; going on with it, or calling it again, gives the tree of before.
+    fn sweep_rollback(&self, how: &str, calls: &[&str]) -> usize {
+        let (points, number) = (std::cell::Cell::new(0), std::cell::Cell::new(1000));
+        self.at_each_point(calls, |call, when| {
+            number.set(number.get() + 1);
+            let place = self.place(number.get());
+            let before = read_tree(&place.root);
+            self.undisturbed(&place);
+            let (reached, _) = self.disturbed(&place, "rollback", call, how, when);
+            if reached {
+                points.set(points.get() + 1);
+                println!("rollback: {call} number {when}, {how}");
+                assert!(self.run(&place, "recover"));
+                if place.status().areas[0].applied != self.before {
+                    assert!(self.run(&place, "rollback"), "it was not begun");
+                }
+                assert_same(&read_tree(&place.root), &before);
+                assert!(!place.private_names().iter().any(|name| name == "staging"));
+            }
+            remove(&place.root);
+            remove(&place.state);
+            reached
+        });
+        points.get()
+    }
+
+    fn at_each_point(&self, calls: &[&str], one: impl Fn(&str, usize) -> bool) {
+        for call in calls {
+            for when in 1..=POINTS_MAX {
+                if !one(call, when) {
+                    break;
+                }
+            }
+        }
     }
 }
 
@@ -215,4 +287,18 @@ fn root_every_call_that_writes_fails_once() {
     let calls: Vec<&str> = WRITING.into_iter().filter(|call| *call != "write").collect();
     let points = case.sweep("error=EIO", &calls) + case.sweep("error=ENOSPC", &["pwrite64", "mkdirat", "renameat2"]);
     assert!(points > 100, "only {points} points were reached");
+}
+
+#[test]
+#[ignore = "root: runs checkouts under strace"]
+fn root_killed_anywhere_and_taken_back() {
+    let (fixture, [first, second]) = releases();
+    let case = Case { fixture, before: Some(first), target: second, mode: "full", adopt: "-" };
+    let calls = ["renameat", "renameat2", "linkat", "unlinkat", "fchmod", "utimensat", "fsync", "syncfs", "pwrite64"];
+    let points = case.sweep_and_roll_back("signal=KILL", &calls);
+    assert!(points > 60, "only {points} points were reached");
+    let points = case.sweep_rollback("signal=KILL", &calls);
+    assert!(points > 40, "only {points} points were reached");
+    let points = case.sweep_rollback("error=EIO", &["renameat", "renameat2", "utimensat", "syncfs"]);
+    assert!(points > 20, "only {points} points were reached");
 }

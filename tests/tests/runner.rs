@@ -17,6 +17,7 @@ mod faults;
 mod index;
 mod model;
 mod repair;
+mod rollback;
 mod rules;
 mod vectors;
 

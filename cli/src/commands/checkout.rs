@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use clap::ValueEnum;
 use evenkeel_store::checkout::{
     self, Adopt, AreaReport, AreaTarget, Ceiling, ChangeKind, CheckoutOptions, CheckoutReport, Counts, Kept, Mode,
-    PathChange,
+    PathChange, SwitchMode,
 };
 use evenkeel_store::format::snapshot::Snapshot;
 use evenkeel_store::id::SnapshotId;
@@ -72,6 +72,9 @@ pub struct Args {
     /// [default: 100 or 25%, the greater].
     #[arg(long, value_name = "N|P%", value_parser = parse_ceiling)]
     max_removals: Option<Ceiling>,
+    /// `direct` keeps neither journal nor undo. For measurements only.
+    #[arg(long, hide = true, value_enum, default_value_t = SwitchArg::Files)]
+    switch: SwitchArg,
     /// Refuse a place that cannot hold all of the snapshot: owners, ACLs, attributes, flags, times.
     #[arg(long)]
     exact: bool,
@@ -93,6 +96,15 @@ enum AdoptArg {
     Replace,
     /// They stay, and are reported.
     Keep,
+}
+
+/// What `--switch` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SwitchArg {
+    /// File by file, with journal and undo.
+    Files,
+    /// File by file, with neither.
+    Direct,
 }
 
 /// Checks out.
@@ -191,6 +203,10 @@ fn options(session: &Session, args: &Args, id: SnapshotId, areas: &[LocalArea]) 
         options.max_removals = limit;
     }
     options.exact = args.exact;
+    options.undo = session.config.undo.limits();
+    if args.switch == SwitchArg::Direct {
+        options.switch = SwitchMode::Direct;
+    }
     options.allow_empty = args.allow_empty;
     options.protected = session.protected()?;
     Ok(options)
@@ -212,6 +228,9 @@ struct AreaFields {
     root: PathField,
     before: Option<String>,
     interrupted: Option<String>,
+    recovered: Option<u64>,
+    number: Option<u64>,
+    dropped_undo: Vec<u64>,
     mode: &'static str,
     needs_adopt: bool,
     counts: CountFields,
@@ -284,6 +303,9 @@ impl AreaFields {
             root: PathField::new(area.root.as_os_str().as_bytes()),
             before: area.before.map(|id| id.to_hex()),
             interrupted: area.interrupted.map(|id| id.to_hex()),
+            recovered: area.recovered,
+            number: area.number,
+            dropped_undo: area.dropped_undo.clone(),
             mode: mode_name(area.mode),
             needs_adopt: area.needs_adopt,
             counts: CountFields::new(&area.counts),
@@ -387,7 +409,14 @@ fn print_area(session: &Session, area: &AreaReport, planned: bool) -> Result<()>
     };
     let heading = format!("{} at {}", area.name, text::path(&area.root));
     out.line(format_args!("{}  {}, {from}", out.paint.bold(heading), mode_name(area.mode)))?;
+    if let Some(number) = area.recovered {
+        out.line(format_args!("  finished number {number}, which had been interrupted"))?;
+    }
     out.line(format_args!("  {}", summary(area, planned)))?;
+    if let [first, rest @ ..] = &area.dropped_undo[..] {
+        let last = rest.last().map_or_else(String::new, |last| format!(" to {last}"));
+        out.line(format_args!("  undo of number {first}{last} dropped"))?;
+    }
     if out.verbose > 0 {
         for change in &area.changes {
             print_change(session, change)?;

@@ -14,6 +14,8 @@ pub mod init;
 pub mod log;
 pub mod ls;
 pub mod man;
+pub mod recover;
+pub mod rollback;
 pub mod show;
 pub mod status;
 pub mod values;
@@ -93,6 +95,8 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Checkout(args) => checkout::run(session, args),
         Command::Status(args) => status::run(session, args),
         Command::Verify(args) => verify::run(session, args),
+        Command::Rollback(args) => rollback::run(session, args),
+        Command::Recover(args) => recover::run(session, args),
         Command::Check(args) => check::run(session, args),
         Command::Demo(args) => demo::run(session, args),
         Command::Help(args) => help::run(&session.out, args),

@@ -258,8 +258,8 @@ fn print(session: &Session, area: &AreaStatus) -> Result<()> {
             out.paint.changed(counted(drift, "difference"))
         ),
         (applied, Some(target)) => format!(
-            "{} between {} and {}: check out either",
-            out.paint.bad("interrupted"),
+            "{} {}→{}, recovering: `evenkeel recover` goes on, `evenkeel rollback` goes back",
+            out.paint.bad("mixed"),
             applied.map_or_else(|| "nothing".to_owned(), |id| id.short(12)),
             target.short(12)
         ),

@@ -8,8 +8,9 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::compare::file_type;
+use super::journal::Meta;
 use crate::format::manifest::{Inode, InodeFlags, InodeKind};
-use crate::fsio::{self, ACL_ACCESS, ACL_DEFAULT, Dir, FdAttrs, NameAttrs};
+use crate::fsio::{self, ACL_ACCESS, ACL_DEFAULT, Dir, FdAttrs, NameAttrs, Stat};
 
 /// What a new inode of this process has before anything is set.
 #[derive(Debug, Clone, Copy)]
@@ -37,12 +38,13 @@ pub(super) fn late_mode(inode: &Inode) -> bool {
 }
 
 /// Gives an inode what it could not have before it had its final name.
-pub(super) fn finish_late(fd: impl AsFd, inode: &Inode) -> io::Result<()> {
+pub(super) fn finish_late(fd: impl AsFd, mode: u16, flags: InodeFlags) -> io::Result<()> {
     let attrs = FdAttrs(fd.as_fd());
-    if late_mode(inode) {
-        attrs.set_mode(inode.mode)?;
+    let stat = Stat::of_fd(fd.as_fd())?;
+    if stat.mode != mode {
+        attrs.set_mode(mode)?;
     }
-    if late_flags(inode.flags) { attrs.set_flags(inode.flags) } else { Ok(()) }
+    if attrs.flags()? == flags { Ok(()) } else { attrs.set_flags(flags) }
 }
 
 /// Completes a new regular file or directory, open as `fd`, whose content is there. `moves` says that it is still to be
@@ -56,10 +58,9 @@ pub(super) fn finish_new(fd: impl AsFd, inode: &Inode, fresh: Fresh, moves: bool
     attrs.set_mode(inode.mode | room)?;
     set_attributes(attrs, inode)?;
     attrs.set_mtime(inode.mtime)?;
-    if inode.flags != InodeFlags::default() && !late_flags(inode.flags) {
-        attrs.set_flags(inode.flags)?;
-    }
-    Ok(())
+    // With such flags it could neither be renamed nor get another name.
+    let waits = late_flags(inode.flags) && (moves || inode.links > 1);
+    if inode.flags == InodeFlags::default() || waits { Ok(()) } else { attrs.set_flags(inode.flags) }
 }
 
 fn set_attributes(attrs: FdAttrs<'_>, inode: &Inode) -> io::Result<()> {
@@ -98,40 +99,30 @@ pub(super) fn make_special(dir: &Dir, name: &[u8], inode: &Inode, fresh: Fresh) 
     dir.set_mtime(name, inode.mtime)
 }
 
-/// Whether a change in place of `live` into `inode` begins by lifting its flags.
-pub(super) fn lifts(live: &Inode, inode: &Inode) -> bool {
-    late_flags(live.flags) || live.flags != inode.flags
-}
-
-/// Gives a live file or directory other metadata; `live` is what it has. Only what differs is set. A directory's mtime
-/// and flags are left to the end of the switch.
-pub(super) fn change_in_place(fd: impl AsFd, inode: &Inode, live: &Inode) -> io::Result<()> {
+/// Gives a live file or directory other metadata. May be called again after it was interrupted. A directory's mtime and
+/// flags are left to the end of the switch.
+pub(super) fn change_in_place(fd: impl AsFd, before: &Meta, after: &Meta) -> io::Result<()> {
     let attrs = FdAttrs(fd.as_fd());
+    let (live, live_flags) = (Stat::of_fd(fd.as_fd())?, attrs.flags()?);
     // Some flags forbid everything below, also when they are to stay.
-    if live.flags != InodeFlags::default() && lifts(live, inode) {
+    if live_flags != InodeFlags::default() && (late_flags(live_flags) || live_flags != after.flags) {
         attrs.set_flags(InodeFlags::default())?;
     }
-    let owner_differs = (live.uid, live.gid) != (inode.uid, inode.gid);
-    if owner_differs {
-        attrs.set_owner(inode.uid, inode.gid)?;
+    if (live.uid, live.gid) != (after.uid, after.gid) {
+        attrs.set_owner(after.uid, after.gid)?;
     }
-    if live.acl.is_some() && inode.acl.is_none() {
-        attrs.remove_xattr(ACL_ACCESS)?;
-    }
-    // Removing an ACL or changing the owner may change the mode, so it is set whenever one of them did.
-    if live.mode != inode.mode || owner_differs || live.acl != inode.acl {
-        attrs.set_mode(inode.mode)?;
-    }
-    if live.default_acl.is_some() && inode.default_acl.is_none() {
-        attrs.remove_xattr(ACL_DEFAULT)?;
-    }
-    for name in live.xattrs.keys().filter(|name| !inode.xattrs.contains_key(*name)) {
+    let stays = |name: &[u8]| after.xattrs.iter().any(|(kept, _)| kept == name);
+    for (name, _) in before.xattrs.iter().filter(|(name, _)| !stays(name)) {
         attrs.remove_xattr(name)?;
     }
-    set_attributes(attrs, inode)?;
-    if inode.kind == InodeKind::Directory {
+    // Removing an ACL or changing the owner may have changed the mode; setting an ACL below sets the group's bits.
+    if Stat::of_fd(fd.as_fd())?.mode != after.mode {
+        attrs.set_mode(after.mode)?;
+    }
+    after.xattrs.iter().try_for_each(|(name, value)| attrs.set_xattr(name, value))?;
+    if live.is_dir() {
         return Ok(());
     }
-    attrs.set_mtime(inode.mtime)?;
-    if inode.flags != InodeFlags::default() { attrs.set_flags(inode.flags) } else { Ok(()) }
+    attrs.set_mtime(after.mtime)?;
+    if after.flags == InodeFlags::default() { Ok(()) } else { attrs.set_flags(after.flags) }
 }

@@ -169,8 +169,8 @@ fn look_at_area(
         return Err(refuse::other_area(target, &marker.name));
     }
     let (base, applied) = applied_of(options, target, store, marker)?;
-    status.applied = Some(base);
-    status.interrupted = marker.transaction.filter(|transaction| *transaction != base);
+    status.applied = if marker.transaction.is_some() { marker.applied } else { Some(base) };
+    status.interrupted = marker.transaction;
     let rules = rules_of(store, &base, &target.name, &mut status.warnings)?;
     let protected = area::protected_below(&root.path, &options.protected);
     let rules = RuleSet::new(&rules, protected)?.excluding(&target.exclude)?;

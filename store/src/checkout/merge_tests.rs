@@ -342,7 +342,7 @@ fn rows() -> Vec<Row> {
                 tree.set("s", dir(), 90).set("s/t", dir(), 91).set("s/t/u", file("u"), 92);
             },
             &[],
-            &["remove s", "remove s/t", "remove s/t/u"],
+            &["remove s", "goes-with s/t", "goes-with s/t/u"],
         ),
         row(
             "a directory that holds excluded paths stays",
@@ -511,7 +511,7 @@ fn what_was_dropped_is_remembered_until_it_goes() {
     let again = plan(&target, &record, &tree, &rules(Mode::Incremental));
     assert_eq!((again.counts.dropped_left, again.counts.strays_left), (2, 0));
     let full = plan(&target, &record, &tree, &rules(Mode::Full));
-    assert_eq!(text(&full), ["remove d", "remove d/f"]);
+    assert_eq!(text(&full), ["remove d", "goes-with d/f"]);
     assert_eq!((full.removals(false).count(), full.removals(true).count()), (2, 0));
     // It comes back changed: not a local change.
     let back = manifest(&[("d", dir()), ("d/f", file("b"))]);

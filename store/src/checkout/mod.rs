@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Makes a live tree equal to a snapshot: `plan → stage → switch → record`.
+//! Makes a live tree equal to a snapshot: `plan → stage → prove → switch → record`.
 //!
 //! - [`fidelity`] finds out what the place can hold.
 //! - [`merge`] compares target manifest, last applied manifest and live tree; [`plan`] is the result, a plain value.
@@ -13,8 +13,11 @@
 mod apply;
 mod chain;
 mod compare;
+mod displaced;
 mod drift;
 mod fidelity;
+mod journal;
+mod lift;
 mod live;
 mod merge;
 mod options;
@@ -23,19 +26,23 @@ mod plan;
 mod record;
 mod refuse;
 mod report;
+mod rollback;
 mod run;
 mod stage;
 mod state;
+mod steps;
 mod switch;
+mod transaction;
 
 pub use compare::Difference;
 pub use drift::{AreaStatus, DriftEntry, DriftKind, StatusOptions, StatusReport, status, verify};
 pub use fidelity::{Loss, NotHeld};
 pub use merge::{AppliedEntry, LiveTree, MergeRules, plan_area};
-pub use options::{Adopt, AreaTarget, Ceiling, CheckoutOptions, ConflictPolicy, Mode};
+pub use options::{Adopt, AreaTarget, Ceiling, CheckoutOptions, ConflictPolicy, Mode, SwitchMode, UndoLimits};
 pub use plan::{
     Action, Change, CheckoutPlan, Counts, DroppedEntry, Kept, KeptBecause, Outcome, Reason, Skipped, Wanted,
 };
 pub use report::{AreaReport, ChangeKind, CheckoutReport, PathChange};
+pub use rollback::{AreaRecovery, AreaRollback, recover, rollback};
 pub use run::checkout;
 pub use state::known_areas;

@@ -92,6 +92,34 @@ impl Ceiling {
     }
 }
 
+/// How what is staged takes its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SwitchMode {
+    /// File by file, with a journal; what gives way is kept.
+    #[default]
+    Files,
+    /// File by file, with neither: what is cut off is a mixture, what gives way is gone. For measurements only.
+    Direct,
+}
+
+/// How long what gave way is kept. What the last checkout displaced is always kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UndoLimits {
+    /// At most so many checkouts can be taken back.
+    pub records: usize,
+    /// Nothing older is kept, in seconds.
+    pub seconds: i64,
+    /// No more than this is kept in all, in bytes.
+    pub bytes: u64,
+}
+
+impl Default for UndoLimits {
+    fn default() -> Self {
+        const MONTH: i64 = 30 * 24 * 3600;
+        UndoLimits { records: 3, seconds: MONTH, bytes: u64::MAX }
+    }
+}
+
 /// One area and where it belongs on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AreaTarget {
@@ -137,6 +165,10 @@ pub struct CheckoutOptions {
     pub max_delete: Ceiling,
     /// Ceiling of release removals, in each area.
     pub max_removals: Ceiling,
+    /// How what is staged takes its place.
+    pub switch: SwitchMode,
+    /// How long what gives way is kept.
+    pub undo: UndoLimits,
     /// Refuses a place that cannot hold all of the reference.
     pub exact: bool,
     /// Allows a reference with nothing but its root.
@@ -160,6 +192,8 @@ impl CheckoutOptions {
             adopt: None,
             max_delete: Ceiling::STRAYS,
             max_removals: Ceiling::RELEASE,
+            switch: SwitchMode::Files,
+            undo: UndoLimits::default(),
             exact: false,
             allow_empty: false,
             state_dir,

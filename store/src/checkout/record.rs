@@ -28,10 +28,16 @@ pub(super) struct Recording<'a> {
     pub(super) rules: &'a RuleSet,
     /// Coarse time before the plan's walk began.
     pub(super) walk_start: Timestamp,
-    /// Coarse time before the first step of the switch.
-    pub(super) switch_start: Timestamp,
+    /// `None` before the switch: nothing is known then of what it will deliver.
+    pub(super) done: Option<&'a Done>,
+}
+
+/// A switch that has ended.
+pub(super) struct Done {
+    /// Coarse time before its first step.
+    pub(super) start: Timestamp,
     /// Paths that changed between plan and switch.
-    pub(super) changed_meanwhile: &'a [TreePath],
+    pub(super) changed_meanwhile: Vec<TreePath>,
 }
 
 impl Recording<'_> {
@@ -41,9 +47,9 @@ impl Recording<'_> {
     /// [`Error::Io`], or an error of the manifest.
     pub(super) fn write(&self, entries: impl Iterator<Item = Result<Entry>>, state: &Path) -> Result<CacheWriter> {
         let touched: BTreeSet<&TreePath> = self.plan.dir_times.iter().map(|(path, _)| path).collect();
-        let meanwhile: BTreeSet<&TreePath> = self.changed_meanwhile.iter().collect();
+        let meanwhile: BTreeSet<&TreePath> = self.done.iter().flat_map(|done| &done.changed_meanwhile).collect();
         let chain = DirChain::new(self.root);
-        let mut look = Look { chain, record: self, start: settle() };
+        let mut look = self.done.map(|done| Look { chain, record: self, switch_start: done.start, start: settle() });
         let mut groups: HashMap<TreePath, Group> = HashMap::new();
         let mut losses = Losses::default();
         let mut out = Writer { cache: CacheWriter::create(state)?, bytes: Vec::new() };
@@ -54,15 +60,19 @@ impl Recording<'_> {
                 self.dropped(entry, &mut out)?;
             }
             let Some((entry, inode)) = in_its_group(entry, *outcome, &mut groups) else { continue };
+            let mut look = |seen| match &mut look {
+                None => Ok(None),
+                Some(look) => look.at(&entry.path, &inode, seen),
+            };
             let fingerprint = match outcome {
                 Outcome::Skipped | Outcome::Kept | Outcome::Blocked => None,
                 _ if meanwhile.contains(&entry.path) => None,
-                Outcome::Delivered => look.at(&entry.path, &inode, None)?,
+                Outcome::Delivered => look(None)?,
                 // The switch changed what is in it, or gave names to its inode, or took some from it.
                 Outcome::Same(stat)
                     if touched.contains(&entry.path) || (!stat.is_dir() && (stat.nlink > 1 || inode.links > 1)) =>
                 {
-                    look.at(&entry.path, &inode, Some(stat))?
+                    look(Some(stat))?
                 }
                 Outcome::Same(stat) => Fingerprint::settled(stat, self.walk_start),
             };
@@ -120,6 +130,8 @@ fn in_its_group(entry: Entry, outcome: Outcome, groups: &mut HashMap<TreePath, G
 struct Look<'a> {
     chain: DirChain<'a>,
     record: &'a Recording<'a>,
+    /// Coarse time before the first step of the switch.
+    switch_start: Timestamp,
     /// Coarse time after the last step of the switch.
     start: Timestamp,
 }
@@ -135,7 +147,7 @@ impl Look<'_> {
         let Some(stat) = found.filter(|stat| looks_as(stat, inode)) else { return Ok(None) };
         let untouched = match seen {
             Some(seen) => (seen.dev, seen.ino, seen.ctime) == (stat.dev, stat.ino, stat.ctime),
-            None => stat.ctime < self.record.switch_start,
+            None => stat.ctime < self.switch_start,
         };
         let same_inode = seen.is_none_or(|seen| (seen.dev, seen.ino) == (stat.dev, stat.ino));
         if !same_inode || !(untouched || self.holds(path, inode)?) {

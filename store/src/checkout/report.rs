@@ -59,6 +59,12 @@ pub struct AreaReport {
     pub before: Option<SnapshotId>,
     /// The snapshot that an interrupted switch was making of it.
     pub interrupted: Option<SnapshotId>,
+    /// The transaction that had been interrupted and was finished first.
+    pub recovered: Option<u64>,
+    /// The number of this transaction; `None` when nothing was switched.
+    pub number: Option<u64>,
+    /// Earlier ones that cannot be taken back any more: what gave way in them was dropped.
+    pub dropped_undo: Vec<u64>,
     /// How it was, or would be, checked out.
     pub mode: Mode,
     /// First contact with a tree that is not empty, and nothing said what to do with it: nothing was done, and this
@@ -108,6 +114,9 @@ impl AreaReport {
             root,
             before: None,
             interrupted: None,
+            recovered: None,
+            number: None,
+            dropped_undo: Vec::new(),
             mode,
             needs_adopt: false,
             counts: plan.counts,

@@ -5,19 +5,23 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::fidelity::{Fidelity, Here, Losses};
+use super::journal::Journal;
+use super::lift::Lifts;
 use super::live::LiveArea;
 use super::merge::{AppliedEntry, MergeRules, plan_area};
-use super::options::{Adopt, AreaTarget, CheckoutOptions, Mode};
+use super::options::{Adopt, AreaTarget, CheckoutOptions, Mode, SwitchMode};
 use super::plan::{CheckoutPlan, Kept, KeptBecause};
-use super::record::{Recording, read_applied};
+use super::record::{Done, Recording, read_applied};
 use super::refuse;
 use super::report::{AreaReport, CheckoutReport};
 use super::stage::stage;
 use super::state::{AreaRoot, HeldArea, Marker, applied_path};
-use super::switch::{Switched, switch};
+use super::steps;
+use super::switch::{Care, Switch, Switched};
+use super::transaction::{self, Memory};
 use crate::area::{self, RuleSet, Verdict};
 use crate::error::{Error, Result};
-use crate::files_cache::CacheReader;
+use crate::files_cache::{CacheReader, CacheWriter};
 use crate::format::manifest::Timestamp;
 use crate::format::snapshot::{Snapshot, SnapshotArea};
 use crate::fsio::{self, Dir};
@@ -102,6 +106,19 @@ struct AreaRun<'a> {
     adopting: Option<Adopt>,
     walk_start: Timestamp,
     plan: CheckoutPlan,
+    ready: Option<Ready>,
+    /// An interrupted transaction that was finished first.
+    recovered: Option<u64>,
+    /// Transactions that cannot be taken back any more.
+    dropped_undo: Vec<u64>,
+    /// The number of this one.
+    number: Option<u64>,
+}
+
+/// A staged plan, ready to be begun.
+struct Ready {
+    journal: Journal,
+    record: CacheWriter,
 }
 
 /// How an area's root is held.
@@ -162,6 +179,10 @@ impl<'a> Run<'a> {
             adopting: None,
             walk_start: Timestamp::default(),
             plan: CheckoutPlan::default(),
+            ready: None,
+            recovered: None,
+            dropped_undo: Vec::new(),
+            number: None,
         })
     }
 
@@ -169,7 +190,13 @@ impl<'a> Run<'a> {
     fn hold(&self, mut area: AreaRun<'a>) -> Result<AreaRun<'a>> {
         if let Place::Seen(seen) = area.place {
             let target = area.target;
-            let held = HeldArea::take(seen, &target.root, &target.name, self.store.id(), &self.options.state_dir)?;
+            let mut held = HeldArea::take(seen, &target.root, &target.name, self.store.id(), &self.options.state_dir)?;
+            if let Some(recovered) = transaction::recover(&mut held, self.progress)? {
+                area.recovered = Some(recovered.journal.number);
+                // Asked for again, an adoption still is one: what it kept stays.
+                let again = recovered.journal.target == Some(self.options.snapshot);
+                area.adopting = recovered.adopting.filter(|_| again);
+            }
             area.marker = held.known().cloned();
             area.here.fidelity = Fidelity::probe(&held.staging()?)?;
             held.clear_staging()?;
@@ -194,7 +221,7 @@ impl<'a> Run<'a> {
         };
         // What was here first still is, where the first switch did not come to its end.
         let begun = area.marker.as_ref().filter(|marker| marker.applied.is_none()).and_then(|marker| marker.adopting);
-        area.adopting = begun.map(|begun| options.adopt.unwrap_or(begun));
+        area.adopting = begun.or(area.adopting).map(|begun| options.adopt.unwrap_or(begun));
         area.mode = match options.mode {
             Some(mode) => mode,
             None if base == options.snapshot || self.descends_from(&base)? => Mode::Incremental,
@@ -291,66 +318,120 @@ impl<'a> Run<'a> {
     }
 
     fn apply(&self, mut areas: Vec<AreaRun<'a>>) -> Result<Vec<AreaReport>> {
-        for area in &areas {
-            self.stage(area).inspect_err(|_| {
-                // Nothing live has changed; what was staged is of no use.
-                for area in &areas {
-                    if let Place::Held(held) = &area.place {
-                        let _ = held.clear_staging();
-                    }
+        let staged = areas.iter_mut().try_for_each(|area| self.stage(area));
+        if let Err(error) = staged {
+            // Nothing live has changed; what was staged is of no use.
+            for area in &areas {
+                if let Place::Held(held) = &area.place {
+                    let _ = held.clear_staging();
                 }
-            })?;
+            }
+            return Err(error);
         }
         areas.iter_mut().map(|area| self.switch(area)).collect()
     }
 
-    fn stage(&self, area: &AreaRun<'_>) -> Result<()> {
+    /// Makes everything new, durable, and what will be remembered of it.
+    fn stage(&self, area: &mut AreaRun<'_>) -> Result<()> {
         let Place::Held(held) = &area.place else { return Ok(()) };
-        if area.plan.actions.iter().all(|action| action.wanted().is_none()) {
+        if area.plan.is_empty() {
             return Ok(());
         }
         let staging = held.staging()?;
         stage(&area.plan, &staging, &held.root, self.reader, threads(self.options.threads), self.progress)?;
+        if self.options.switch == SwitchMode::Direct {
+            return held.root.sync_filesystem().map_err(|e| Error::io("sync file system of", held.root.path(), e));
+        }
         self.progress.start("syncing", 0, 0);
-        held.root.sync_filesystem().map_err(|e| Error::io("sync file system of", held.root.path(), e))
+        let (steps, dirs) = steps::of_plan(&area.plan, &staging, &held.root, &area.rules)?;
+        let journal = Journal {
+            number: transaction::next_number(held)?,
+            base: held.applied(),
+            target: Some(self.options.snapshot),
+            undoes: None,
+            steps,
+            dirs,
+        };
+        held.make_state()?;
+        let record = self.sync_and_record(area, held, None)?;
+        area.ready = Some(Ready { journal, record });
+        Ok(())
     }
 
-    /// Switches one area and records it.
-    fn switch(&self, area: &mut AreaRun<'_>) -> Result<AreaReport> {
-        let Place::Held(held) = &mut area.place else { return Ok(self.report(area, &Switched::default())) };
-        let target = self.options.snapshot;
-        let known = area.marker.as_ref().is_some_and(|m| m.applied == Some(target) && m.transaction.is_none());
-        if known && area.plan.is_empty() && area.plan.counts.unproven == 0 && area.base == Some(target) {
-            return Ok(self.report(area, &Switched::default()));
-        }
-        held.begin(target, area.adopting, &area.path)?;
-        let switch_start = fsio::now_coarse();
-        let mut done = Switched::default();
-        if !area.plan.is_empty() {
-            let staging = held.staging()?;
-            done = switch(&area.plan, &staging, &held.root, &area.rules, self.progress)?;
-        }
-        self.progress.start("recording", area.reference.entries, 0);
+    /// Makes everything in the area's file system durable, and meanwhile what is remembered of it.
+    fn sync_and_record(&self, area: &AreaRun<'_>, held: &HeldArea, done: Option<&Done>) -> Result<CacheWriter> {
         let recording = Recording {
             plan: &area.plan,
             here: &area.here,
             root: &held.root,
             rules: &area.rules,
             walk_start: area.walk_start,
-            switch_start,
-            changed_meanwhile: &done.changed_meanwhile,
+            done,
         };
-        // The record is published only after the switch is durable; until then it may be prepared.
         let (synced, record) = std::thread::scope(|scope| {
             let syncing = scope.spawn(|| held.root.sync_filesystem());
             let record = recording.write(area.manifest.entries(), &held.state);
             (syncing.join().expect("a system call does not panic"), record)
         });
         synced.map_err(|e| Error::io("sync file system of", held.root.path(), e))?;
-        record?.finish(&applied_path(&self.options.state_dir, held.id()), target, area.reference.manifest)?;
-        held.end(target, &area.target.name, self.store.id())?;
-        held.clear_staging()?;
-        Ok(self.report(area, &done))
+        record
+    }
+
+    /// Switches one area and records it.
+    fn switch(&self, area: &mut AreaRun<'_>) -> Result<AreaReport> {
+        let target = self.options.snapshot;
+        let known = area.marker.as_ref().is_some_and(|m| m.applied == Some(target) && m.transaction.is_none());
+        if known && area.plan.is_empty() && area.plan.counts.unproven == 0 && area.base == Some(target) {
+            return Ok(self.report(area, &Switched::default()));
+        }
+        let ready = area.ready.take();
+        let Place::Held(held) = &mut area.place else { return Ok(self.report(area, &Switched::default())) };
+        held.rename(&area.target.name, self.store.id());
+        let start = fsio::now_coarse();
+        let (switched, journal) = match ready {
+            Some(Ready { journal, record }) => {
+                let memory = Memory::Record(Box::new(record), target, area.reference.manifest);
+                transaction::begin(held, &journal, memory, area.adopting, &area.path)?;
+                area.number = Some(journal.number);
+                (transaction::switch(held, &journal, false, self.progress)?, Some(journal))
+            }
+            None => {
+                held.begin(target, area.adopting, &area.path)?;
+                (self.switch_directly(area)?, None)
+            }
+        };
+        let done = Done { start, changed_meanwhile: switched.changed_meanwhile.clone() };
+        self.progress.start("recording", area.reference.entries, 0);
+        let Place::Held(held) = &area.place else { return Ok(self.report(area, &switched)) };
+        let record = self.sync_and_record(area, held, Some(&done))?;
+        let memory = Memory::Record(Box::new(record), target, area.reference.manifest);
+        let Place::Held(held) = &mut area.place else { return Ok(self.report(area, &switched)) };
+        match &journal {
+            Some(journal) => {
+                transaction::finish(held, journal, Some(memory))?;
+                area.dropped_undo = transaction::drop_old(held, self.options.undo, fsio::now())?;
+            }
+            None => {
+                memory.publish(&held.applied_path())?;
+                held.end(Some(target), 0)?;
+                held.clear_staging()?;
+            }
+        }
+        Ok(self.report(area, &switched))
+    }
+
+    /// A switch that keeps neither a journal nor what gives way.
+    fn switch_directly(&self, area: &AreaRun<'_>) -> Result<Switched> {
+        let Place::Held(held) = &area.place else { return Ok(Switched::default()) };
+        if area.plan.is_empty() {
+            return Ok(Switched::default());
+        }
+        let staging = held.staging()?;
+        let (steps, dirs) = steps::of_plan(&area.plan, &staging, &held.root, &area.rules)?;
+        let (lifts, done) = (Lifts::default(), Switched::default());
+        let (steps, dirs, root) = (&steps[..], &dirs[..], &held.root);
+        Switch { steps, dirs, staging: &staging, root, care: Care::None, resumed: false, lifts, done }
+            .run(self.progress)
     }
 
     fn report(&self, area: &AreaRun<'_>, done: &Switched) -> AreaReport {
@@ -358,10 +439,12 @@ impl<'a> Run<'a> {
         report.before = area.base;
         report.interrupted = area.marker.as_ref().and_then(|marker| marker.transaction);
         report.needs_adopt = area.needs_adopt;
+        report.recovered = area.recovered;
+        report.number = area.number;
+        report.dropped_undo = area.dropped_undo.clone();
         report.kept_aside = done.kept_aside.clone();
         report.not_held = area.losses.report();
         report.warnings.extend(self.reader.notes().iter().cloned());
-        report.warnings.extend(done.warnings.iter().cloned());
         if !done.changed_meanwhile.is_empty() {
             report.changes.retain(|change| !done.changed_meanwhile.contains(&change.path));
             let because = KeptBecause::ChangedMeanwhile;

@@ -85,19 +85,21 @@ pub(super) fn stage(
             places: HashMap::new(),
             links: Vec::new(),
             late_dirs: Vec::new(),
+            late_files: Vec::new(),
             top: 0,
         };
         let result = stager.run(plan);
-        let Stager { sender, links, late_dirs, places, .. } = stager;
+        let Stager { sender, links, late_dirs, late_files, places, .. } = stager;
         drop(sender);
-        result.map(|()| (links, late_dirs, places))
+        result.map(|()| (links, late_dirs, late_files, places))
     })
     .and_then(|rest| match shared.first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
         None => Ok(rest),
     })
-    .and_then(|(links, late_dirs, places)| {
+    .and_then(|(links, late_dirs, late_files, places)| {
         link_names(plan, staging, root, &links, &places)?;
+        flag_late(staging, &late_files)?;
         finish_late(staging, &late_dirs, shared.fresh)
     })
 }
@@ -174,14 +176,15 @@ impl Shared<'_> {
         match job {
             Job::Files { dir, files } => {
                 for (name, inode) in files {
-                    self.make_leaf(&dir.dir, &name, inode, scratch)?;
+                    self.make_leaf(&dir, &name, inode, scratch)?;
                 }
                 self.release(dir)
             }
             Job::Range { file, offset, runs } => {
                 self.write_runs(&file.fd, offset, &runs, scratch)?;
                 let Some(SplitFile { fd, dir, name, inode }) = Arc::into_inner(file) else { return Ok(()) };
-                apply::finish_new(&fd, inode, self.fresh, false).map_err(|e| failed(&dir.dir, &name, e))?;
+                let moves = dir.inode.is_none();
+                apply::finish_new(&fd, inode, self.fresh, moves).map_err(|e| failed(&dir.dir, &name, e))?;
                 self.progress.advance(1, 0);
                 self.release(dir)
             }
@@ -189,7 +192,8 @@ impl Shared<'_> {
     }
 
     /// Makes one thing that is no directory.
-    fn make_leaf(&self, dir: &Dir, name: &[u8], inode: &Inode, scratch: &mut ReadScratch) -> Result<()> {
+    fn make_leaf(&self, parent: &StagedDir<'_>, name: &[u8], inode: &Inode, scratch: &mut ReadScratch) -> Result<()> {
+        let (dir, moves) = (&parent.dir, parent.inode.is_none());
         let InodeKind::File(content) = &inode.kind else {
             apply::make_special(dir, name, inode, self.fresh).map_err(|e| failed(dir, name, e))?;
             self.progress.advance(1, 0);
@@ -203,7 +207,7 @@ impl Shared<'_> {
             }
             self.write_runs(&fd, 0, &runs, scratch)?;
         }
-        apply::finish_new(&fd, inode, self.fresh, false).map_err(|e| failed(dir, name, e))?;
+        apply::finish_new(&fd, inode, self.fresh, moves).map_err(|e| failed(dir, name, e))?;
         self.progress.advance(1, 0);
         Ok(())
     }
@@ -271,6 +275,8 @@ struct Stager<'s, 'p> {
     links: Vec<(usize, Vec<u8>)>,
     /// Directories whose metadata waits for links, by path below staging.
     late_dirs: Vec<(Vec<u8>, &'p Inode)>,
+    /// Files whose flags wait for links.
+    late_files: Vec<(Vec<u8>, &'p Inode)>,
     /// Action whose tree or file is being staged.
     top: usize,
 }
@@ -345,7 +351,11 @@ impl<'p> Stager<'_, 'p> {
     fn inode(&mut self, plan: &CheckoutPlan, action: &'p Action, inode: &'p Inode) -> Result<()> {
         let name = self.name(action);
         if inode.links > 1 {
-            self.places.insert(&action.path, self.place(plan, action));
+            let place = self.place(plan, action);
+            if apply::late_flags(inode.flags) && !self.stack.is_empty() {
+                self.late_files.push((place.clone(), inode));
+            }
+            self.places.insert(&action.path, place);
         }
         let parent = self.stack.last().map_or(&self.staging, |level| &level.dir);
         match &inode.kind {
@@ -456,6 +466,18 @@ fn link_names(
 
 fn unstable(root: &Dir, path: &TreePath) -> Error {
     Error::Unstable { paths: vec![root.path_of(path.as_bytes())] }
+}
+
+/// Sets flags that forbid to give an inode a further name.
+fn flag_late(staging: &Dir, late_files: &[(Vec<u8>, &Inode)]) -> Result<()> {
+    let mut chain = DirChain::new(staging);
+    for (place, inode) in late_files {
+        let failed = |e| failed(staging, place, e);
+        let (dir, name) = chain.parent(place).map_err(failed)?;
+        let file = dir.open_file(name).map_err(failed)?;
+        apply::finish_late(&file, inode.mode, inode.flags).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Completes directories that waited for links.

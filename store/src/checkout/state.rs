@@ -2,8 +2,9 @@
 //! What is known of an area on this machine: the marker in its `.evenkeel`, and its memory in the state directory.
 //!
 //! ```text
-//! AREA/.evenkeel/          0700   lock · marker · staging/
-//! STATE/areas/<area id>/   0700   area (its name and where it is) · applied (what was delivered, a files cache)
+//! AREA/.evenkeel/          0700   lock · marker · staging/ · undo/
+//! STATE/areas/<area id>/   0700   area (its name and where it is) · applied (what was delivered, a files cache) ·
+//!                                 what [`transaction`](super::transaction) has there
 //! ```
 //!
 //! The marker is the truth about which area this is and whether a switch is under way; `applied` can be rebuilt from the
@@ -15,16 +16,19 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::options::{Adopt, AreaTarget};
+use super::transaction;
 use crate::area::PRIVATE_DIR;
 use crate::error::{Error, Result};
 use crate::format::manifest::Timestamp;
-use crate::fsio::{self, Dir, FdAttrs, Lock};
+use crate::fsio::{self, Dir, FdAttrs, Lock, Replace};
 use crate::id::{SnapshotId, StoreId, decode_hex, encode_hex};
 
 const LOCK: &[u8] = b"lock";
 const MARKER: &[u8] = b"marker";
 const STAGING: &[u8] = b"staging";
+const UNDO: &[u8] = b"undo";
 const AREA: &str = "area";
+const APPLIED: &str = "applied";
 /// Longest marker or area file that is read, in bytes.
 const TEXT_BYTES_MAX: u64 = 8192;
 const MARKER_TITLE: &str = "evenkeel area 1";
@@ -56,25 +60,28 @@ pub struct Marker {
     pub transaction: Option<SnapshotId>,
     /// What that switch does with what was here first, when it is an adoption.
     pub adopting: Option<Adopt>,
+    /// The last transaction that was finished; 0 before the first.
+    pub finished: u64,
 }
 
 impl Marker {
     /// The marker of an area that nothing was ever checked out to.
     fn new(path: &Path, name: &str, store: StoreId) -> Result<Marker> {
         let area = AreaId::random(path)?;
-        Ok(Marker { area, name: name.into(), store, applied: None, transaction: None, adopting: None })
+        Ok(Marker { area, name: name.into(), store, applied: None, transaction: None, adopting: None, finished: 0 })
     }
 
     fn encode(&self) -> String {
         let id = |id: &Option<SnapshotId>| id.map_or_else(|| "-".to_string(), |id| id.to_hex());
         format!(
-            "{MARKER_TITLE}\narea {}\nname {}\nstore {}\napplied {}\ntransaction {}\nadopting {}\n",
+            "{MARKER_TITLE}\narea {}\nname {}\nstore {}\napplied {}\ntransaction {}\nadopting {}\nfinished {}\n",
             encode_hex(&self.area.0),
             self.name,
             self.store,
             id(&self.applied),
             id(&self.transaction),
             self.adopting.map_or("-", Adopt::name),
+            self.finished,
         )
     }
 
@@ -98,6 +105,7 @@ impl Marker {
                 "-" => None,
                 name => Some(Adopt::of_name(name)?),
             },
+            finished: field("finished")?.parse().ok()?,
         };
         lines.next().is_none().then_some(marker)
     }
@@ -299,8 +307,49 @@ impl HeldArea {
         let state = state_dir.join("areas").join(encode_hex(&marker.area.0));
         let unused = made_private.then_some(Unused { mtime, root: made_root });
         let held = HeldArea { root: dir, private, made_private, state, marker, unused, _lock: lock };
-        held.clear_staging()?;
+        if transaction::open(&held.state)?.is_none() {
+            held.leave_no_staging()?;
+        }
         Ok(held)
+    }
+
+    /// No transaction is under way. What lies in staging is of no use, unless one was and its journal is lost: then it
+    /// may be what gave way.
+    fn leave_no_staging(&self) -> Result<()> {
+        if self.is_switching() { self.keep_as_undo(self.marker.finished + 1) } else { self.clear_staging() }
+    }
+
+    /// Whether a switch is under way, or was interrupted.
+    pub(super) fn is_switching(&self) -> bool {
+        self.marker.transaction.is_some()
+    }
+
+    /// What the switch that is under way does with what was here first, when it is an adoption.
+    pub(super) fn adopting(&self) -> Option<Adopt> {
+        self.marker.adopting
+    }
+
+    /// The last transaction that was finished.
+    pub(super) fn finished(&self) -> u64 {
+        self.marker.finished
+    }
+
+    /// The snapshot it is at.
+    pub(super) fn applied(&self) -> Option<SnapshotId> {
+        self.marker.applied
+    }
+
+    /// Makes its place in the state directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn make_state(&self) -> Result<()> {
+        fsio::create_dir_all(&self.state).map(drop)
+    }
+
+    /// Where its memory of what was delivered is.
+    pub(super) fn applied_path(&self) -> PathBuf {
+        self.state.join(APPLIED)
     }
 
     /// The marker as it was found; `None` at first contact.
@@ -313,32 +362,32 @@ impl HeldArea {
         self.unused.as_ref().is_some_and(|unused| unused.root.is_some())
     }
 
-    /// Which area this is.
-    pub(super) fn id(&self) -> AreaId {
-        self.marker.area
-    }
-
     /// Says durably that a switch to `target` begins, what it does with what was here first, and where this area is.
     ///
     /// # Errors
     /// [`Error::Io`]; nothing live has changed then.
     pub(super) fn begin(&mut self, target: SnapshotId, adopting: Option<Adopt>, path: &Path) -> Result<()> {
         self.unused = None;
-        fsio::create_dir_all(&self.state)?;
+        self.make_state()?;
         (self.marker.transaction, self.marker.adopting) = (Some(target), adopting);
         self.write_marker()?;
         fsio::publish_file(&self.state.join(AREA), &Remembered::encode(&self.marker.name, path))
     }
 
-    /// Says durably that the area is at `target`.
+    /// Says durably that the area is at `target`, or as it was before first contact.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(super) fn end(&mut self, target: SnapshotId, name: &str, store: StoreId) -> Result<()> {
-        let area = self.marker.area;
-        self.marker =
-            Marker { area, name: name.into(), store, applied: Some(target), transaction: None, adopting: None };
+    pub(super) fn end(&mut self, target: Option<SnapshotId>, number: u64) -> Result<()> {
+        let marker = &mut self.marker;
+        (marker.applied, marker.transaction, marker.adopting) = (target, None, None);
+        marker.finished = number.max(marker.finished);
         self.write_marker()
+    }
+
+    /// Notes what the area is called and where it comes from; durable with the next change of the marker.
+    pub(super) fn rename(&mut self, name: &str, store: StoreId) {
+        (self.marker.name, self.marker.store) = (name.into(), store);
     }
 
     fn write_marker(&self) -> Result<()> {
@@ -368,6 +417,105 @@ impl HeldArea {
     }
 }
 
+/// What gave way in finished transactions.
+impl HeldArea {
+    fn undo(&self) -> Result<Dir> {
+        let made = self.private.make_private_dir(UNDO);
+        Ok(made.map_err(|e| Error::io("prepare", self.private.path_of(UNDO), e))?.0)
+    }
+
+    /// Makes the staging directory of a switch the undo of transaction `number`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn keep_as_undo(&self, number: u64) -> Result<()> {
+        let failed = |e| Error::io("keep", self.private.path_of(STAGING), e);
+        let staging = match self.private.open_dir(STAGING) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            staging => staging.map_err(failed)?,
+        };
+        if staging.names().map_err(failed)?.is_empty() {
+            return self.private.remove_dir(STAGING).map_err(failed);
+        }
+        let undo = self.undo()?;
+        let name = number.to_string();
+        // What a switch without a journal left there under this number is older.
+        if undo.stat_opt(name.as_bytes()).map_err(failed)?.is_some() {
+            undo.remove_all(name.as_bytes()).map_err(failed)?;
+        }
+        self.private.rename(STAGING, &undo, name.as_bytes(), Replace::Never).map_err(failed)?;
+        undo.sync().and_then(|()| self.private.sync()).map_err(failed)
+    }
+
+    /// Makes the undo of transaction `number` the staging directory; it may be that already, or never have been.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn stage_undo(&self, number: u64) -> Result<()> {
+        let (undo, name) = (self.undo()?, number.to_string());
+        match undo.rename(name.as_bytes(), &self.private, STAGING, Replace::Never) {
+            Err(e) if !matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::AlreadyExists) => {
+                Err(Error::io("prepare", undo.path_of(name.as_bytes()), e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Numbers of the transactions whose displaced files are kept, ascending, and when each ended.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn undos(&self) -> Result<Vec<(u64, Timestamp)>> {
+        let failed = |e| Error::io("list", self.private.path_of(UNDO), e);
+        let undo = match self.private.open_dir(UNDO) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            undo => undo.map_err(failed)?,
+        };
+        let mut found = Vec::new();
+        for name in undo.names().map_err(failed)? {
+            if let Some(number) = std::str::from_utf8(&name).ok().and_then(|name| name.parse().ok()) {
+                found.push((number, undo.stat(&name).map_err(failed)?.ctime));
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// The greatest number of an undo; 0 when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn last_undo(&self) -> Result<u64> {
+        Ok(self.undos()?.last().map_or(0, |(number, _)| *number))
+    }
+
+    /// Removes what gave way in transaction `number`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn drop_undo(&self, number: u64) -> Result<()> {
+        let (undo, name) = (self.undo()?, number.to_string());
+        match undo.remove_all(name.as_bytes()) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", undo.path_of(name.as_bytes()), e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the undo of transaction `number`; `None` when nothing gave way in it, or it was dropped.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn open_undo(&self, number: u64) -> Result<Option<Dir>> {
+        let (undo, name) = (self.undo()?, number.to_string());
+        match undo.open_dir(name.as_bytes()) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            found => found.map(Some).map_err(|e| Error::io("open", undo.path_of(name.as_bytes()), e)),
+        }
+    }
+}
+
 impl Drop for HeldArea {
     /// Nothing was begun: the tree is left as it was found. What cannot be taken away does no harm.
     fn drop(&mut self) {
@@ -384,7 +532,7 @@ impl Drop for HeldArea {
 
 /// Where an area's memory of what was delivered is.
 pub(super) fn applied_path(state_dir: &Path, area: AreaId) -> PathBuf {
-    state_dir.join("areas").join(encode_hex(&area.0)).join("applied")
+    state_dir.join("areas").join(encode_hex(&area.0)).join(APPLIED)
 }
 
 /// Makes an area's root. Gives it with its parent and its name there.
@@ -411,6 +559,7 @@ mod tests {
             applied: Some(SnapshotId([2; 32])),
             transaction: None,
             adopting: None,
+            finished: 7,
         }
     }
 

@@ -1,27 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The direct switch: staged inodes take their live names, one atomic step a name.
+//! The switch: staged inodes take their live names, one atomic step each, and what had them goes to the same place.
 //!
-//! Order: additions, replacements, removals, directory metadata. Every step goes through held directories. A path that
-//! is not as the plan saw it is left alone. It keeps no journal: an interrupted switch is finished by the next checkout,
-//! which finds what already is as wanted.
+//! Order: additions, replacements, removals, directory metadata. Every step goes through held directories, and every
+//! step can be taken again: inode numbers tell whether it was done. What is not as the plan saw it is left alone; where
+//! that shows only after an exchange, the exchange is taken back.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 
 use super::apply;
 use super::chain::{DirChain, is_other_now};
-use super::plan::{Action, Change, CheckoutPlan, Wanted};
+use super::displaced;
+use super::journal::{DirTime, Meta, New, Op, Step, Was};
+use super::lift::{self, Lifts};
 use super::stage::staged_name;
-use crate::area::RuleSet;
 use crate::error::{Error, Result};
-use crate::format::manifest::{Inode, InodeFlags, InodeKind, Timestamp};
-use crate::fsio::{Dir, FdAttrs, FileType, Replace, Stat};
-use crate::inode::{self, UnknownXattrs};
+use crate::format::manifest::{InodeFlags, Timestamp};
+use crate::fsio::{Dir, FdAttrs, Replace, Stat};
 use crate::path::TreePath;
 use crate::progress::Progress;
-use crate::walk::Found;
 
 /// What a local version that stays beside the reference's is called.
 const ASIDE_SUFFIX: &[u8] = b".evenkeel-local";
@@ -35,227 +34,225 @@ pub(super) struct Switched {
     pub(super) changed_meanwhile: Vec<TreePath>,
     /// Local versions that stay beside the reference's, by their new path.
     pub(super) kept_aside: Vec<TreePath>,
-    /// For people.
-    pub(super) warnings: Vec<String>,
 }
 
-/// Carries out a staged plan.
-///
-/// # Errors
-/// The first failure; the tree is then partly switched, which the area's marker says.
-pub(super) fn switch(
-    plan: &CheckoutPlan,
-    staging: &Dir,
-    root: &Dir,
-    rules: &RuleSet,
-    progress: &Progress,
-) -> Result<Switched> {
-    progress.start("switching", plan.actions.len() as u64, 0);
-    let mut switch = Switch { staging, root, rules, lifted: Vec::new(), done: Switched::default() };
-    let steps = switch.steps(plan, progress);
-    // Also after a failure: what was lifted for a moment must not stay so.
-    let end = switch.directories(plan, steps.is_err());
-    steps.and(end).map(|()| switch.done)
+/// How a switch works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Care {
+    /// What gives way is kept.
+    Undo,
+    /// What gives way is gone. For measurements only: it cannot be taken back.
+    None,
 }
 
-struct Switch<'a> {
-    staging: &'a Dir,
-    root: &'a Dir,
-    rules: &'a RuleSet,
-    /// Directories that were made writable for a moment, and their mode and flags before.
-    lifted: Vec<(TreePath, u16, InodeFlags)>,
-    done: Switched,
+/// The steps of a switch and where they happen.
+pub(super) struct Switch<'a> {
+    pub(super) steps: &'a [Step],
+    pub(super) dirs: &'a [DirTime],
+    pub(super) staging: &'a Dir,
+    pub(super) root: &'a Dir,
+    pub(super) care: Care,
+    /// An earlier run of it was interrupted.
+    pub(super) resumed: bool,
+    /// Directories that were made writable for a moment.
+    pub(super) lifts: Lifts,
+    pub(super) done: Switched,
 }
 
 impl Switch<'_> {
-    fn steps(&mut self, plan: &CheckoutPlan, progress: &Progress) -> Result<()> {
-        self.additions(plan, progress)?;
-        self.replacements(plan, progress)?;
-        self.removals(plan, progress)?;
-        self.late(plan)
+    /// Carries out every step that is not done yet.
+    ///
+    /// # Errors
+    /// The first failure; what is done stays done, and the journal says so.
+    pub(super) fn run(mut self, progress: &Progress) -> Result<Switched> {
+        progress.start("switching", self.steps.len() as u64, 0);
+        let steps = self.all_steps(progress);
+        // Also after a failure: what was lifted for a moment must not stay so.
+        let end = self.directories(steps.is_err());
+        steps.and(end).map(|()| self.done)
     }
 
-    fn additions(&mut self, plan: &CheckoutPlan, progress: &Progress) -> Result<()> {
+    fn all_steps(&mut self, progress: &Progress) -> Result<()> {
+        let steps = self.steps;
         let mut chain = DirChain::new(self.root);
-        for (index, action) in plan.actions.iter().enumerate() {
-            if !matches!(action.change, Change::Add { inside: false, .. }) {
-                continue;
-            }
-            progress.advance(1, 0);
-            if !self.is_reachable(&mut chain, &action.path)? {
-                self.leave_alone(plan, index)?;
-                continue;
-            }
-            let staging = self.staging;
-            let added = self.try_step(&mut chain, action, |dir, name| {
-                staging.rename(&staged_name(index), dir, name, Replace::Never)
-            });
-            match added {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.leave_alone(plan, index)?,
-                added => added.map_err(|e| self.failed("switch", &action.path, e))?,
+        for step in steps {
+            if let Op::Add { new } = &step.op {
+                self.add(&mut chain, step, new)?;
+                progress.advance(1, 0);
             }
         }
-        Ok(())
-    }
-
-    fn replacements(&mut self, plan: &CheckoutPlan, progress: &Progress) -> Result<()> {
         let mut chain = DirChain::new(self.root);
-        for (index, action) in plan.actions.iter().enumerate() {
-            match &action.change {
-                Change::Replace { was, keep_aside, .. } => {
-                    self.replace(&mut chain, plan, index, was, *keep_aside)?;
-                }
-                Change::Metadata { inode, was } if inode.kind != InodeKind::Directory => {
-                    self.change_file(&mut chain, action, inode, was)?;
-                }
-                _ => continue,
+        for step in steps {
+            match &step.op {
+                Op::Replace { new, was, keep_aside } => self.replace(&mut chain, step, new, was, *keep_aside)?,
+                Op::Metadata { was, before, after } => self.change_file(&mut chain, step, was, before, after)?,
+                Op::Add { .. } | Op::Remove { .. } => continue,
             }
             progress.advance(1, 0);
         }
-        Ok(())
+        let mut chain = DirChain::new(self.root);
+        for step in steps.iter().rev() {
+            if let Op::Remove { was } = &step.op {
+                self.remove(&mut chain, step, was)?;
+                progress.advance(1, 0);
+            }
+        }
+        self.late()
     }
 
-    fn replace(
-        &mut self,
-        chain: &mut DirChain<'_>,
-        plan: &CheckoutPlan,
-        index: usize,
-        was: &Stat,
-        keep_aside: bool,
-    ) -> Result<()> {
-        let (action, staged, staging) = (&plan.actions[index], staged_name(index), self.staging);
-        if !self.is_as_planned(chain, &action.path, was)? {
-            return self.leave_alone(plan, index);
+    fn add(&mut self, chain: &mut DirChain<'_>, step: &Step, new: &New) -> Result<()> {
+        if !self.is_reachable(chain, &step.path)? {
+            return self.leave_alone(step);
+        }
+        let (staging, staged) = (self.staging, staged_name(step.slot));
+        match self.try_step(chain, step, |dir, name| staging.rename(&staged, dir, name, Replace::Never)) {
+            Ok(()) => Ok(()),
+            Err(e) if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
+                let is_done = self.live(chain, &step.path)?.is_some_and(|live| live.ino == new.ino);
+                if is_done { Ok(()) } else { self.leave_alone(step) }
+            }
+            Err(e) => Err(self.failed("switch", &step.path, e)),
+        }
+    }
+
+    fn replace(&mut self, chain: &mut DirChain<'_>, step: &Step, new: &New, was: &Was, keep_aside: bool) -> Result<()> {
+        let (staging, staged) = (self.staging, staged_name(step.slot));
+        let live = self.live(chain, &step.path)?;
+        let is_done = live.is_some_and(|live| live.ino == new.ino);
+        if !is_done {
+            if !live.is_some_and(|live| was.is_still(&live)) {
+                return self.leave_alone(step);
+            }
+            let is_dir = live.is_some_and(|live| live.is_dir()) || self.staged(&staged)?.is_some_and(|s| s.is_dir());
+            if self.care == Care::None && !is_dir && !keep_aside {
+                return self.step(chain, step, |dir, name| staging.rename(&staged, dir, name, Replace::Allowed));
+            }
+            self.step(chain, step, |dir, name| exchange(staging, &staged, dir, name))?;
+            if !self.is_planned(&staged, was, &step.path)? {
+                self.step(chain, step, |dir, name| exchange(staging, &staged, dir, name))?;
+                return self.leave_alone(step);
+            }
+        }
+        if is_done {
+            displaced::settle_exchange(staging, &staged).map_err(|e| self.failed("keep", &step.path, e))?;
         }
         if keep_aside {
-            let aside = RefCell::new(Vec::new());
-            let linked =
-                self.try_step(chain, action, |dir, name| link_aside(dir, name).map(|name| drop(aside.replace(name))));
-            linked.map_err(|e| self.failed("keep aside", &action.path, e))?;
-            let parent = action.path.parent().unwrap_or_default();
-            self.done.kept_aside.extend(parent.join(&aside.into_inner()).ok());
+            self.keep_aside(chain, step, &staged, was)?;
         }
-        let exchange = was.is_dir() || action.makes_directory();
-        let how = if exchange { Replace::Exchange } else { Replace::Allowed };
-        self.step(chain, action, |dir, name| staging.rename(&staged, dir, name, how))?;
-        if was.is_dir() && !self.holds_only_planned(plan, index)? {
-            self.step(chain, action, |dir, name| staging.rename(&staged, dir, name, how))?;
-            return self.leave_alone(plan, index);
-        }
-        // What was exchanged now lies in staging under the staged name.
-        if exchange { self.discard(&staged) } else { Ok(()) }
+        self.gave_way(step, was, &staged)
     }
 
-    /// Reports an action's path as changed since the plan was made; what was staged for it is of no use.
-    fn leave_alone(&mut self, plan: &CheckoutPlan, index: usize) -> Result<()> {
-        self.done.changed_meanwhile.push(plan.actions[index].path.clone());
-        self.discard(&staged_name(index))
+    fn remove(&mut self, chain: &mut DirChain<'_>, step: &Step, was: &Was) -> Result<()> {
+        let (staging, staged) = (self.staging, staged_name(step.slot));
+        // Who is gone already need not be removed.
+        let Some(live) = self.live(chain, &step.path)? else { return self.gave_way(step, was, &staged) };
+        if !was.is_still(&live) {
+            // After an interruption the name may have gone, and be somebody else's by now.
+            return if self.staged(&staged)?.is_some() { Ok(()) } else { self.leave_alone(step) };
+        }
+        if self.care == Care::None && !live.is_dir() {
+            return self.step(chain, step, |dir, name| dir.unlink(name));
+        }
+        self.step(chain, step, |dir, name| dir.rename(name, staging, &staged, Replace::Never))?;
+        if !self.is_planned(&staged, was, &step.path)? {
+            self.step(chain, step, |dir, name| staging.rename(&staged, dir, name, Replace::Never))?;
+            return self.leave_alone(step);
+        }
+        self.gave_way(step, was, &staged)
     }
 
-    /// Whether a directory that was just moved away holds nothing but what the plan removes with it.
-    fn holds_only_planned(&self, plan: &CheckoutPlan, index: usize) -> Result<bool> {
-        let top = &plan.actions[index].path;
-        let removed = |action: &&Action| matches!(action.change, Change::Remove { inside: true, .. });
-        let planned: BTreeMap<&TreePath, &Stat> = plan.actions[index + 1..]
-            .iter()
-            .take_while(|action| action.path.starts_with(top))
-            .filter(removed)
-            .filter_map(|action| match &action.change {
-                Change::Remove { was, .. } => Some((&action.path, &**was)),
-                _ => None,
-            })
-            .collect();
-        let failed = |e| self.failed("look into", top, e);
-        let mut todo = vec![(top.clone(), self.staging.open_dir(&staged_name(index)).map_err(failed)?)];
-        while let Some((path, dir)) = todo.pop() {
-            for name in dir.names().map_err(failed)? {
-                let Ok(path) = path.join(&name) else { return Ok(false) };
-                let Some(now) = dir.stat_opt(&name).map_err(failed)? else { continue };
-                if !planned.get(&path).is_some_and(|was| same_as_planned(&now, was)) {
-                    return Ok(false);
-                }
-                if now.is_dir() {
-                    todo.push((path, dir.open_dir(&name).map_err(failed)?));
-                }
+    /// What gave way lies in staging now, or is already away from there.
+    fn gave_way(&mut self, step: &Step, was: &Was, staged: &[u8]) -> Result<()> {
+        match self.care {
+            Care::Undo => {
+                displaced::strip(self.staging, staged, &step.path, was).map_err(|e| self.failed("strip", &step.path, e))
             }
+            Care::None => self.discard(staged),
+        }
+    }
+
+    fn change_file(
+        &mut self,
+        chain: &mut DirChain<'_>,
+        step: &Step,
+        was: &Was,
+        before: &Meta,
+        after: &Meta,
+    ) -> Result<()> {
+        use crate::fsio::FileType;
+        if was.file_type == FileType::Directory {
+            return Ok(());
+        }
+        let Some(live) = self.live(chain, &step.path)? else { return self.leave_alone(step) };
+        let half_done = Was { mtime: after.mtime, ..was.clone() };
+        let is_planned = if self.resumed { was.is(&live) || half_done.is(&live) } else { was.is_still(&live) };
+        if !is_planned || live.nlink != 1 {
+            return self.leave_alone(step);
+        }
+        let (dir, name) = chain.parent(step.path.as_bytes()).map_err(|e| self.failed("open", &step.path, e))?;
+        let failed = |e| self.failed("change", &step.path, e);
+        let file = dir.open_file(name).map_err(failed)?;
+        if Stat::of_fd(&file).map_err(failed)?.ino != was.ino {
+            return self.leave_alone(step);
+        }
+        apply::change_in_place(&file, before, after).map_err(failed)
+    }
+
+    /// Gives the displaced local version its name beside the new one.
+    fn keep_aside(&mut self, chain: &mut DirChain<'_>, step: &Step, staged: &[u8], was: &Was) -> Result<()> {
+        let aside = RefCell::new(Vec::new());
+        let staging = self.staging;
+        let linked = self.try_step(chain, step, |dir, name| {
+            let found = link_aside(staging, staged, dir, name, was.ino)?;
+            aside.replace(found);
+            Ok(())
+        });
+        linked.map_err(|e| self.failed("keep aside", &step.path, e))?;
+        let parent = step.path.parent().unwrap_or_default();
+        self.done.kept_aside.extend(parent.join(&aside.into_inner()).ok());
+        Ok(())
+    }
+
+    /// Reports a path as changed since the plan was made; what was staged for it is of no use.
+    fn leave_alone(&mut self, step: &Step) -> Result<()> {
+        self.done.changed_meanwhile.push(step.path.clone());
+        let staged = staged_name(step.slot);
+        let ours = match &step.op {
+            Op::Add { new } | Op::Replace { new, .. } => Some(new.ino),
+            Op::Remove { .. } | Op::Metadata { .. } => None,
+        };
+        let lies_there = self.staged(&staged)?.map(|stat| stat.ino);
+        if ours.is_some() && ours == lies_there { self.discard(&staged) } else { Ok(()) }
+    }
+
+    /// Whether what lies in staging now is what the plan meant, with nothing in it that the plan did not see.
+    fn is_planned(&self, staged: &[u8], was: &Was, path: &TreePath) -> Result<bool> {
+        let found = self.staged(staged)?;
+        if !found.is_some_and(|found| was.is(&found)) {
+            return Ok(false);
+        }
+        let failed = |e| self.failed("look into", path, e);
+        if found.is_some_and(|found| found.is_dir()) {
+            let dir = self.staging.open_dir(staged).map_err(failed)?;
+            return displaced::holds_only(dir, path, &was.within).map_err(failed);
         }
         Ok(true)
     }
 
-    fn change_file(&mut self, chain: &mut DirChain<'_>, action: &Action, inode: &Inode, was: &Stat) -> Result<()> {
-        let found = match chain.find(&action.path) {
-            Err(e) if is_other_now(&e) => None,
-            found => found.map_err(|e| self.failed("look at", &action.path, e))?,
-        };
-        let unchanged = found.as_ref().is_some_and(|found| found.stat.same_content_as(was) && found.stat.nlink == 1);
-        let Some(found) = found.filter(|_| unchanged) else {
-            self.done.changed_meanwhile.push(action.path.clone());
-            return Ok(());
-        };
-        let live = inode::read_metadata(&found, self.rules.xattrs(), UnknownXattrs::Ignore)?;
-        let failed = |e| self.failed("change", &action.path, e);
-        let (fd, stat) = inode::open_file(&found).map_err(failed)?;
-        if !stat.same_content_as(was) {
-            self.done.changed_meanwhile.push(action.path.clone());
-            return Ok(());
-        }
-        apply::change_in_place(&fd, inode, &live).map_err(failed)
-    }
-
-    fn removals(&mut self, plan: &CheckoutPlan, progress: &Progress) -> Result<()> {
+    /// What forbids a rename comes after it, the innermost first: it may forbid to pass.
+    fn late(&mut self) -> Result<()> {
         let mut chain = DirChain::new(self.root);
-        for action in plan.actions.iter().rev() {
-            let Change::Remove { was, inside: false } = &action.change else { continue };
-            progress.advance(1, 0);
-            if !self.is_as_planned(&mut chain, &action.path, was)? {
-                self.done.changed_meanwhile.push(action.path.clone());
-                continue;
-            }
-            let removed =
-                self.try_step(
-                    &mut chain,
-                    action,
-                    |dir, name| {
-                        if was.is_dir() { dir.remove_dir(name) } else { dir.unlink(name) }
-                    },
-                );
-            match removed {
-                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                    let path = self.root.path_of(action.path.as_bytes());
-                    let text = format!("{} is not empty any more; left in place", path.display());
-                    self.done.warnings.push(text);
-                    self.done.changed_meanwhile.push(action.path.clone());
-                }
-                removed => removed.map_err(|e| self.failed("remove", &action.path, e))?,
-            }
-        }
-        Ok(())
-    }
-
-    /// What forbids a rename comes after it.
-    fn late(&mut self, plan: &CheckoutPlan) -> Result<()> {
-        let left_alone: BTreeSet<&TreePath> = self.done.changed_meanwhile.iter().collect();
-        let is_left_alone = |path: &TreePath| left_alone.contains(path);
-        let mut chain = DirChain::new(self.root);
-        // The innermost first: what is set may forbid to pass.
-        for action in plan.actions.iter().rev() {
-            let Some(Wanted::Inode(inode)) = action.wanted() else { continue };
-            let is_late = match inode.kind {
-                InodeKind::File(_) => apply::late_flags(inode.flags),
-                InodeKind::Directory => apply::late_flags(inode.flags) || apply::late_mode(inode),
-                _ => false,
-            };
-            if !is_late || is_left_alone(&action.path) || !self.is_reachable(&mut chain, &action.path)? {
-                continue;
-            }
-            let failed = |e| self.failed("complete", &action.path, e);
-            if inode.kind == InodeKind::Directory {
-                let dir = chain.dir(action.path.as_bytes()).map_err(failed)?;
-                apply::finish_late(dir, inode).map_err(failed)?;
+        for step in self.steps.iter().rev() {
+            let (Op::Add { new } | Op::Replace { new, .. }) = &step.op else { continue };
+            let Some((mode, flags)) = new.late else { continue };
+            let Some(live) = self.live(&mut chain, &step.path)?.filter(|live| live.ino == new.ino) else { continue };
+            let failed = |e| self.failed("complete", &step.path, e);
+            if live.is_dir() {
+                let dir = chain.dir(step.path.as_bytes()).map_err(failed)?;
+                apply::finish_late(dir, mode, flags).map_err(failed)?;
             } else {
-                let (dir, name) = chain.parent(action.path.as_bytes()).map_err(failed)?;
-                let fd = dir.open_file(name).map_err(failed)?;
-                apply::finish_late(&fd, inode).map_err(failed)?;
+                let (dir, name) = chain.parent(step.path.as_bytes()).map_err(failed)?;
+                apply::finish_late(dir.open_file(name).map_err(failed)?, mode, flags).map_err(failed)?;
             }
         }
         Ok(())
@@ -263,27 +260,27 @@ impl Switch<'_> {
 
     /// Metadata of directories that stay, the deepest first: a step below may need rights that they take away. After a
     /// failure as much of it as is possible.
-    fn directories(&mut self, plan: &CheckoutPlan, after_failure: bool) -> Result<()> {
+    fn directories(&mut self, after_failure: bool) -> Result<()> {
+        let lifted = self.lifts.take();
         let mut todo: BTreeMap<&TreePath, DirWork<'_>> = BTreeMap::new();
-        let lifted = std::mem::take(&mut self.lifted);
         // In reverse: what a directory had before it was first lifted counts.
-        for (path, mode, flags) in lifted.iter().rev() {
-            todo.entry(path).or_default().before = Some((*mode, *flags));
+        for lift in lifted.iter().rev() {
+            todo.entry(&lift.path).or_default().lifted = Some((lift.mode, lift.flags));
         }
-        for (path, mtime) in &plan.dir_times {
-            todo.entry(path).or_default().mtime = Some(*mtime);
+        for dir in self.dirs {
+            todo.entry(&dir.path).or_default().mtime = Some(dir.after);
         }
-        for action in &plan.actions {
-            if let Change::Metadata { inode, was } = &action.change
-                && inode.kind == InodeKind::Directory
+        for step in self.steps {
+            if let Op::Metadata { was, before, after } = &step.op
+                && was.file_type == crate::fsio::FileType::Directory
             {
-                let work = todo.entry(&action.path).or_default();
-                (work.inode, work.mtime, work.was) = (Some(&**inode), Some(inode.mtime), Some(&**was));
+                let work = todo.entry(&step.path).or_default();
+                (work.mtime, work.change) = (Some(after.mtime), Some((was, before, after)));
             }
         }
         let mut chain = DirChain::new(self.root);
         for (path, work) in todo.into_iter().rev() {
-            match self.directory_work(&mut chain, path, &work) {
+            match self.directory(&mut chain, path, &work) {
                 Err(_) if after_failure => {}
                 done => done?,
             }
@@ -291,31 +288,33 @@ impl Switch<'_> {
         Ok(())
     }
 
-    fn directory_work(&mut self, chain: &mut DirChain<'_>, path: &TreePath, work: &DirWork<'_>) -> Result<()> {
+    fn directory(&mut self, chain: &mut DirChain<'_>, path: &TreePath, work: &DirWork<'_>) -> Result<()> {
         let dir = match chain.dir(path.as_bytes()) {
             Ok(dir) => dir,
             Err(e) if is_other_now(&e) => {
                 // What was only lifted was lifted to be removed or replaced.
-                self.done.changed_meanwhile.extend((!work.is_only_before()).then(|| path.clone()));
+                self.done.changed_meanwhile.extend((!work.only_lifted()).then(|| path.clone()));
                 return Ok(());
             }
             Err(e) => return Err(self.failed("open", path, e)),
         };
         let now = dir.stat(b"").map_err(|e| self.failed("look at", path, e))?;
-        if work.was.is_some_and(|was| !same_as_planned(&now, was)) {
+        if work.change.is_some_and(|(was, ..)| !was.is(&now)) {
             self.done.changed_meanwhile.push(path.clone());
             return Ok(());
         }
-        let live = if work.inode.is_some() { Some(self.directory(path, dir)?) } else { None };
-        work.set(dir, live.as_ref()).map_err(|e| self.failed("change", path, e))
+        work.set(dir).map_err(|e| self.failed("change", path, e))
     }
 
-    fn directory(&self, path: &TreePath, dir: &Dir) -> Result<Inode> {
-        let failed = |e| self.failed("read", path, e);
-        let dir = std::sync::Arc::new(dir.try_clone().map_err(failed)?);
-        let stat = dir.stat(b"").map_err(failed)?;
-        let found = Found::beside_a_walk(path, stat, None, Some(dir));
-        inode::read_metadata(&found, self.rules.xattrs(), UnknownXattrs::Ignore)
+    fn live(&self, chain: &mut DirChain<'_>, path: &TreePath) -> Result<Option<Stat>> {
+        match chain.parent(path.as_bytes()) {
+            Err(e) if is_other_now(&e) => Ok(None),
+            parent => parent.and_then(|(dir, name)| dir.stat_opt(name)).map_err(|e| self.failed("look at", path, e)),
+        }
+    }
+
+    fn staged(&self, staged: &[u8]) -> Result<Option<Stat>> {
+        self.staging.stat_opt(staged).map_err(|e| Error::io("look at", self.staging.path_of(staged), e))
     }
 
     /// Whether the directory that holds `path` is still there.
@@ -327,68 +326,43 @@ impl Switch<'_> {
         }
     }
 
-    /// Whether a live path still is what the plan saw.
-    fn is_as_planned(&self, chain: &mut DirChain<'_>, path: &TreePath, was: &Stat) -> Result<bool> {
-        if !self.is_reachable(chain, path)? {
-            return Ok(false);
-        }
-        let (dir, name) = chain.parent(path.as_bytes()).map_err(|e| self.failed("look at", path, e))?;
-        let now = dir.stat_opt(name).map_err(|e| self.failed("look at", path, e))?;
-        Ok(now.is_some_and(|now| same_as_planned(&now, was)))
-    }
-
     fn step(
         &mut self,
         chain: &mut DirChain<'_>,
-        action: &Action,
+        step: &Step,
         op: impl Fn(&Dir, &[u8]) -> io::Result<()>,
     ) -> Result<()> {
-        self.try_step(chain, action, op).map_err(|e| self.failed("switch", &action.path, e))
+        self.try_step(chain, step, op).map_err(|e| self.failed("switch", &step.path, e))
     }
 
-    /// Does one step. Where rights or flags forbid it, they are lifted: a file's are put back at once, a directory's at
-    /// the end.
+    /// Does one step. Where rights or flags forbid it, they are lifted: those of the inodes that move are put back at
+    /// once, the directory's at the end.
     fn try_step(
         &mut self,
         chain: &mut DirChain<'_>,
-        action: &Action,
+        step: &Step,
         op: impl Fn(&Dir, &[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
-        let (dir, name) = chain.parent(action.path.as_bytes())?;
+        let (dir, name) = chain.parent(step.path.as_bytes())?;
         match op(dir, name) {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
             done => return done,
         }
-        let parent = action.path.parent().unwrap_or_default();
-        self.lifted.push((parent, dir.stat(b"")?.mode, FdAttrs(dir.as_fd()).flags()?));
-        lift(dir)?;
-        match dir.stat_opt(name)?.map(|stat| stat.file_type) {
-            Some(FileType::File) => {
-                let file = dir.open_file(name)?;
-                let attrs = FdAttrs(file.as_fd());
-                let flags = attrs.flags()?;
-                attrs.set_flags(InodeFlags::default()).or_else(unsupported_is_fine)?;
-                let done = op(dir, name);
-                // The step failed, or the inode has another name.
-                if flags != InodeFlags::default() && Stat::of_fd(&file)?.nlink > 0 {
-                    attrs.set_flags(flags)?;
-                }
-                done
-            }
-            Some(FileType::Directory) => {
-                let inner = dir.open_dir(name)?;
-                self.lifted.push((action.path.clone(), inner.stat(b"")?.mode, FdAttrs(inner.as_fd()).flags()?));
-                lift(&inner)?;
-                op(dir, name)
-            }
-            _ => op(dir, name),
+        self.lifts.lift(&step.path.parent().unwrap_or_default(), dir)?;
+        let moving = [lift::Moving::lift(dir, name)?, lift::Moving::lift(self.staging, &staged_name(step.slot))?];
+        let done = op(dir, name);
+        for inode in moving.into_iter().flatten() {
+            inode.put_back()?;
         }
+        done
     }
 
     /// Removes what lies in staging under `name`.
     fn discard(&self, name: &[u8]) -> Result<()> {
-        self.staging.remove_all(name).map_err(|e| Error::io("remove", self.staging.path_of(name), e))?;
-        Ok(())
+        match self.staging.remove_all(name) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", self.staging.path_of(name), e)),
+            _ => Ok(()),
+        }
     }
 
     fn failed(&self, action: &'static str, path: &TreePath, e: io::Error) -> Error {
@@ -400,86 +374,73 @@ impl Switch<'_> {
 #[derive(Default)]
 struct DirWork<'p> {
     /// Mode and flags before it was made writable for a moment.
-    before: Option<(u16, InodeFlags)>,
-    /// All its metadata, and what the plan saw.
-    inode: Option<&'p Inode>,
-    was: Option<&'p Stat>,
+    lifted: Option<(u16, InodeFlags)>,
+    /// All its metadata: of which inode, from what, to what.
+    change: Option<(&'p Was, &'p Meta, &'p Meta)>,
     mtime: Option<Timestamp>,
 }
 
 impl DirWork<'_> {
     /// Whether it only puts back what was lifted.
-    fn is_only_before(&self) -> bool {
-        self.inode.is_none() && self.mtime.is_none()
+    fn only_lifted(&self) -> bool {
+        self.change.is_none() && self.mtime.is_none()
     }
 
-    fn set(&self, dir: &Dir, live: Option<&Inode>) -> io::Result<()> {
+    fn set(&self, dir: &Dir) -> io::Result<()> {
         let attrs = FdAttrs(dir.as_fd());
-        if let Some((mode, _)) = self.before {
+        let flags = match (self.change, self.lifted) {
+            (Some((_, _, after)), _) => after.flags,
+            (None, Some((_, flags))) => flags,
+            (None, None) => attrs.flags()?,
+        };
+        if apply::late_flags(attrs.flags()?) {
+            attrs.set_flags(InodeFlags::default())?;
+        }
+        if let Some((mode, _)) = self.lifted {
             attrs.set_mode(mode)?;
         }
-        if let Some((inode, live)) = self.inode.zip(live) {
-            apply::change_in_place(dir, inode, live)?;
+        if let Some((_, before, after)) = self.change {
+            apply::change_in_place(dir, before, after)?;
         }
         if let Some(mtime) = self.mtime {
-            match attrs.set_mtime(mtime) {
-                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                    let flags = attrs.flags()?;
-                    attrs.set_flags(InodeFlags::default())?;
-                    attrs.set_mtime(mtime)?;
-                    attrs.set_flags(flags)?;
-                }
-                done => done?,
-            }
+            attrs.set_mtime(mtime)?;
         }
         // Flags may forbid all of the above, so they come last.
-        match (self.inode, self.before) {
-            (Some(inode), _) if live.is_some_and(|live| apply::lifts(live, inode)) || self.before.is_some() => {
-                attrs.set_flags(inode.flags).or_else(unsupported_is_fine)
-            }
-            (None, Some((_, flags))) => attrs.set_flags(flags).or_else(unsupported_is_fine),
-            _ => Ok(()),
-        }
+        if attrs.flags()? == flags { Ok(()) } else { attrs.set_flags(flags) }
     }
 }
 
-/// Whether a live path still is what the plan saw. A directory's content is judged by what happens in it.
-fn same_as_planned(now: &Stat, was: &Stat) -> bool {
-    let same_inode = (now.dev, now.ino, now.file_type) == (was.dev, was.ino, was.file_type);
-    // A hard-linked inode's ctime moves when another name of it is replaced or linked.
-    let same_time = was.is_dir() || was.nlink > 1 || now.ctime == was.ctime || now.nlink != was.nlink;
-    same_inode && same_time && (was.is_dir() || (now.size, now.mtime) == (was.size, was.mtime))
+/// Lets two names change their inodes in one step; where the file system cannot, the old inode gets a second name in
+/// staging first. No live name is missing at any time.
+fn exchange(staging: &Dir, staged: &[u8], dir: &Dir, name: &[u8]) -> io::Result<()> {
+    match staging.rename(staged, dir, name, Replace::Exchange) {
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => displaced::exchange_by_link(staging, staged, dir, name),
+        done => done,
+    }
 }
 
-/// Makes a directory one that may be changed.
-fn lift(dir: &Dir) -> io::Result<()> {
-    const OWNER_CHANGES: u16 = 0o300;
-    const OWNER_ALL: u16 = 0o700;
-    let attrs = FdAttrs(dir.as_fd());
-    attrs.set_flags(InodeFlags::default()).or_else(unsupported_is_fine)?;
-    let mode = dir.stat(b"")?.mode;
-    if mode & OWNER_CHANGES == OWNER_CHANGES { Ok(()) } else { attrs.set_mode(mode | OWNER_ALL) }
-}
-
-fn unsupported_is_fine(e: io::Error) -> io::Result<()> {
-    use rustix::io::Errno;
-    let code = e.raw_os_error();
-    let unsupported = [Errno::NOTTY, Errno::OPNOTSUPP, Errno::INVAL, Errno::NOSYS].map(Errno::raw_os_error);
-    if code.is_some_and(|code| unsupported.contains(&code)) { Ok(()) } else { Err(e) }
-}
-
-/// Gives a local version a second name beside it; gives that name.
-fn link_aside(dir: &Dir, name: &[u8]) -> io::Result<Vec<u8>> {
-    for number in 0..ASIDE_NAMES_MAX {
+/// Names that are tried for a local version of `name` that stays beside it.
+pub(super) fn aside_names(name: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
+    (0..ASIDE_NAMES_MAX).map(move |number| {
         let mut suffix = ASIDE_SUFFIX.to_vec();
         if number > 0 {
             suffix.extend_from_slice(format!(".{number}").as_bytes());
         }
         let room = crate::limits::NAME_BYTES_MAX - suffix.len();
-        let aside = [&name[..name.len().min(room)], &suffix].concat();
-        match dir.link(name, dir, &aside) {
+        [&name[..name.len().min(room)], &suffix].concat()
+    })
+}
+
+/// Gives a displaced inode a second name beside the one it had; gives that name. It may have it already.
+fn link_aside(staging: &Dir, staged: &[u8], dir: &Dir, name: &[u8], ino: u64) -> io::Result<Vec<u8>> {
+    for aside in aside_names(name) {
+        match staging.link(staged, dir, &aside) {
             Ok(()) => return Ok(aside),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                if dir.stat_opt(&aside)?.is_some_and(|stat| stat.ino == ino) {
+                    return Ok(aside);
+                }
+            }
             Err(e) => return Err(e),
         }
     }

@@ -20,6 +20,9 @@ pub const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
 /// Name of the attribute that holds the default ACL.
 pub const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
 
+/// Name of the attribute that holds a program's capabilities.
+pub const CAPABILITIES: &[u8] = b"security.capability";
+
 /// Whether `name` is one of the two ACL attributes, which are recorded structured and not as attributes.
 pub fn xattr_namespace_of_acl(name: &[u8]) -> bool {
     name == ACL_ACCESS || name == ACL_DEFAULT

@@ -108,6 +108,61 @@ impl TempFile {
     }
 }
 
+/// A file of this program's own that only grows.
+#[derive(Debug)]
+pub struct AppendFile {
+    fd: std::os::fd::OwnedFd,
+    path: PathBuf,
+}
+
+impl AppendFile {
+    /// Opens or creates it (0600).
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(path: &Path) -> Result<AppendFile> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd =
+            rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(0o600)).map_err(|e| Error::io("open", path, e))?;
+        Ok(AppendFile { fd, path: path.to_path_buf() })
+    }
+
+    /// Appends bytes; they are durable when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn append_durably(&mut self, mut bytes: &[u8]) -> Result<()> {
+        let failed = |e| Error::io("write", &self.path, e);
+        while !bytes.is_empty() {
+            match rustix::io::write(&self.fd, bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        rustix::fs::fdatasync(&self.fd).map_err(failed)
+    }
+}
+
+/// Copies everything that a file holds into a new one; shares it where the file system can.
+///
+/// # Errors
+/// What the system says.
+pub fn copy_content(from: &impl std::os::fd::AsFd, to: &impl std::os::fd::AsFd) -> std::io::Result<()> {
+    let mut from = std::fs::File::from(from.as_fd().try_clone_to_owned()?);
+    let mut to = std::fs::File::from(to.as_fd().try_clone_to_owned()?);
+    std::io::Seek::rewind(&mut from)?;
+    std::io::copy(&mut from, &mut to).map(drop)
+}
+
+/// Makes a file durable.
+///
+/// # Errors
+/// What `fsync` says.
+pub fn sync_file(file: &impl std::os::fd::AsFd) -> std::io::Result<()> {
+    Ok(rustix::fs::fsync(file)?)
+}
+
 impl Drop for TempFile {
     fn drop(&mut self) {
         if !self.path.as_os_str().is_empty() {

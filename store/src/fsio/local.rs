@@ -264,6 +264,18 @@ pub fn remove_file(path: &Path) -> Result<()> {
     }
 }
 
+/// Gives a file of this program's own a further name. Gives whether it is there.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn link(from: &Path, to: &Path) -> Result<bool> {
+    match rustix::fs::linkat(CWD, from, CWD, to, AtFlags::empty()) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(e) => Err(Error::io("link to", to, e)),
+    }
+}
+
 /// Removes a directory of this program's own and everything in it; it need not exist.
 ///
 /// # Errors

@@ -17,13 +17,17 @@ mod map;
 mod stat;
 mod write;
 
-pub use attrs::{ACL_ACCESS, ACL_DEFAULT, FdAttrs, NameAttrs, decode_acl, encode_acl, xattr_namespace_of_acl};
+pub use attrs::{
+    ACL_ACCESS, ACL_DEFAULT, CAPABILITIES, FdAttrs, NameAttrs, decode_acl, encode_acl, xattr_namespace_of_acl,
+};
 pub use below::{is_symlink_refused, is_unopenable};
 pub use dir::{Dir, Replace};
-pub use durable::{Batch, TempFile, is_temporary, publish_file, sweep_temporaries};
+pub use durable::{
+    AppendFile, Batch, TempFile, copy_content, is_temporary, publish_file, sweep_temporaries, sync_file,
+};
 pub use local::{
     DataRun, OpenFile, Space, canonicalize, create_dir, create_dir_all, data_runs, exists, file_len, gid_of_name,
-    group_name, hostname, list_dir, now, now_coarse, owner_name, raise_open_files, read_capped, read_exact_at,
+    group_name, hostname, link, list_dir, now, now_coarse, owner_name, raise_open_files, read_capped, read_exact_at,
     remove_file, remove_tree, rename, space, sync_dir, sync_filesystem, sync_tree, uid_of_name,
 };
 pub use lock::Lock;

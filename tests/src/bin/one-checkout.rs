@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Checks one tree out: `one-checkout STORE STATE ROOT SNAPSHOT MODE ADOPT`. The process that fault tests kill and lie
+//! Checks one tree out, or back: `one-checkout STORE STATE ROOT SNAPSHOT MODE ADOPT`. The process that fault tests kill and lie
 //! to; a single worker, so that the n-th call is the same one in every run.
 
 use std::path::Path;
 
-use evenkeel_store::checkout::{Adopt, AreaTarget, CheckoutOptions, Mode, checkout};
+use evenkeel_store::checkout::{Adopt, AreaTarget, CheckoutOptions, Mode, checkout, recover, rollback};
 use evenkeel_store::{Progress, Store};
 
 fn main() -> std::process::ExitCode {
@@ -12,12 +12,17 @@ fn main() -> std::process::ExitCode {
     let [_, store, state, root, snapshot, mode, adopt] = args.as_slice() else {
         panic!("usage: one-checkout STORE STATE ROOT SNAPSHOT MODE ADOPT")
     };
+    let area = AreaTarget::new("tree", root);
+    let mode = match mode.as_str() {
+        "rollback" => return ended(rollback(&area, Path::new(state), &Progress::default())),
+        "recover" => return ended(recover(&area, Path::new(state), &Progress::default())),
+        mode => mode,
+    };
     let mode = if mode == "full" { Mode::Full } else { Mode::Incremental };
     let adopt = if adopt == "keep" { Some(Adopt::Keep) } else { None };
     let done = Store::open(Path::new(store)).and_then(|store| {
-        let areas = vec![AreaTarget::new("tree", root)];
         let options = CheckoutOptions {
-            areas,
+            areas: vec![area],
             adopt,
             mode: Some(mode),
             threads: 1,
@@ -25,6 +30,10 @@ fn main() -> std::process::ExitCode {
         };
         checkout(&store, &options, &Progress::default())
     });
+    ended(done)
+}
+
+fn ended<T>(done: evenkeel_store::Result<T>) -> std::process::ExitCode {
     match done {
         Ok(_) => std::process::ExitCode::SUCCESS,
         Err(error) => {

@@ -102,12 +102,11 @@ impl<L: LiveTree> Merge<'_, L> {
         }
     }
 
-    /// A directory goes: what is below a replaced one goes with it.
+    /// A directory goes: what is below goes with it.
     pub(super) fn remove_with(&mut self, action: usize) {
-        let replaced = matches!(self.plan.actions[action].change, Change::Replace { .. });
         for below in &mut self.plan.actions[action + 1..] {
             if let Change::Remove { inside, .. } = &mut below.change {
-                *inside = replaced;
+                *inside = true;
             }
         }
     }

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `evenkeel recover`: finishes a checkout or rollback that was interrupted.
+
+use evenkeel_store::checkout::{self, AreaRecovery};
+use serde::Serialize;
+
+use crate::areas::{self, AreaArg};
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::output::json::PathField;
+use crate::output::text;
+use crate::session::Session;
+
+const AFTER_HELP: &str = "\
+Everything that a checkout brings is staged, and what it will do is written down, before it changes the first name. So \
+it can be finished after a crash or a power cut, without store and network. Every `checkout` does that first; `rollback` \
+takes it back instead. Where nothing was interrupted, nothing is done.
+
+Examples:
+  evenkeel recover
+  evenkeel recover --area etc=/etc --json";
+
+/// Arguments of `recover`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// An area and where it is (repeatable) [default: the areas of the configuration, else those that were
+    /// checked out here].
+    #[arg(long = "area", value_name = "NAME=PATH", value_parser = areas::area_parser())]
+    areas: Vec<AreaArg>,
+}
+
+/// Finishes what was interrupted in every area.
+///
+/// # Errors
+/// When an area is not known here, its journal cannot be understood, or the system fails.
+pub fn run(session: &Session, args: &Args) -> Result<Exit> {
+    let state = session.state_dir()?;
+    let mut areas = Vec::new();
+    for area in areas::select_or_known(session, &args.areas)? {
+        let target = area.target(&session.config);
+        let done = session.run_long(|progress| checkout::recover(&target, &state, progress))?;
+        if !session.out.json {
+            print(session, &done)?;
+        }
+        areas.push(AreaFields::new(&done));
+    }
+    if session.out.json {
+        session.out.document("evenkeel/recover/1", &Report { areas })?;
+    }
+    Ok(Exit::Done)
+}
+
+#[derive(Serialize)]
+struct Report {
+    areas: Vec<AreaFields>,
+}
+
+#[derive(Serialize)]
+struct AreaFields {
+    name: String,
+    root: PathField,
+    finished: Option<u64>,
+    at: Option<String>,
+    left_alone: Vec<PathField>,
+}
+
+impl AreaFields {
+    fn new(area: &AreaRecovery) -> Self {
+        use std::os::unix::ffi::OsStrExt;
+        AreaFields {
+            name: area.name.clone(),
+            root: PathField::new(area.root.as_os_str().as_bytes()),
+            finished: area.number,
+            at: area.at.map(|id| id.to_hex()),
+            left_alone: area.left_alone.iter().map(|path| PathField::new(path.as_bytes())).collect(),
+        }
+    }
+}
+
+fn print(session: &Session, area: &AreaRecovery) -> Result<()> {
+    let out = &session.out;
+    let heading = format!("{} at {}", area.name, text::path(&area.root));
+    let what = match area.number {
+        Some(number) => format!("finished number {number}"),
+        None => "nothing was interrupted".to_owned(),
+    };
+    out.line(format_args!("{}  {what}", out.paint.bold(heading)))?;
+    for path in &area.left_alone {
+        out.line(format_args!("  {}", out.paint.changed(format_args!("{path}  changed meanwhile; left alone"))))?;
+    }
+    match area.at {
+        Some(id) => out.line(format_args!("{} {}", out.paint.good("at"), out.paint.id(id.short(12)))),
+        None => out.line(format_args!("as it was before the first checkout")),
+    }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `evenkeel rollback`: takes the last checkout back.
+
+use evenkeel_store::checkout::{self, AreaRollback};
+use evenkeel_store::path::TreePath;
+use serde::Serialize;
+
+use crate::areas::{self, AreaArg};
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::output::json::PathField;
+use crate::output::text::{self, counted};
+use crate::session::Session;
+
+const AFTER_HELP: &str = "\
+Needs neither store nor network: what a checkout replaces or removes stays in the area's .evenkeel/undo. Local changes \
+that the checkout overwrote come back, too; what was changed since the checkout goes to undo in its turn. A checkout \
+that was interrupted is taken back as far as it got. Called again, it goes back one checkout more, as long as undo is \
+kept (`evenkeel help config`).
+
+Examples:
+  evenkeel rollback
+  evenkeel rollback --area etc=/etc";
+
+/// Paths that are listed without `-v`.
+const SHOWN: usize = 20;
+
+/// Arguments of `rollback`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// An area and where it is (repeatable) [default: the areas of the configuration, else those that were
+    /// checked out here].
+    #[arg(long = "area", value_name = "NAME=PATH", value_parser = areas::area_parser())]
+    areas: Vec<AreaArg>,
+}
+
+/// Goes back in every area.
+///
+/// # Errors
+/// When an area has nothing to take back, with the areas before it taken back already; or the system fails.
+pub fn run(session: &Session, args: &Args) -> Result<Exit> {
+    let state = session.state_dir()?;
+    let mut areas = Vec::new();
+    for area in areas::select_or_known(session, &args.areas)? {
+        let target = area.target(&session.config);
+        let done = session.run_long(|progress| checkout::rollback(&target, &state, progress))?;
+        if !session.out.json {
+            print(session, &done)?;
+        }
+        areas.push(AreaFields::new(&done));
+    }
+    if session.out.json {
+        session.out.document("evenkeel/rollback/1", &Report { areas })?;
+    }
+    Ok(Exit::Done)
+}
+
+#[derive(Serialize)]
+struct Report {
+    areas: Vec<AreaFields>,
+}
+
+#[derive(Serialize)]
+struct AreaFields {
+    name: String,
+    root: PathField,
+    undone: u64,
+    was_interrupted: bool,
+    number: u64,
+    before: Option<String>,
+    after: Option<String>,
+    changes: u64,
+    changed_since: Vec<PathField>,
+    left_alone: Vec<PathField>,
+}
+
+impl AreaFields {
+    fn new(area: &AreaRollback) -> Self {
+        use std::os::unix::ffi::OsStrExt;
+        let paths = |paths: &[TreePath]| paths.iter().map(|path| PathField::new(path.as_bytes())).collect();
+        AreaFields {
+            name: area.name.clone(),
+            root: PathField::new(area.root.as_os_str().as_bytes()),
+            undone: area.undone,
+            was_interrupted: area.was_interrupted,
+            number: area.number,
+            before: area.before.map(|id| id.to_hex()),
+            after: area.after.map(|id| id.to_hex()),
+            changes: area.changes,
+            changed_since: paths(&area.changed_since),
+            left_alone: paths(&area.left_alone),
+        }
+    }
+}
+
+fn print(session: &Session, area: &AreaRollback) -> Result<()> {
+    let out = &session.out;
+    let heading = format!("{} at {}", area.name, text::path(&area.root));
+    let what = if area.was_interrupted { "interrupted checkout" } else { "checkout" };
+    let changes = counted(area.changes, "name");
+    out.line(format_args!("{}  {what} {} taken back, {changes}", out.paint.bold(heading), area.undone))?;
+    let shown = if out.verbose > 0 { usize::MAX } else { SHOWN };
+    let undo = format!("kept in .evenkeel/undo/{}", area.number);
+    for (paths, why) in [(&area.changed_since, undo.as_str()), (&area.left_alone, "left alone")] {
+        for path in paths.iter().take(shown) {
+            out.line(format_args!(
+                "  {}",
+                out.paint.changed(format_args!("{path}  changed since the checkout; {why}"))
+            ))?;
+        }
+        if paths.len() > shown {
+            out.line(format_args!("  … and {} more (-v lists all)", paths.len() - shown))?;
+        }
+    }
+    match area.after {
+        Some(id) => out.line(format_args!("{} {}", out.paint.good("at"), out.paint.id(id.short(12)))),
+        None => out.line(format_args!("as it was before the first checkout")),
+    }
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What gave way: it lies in the staging directory under the number of its step, complete but for its rights.
+//!
+//! A user may hold a displaced set-id program by another name or an open descriptor. It keeps neither set-id bits nor
+//! capabilities; the journal has them, and going back gives them to it again, or to a copy where it has other names.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::chain::DirChain;
+use super::journal::Was;
+use crate::format::manifest::InodeFlags;
+use crate::fsio::{self, CAPABILITIES, Dir, FdAttrs, Replace, Stat};
+use crate::path::TreePath;
+
+const SET_ID: u16 = 0o6000;
+
+/// Whether a directory that was just moved away holds nothing but what the plan moves with it.
+pub(super) fn holds_only(dir: Dir, top: &TreePath, within: &[(TreePath, Was)]) -> io::Result<bool> {
+    let planned: BTreeMap<&TreePath, &Was> = within.iter().map(|(path, was)| (path, was)).collect();
+    let mut todo = vec![(top.clone(), dir)];
+    while let Some((path, dir)) = todo.pop() {
+        for name in dir.names()? {
+            let Ok(path) = path.join(&name) else { return Ok(false) };
+            let Some(now) = dir.stat_opt(&name)? else { continue };
+            if !planned.get(&path).is_some_and(|was| was.is_still(&now)) {
+                return Ok(false);
+            }
+            if now.is_dir() {
+                todo.push((path, dir.open_dir(&name)?));
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// The displaced programs of a step that give rights: their path below staging, and what they were.
+fn rights<'w>(staged: &[u8], path: &TreePath, was: &'w Was) -> Vec<(Vec<u8>, &'w Was)> {
+    let own = was.gives_rights().then(|| (staged.to_vec(), was));
+    let below = was.within.iter().filter(|(_, was)| was.gives_rights()).map(|(at, was)| {
+        let rest = &at.as_bytes()[path.as_bytes().len()..];
+        ([staged, rest].concat(), was)
+    });
+    own.into_iter().chain(below).collect()
+}
+
+/// Takes set-id bits and capabilities from what gave way. May be called again.
+pub(super) fn strip(staging: &Dir, staged: &[u8], path: &TreePath, was: &Was) -> io::Result<()> {
+    let mut chain = DirChain::new(staging);
+    for (place, was) in rights(staged, path, was) {
+        let Some(file) = open(&mut chain, &place, was)? else { continue };
+        without_flags(&file, |attrs, stat| {
+            attrs.remove_xattr(CAPABILITIES)?;
+            if stat.mode & SET_ID == 0 { Ok(()) } else { attrs.set_mode(stat.mode & !SET_ID) }
+        })?;
+    }
+    Ok(())
+}
+
+/// Gives what gave way its rights again. An inode that somebody may have by another name stays without; a copy takes its
+/// place. May be called again.
+pub(super) fn give_back(staging: &Dir, staged: &[u8], path: &TreePath, was: &Was) -> io::Result<()> {
+    let mut chain = DirChain::new(staging);
+    for (place, was) in rights(staged, path, was) {
+        let Some(file) = open(&mut chain, &place, was)? else { continue };
+        let file = if Stat::of_fd(&file)?.nlink == 1 { file } else { copy(&mut chain, &place, &file)? };
+        without_flags(&file, |attrs, _| {
+            attrs.set_mode(was.mode)?;
+            was.caps.iter().try_for_each(|caps| attrs.set_xattr(CAPABILITIES, caps))
+        })?;
+    }
+    Ok(())
+}
+
+/// A displaced file, if it is there.
+fn open(chain: &mut DirChain<'_>, place: &[u8], was: &Was) -> io::Result<Option<OwnedFd>> {
+    let (dir, name) = chain.parent(place)?;
+    match dir.stat_opt(name)? {
+        Some(stat) if stat.file_type == was.file_type && stat.size == was.size => dir.open_file(name).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn without_flags(file: &OwnedFd, change: impl FnOnce(FdAttrs<'_>, &Stat) -> io::Result<()>) -> io::Result<()> {
+    let attrs = FdAttrs(file.as_fd());
+    let flags = attrs.flags()?;
+    if flags != InodeFlags::default() {
+        attrs.set_flags(InodeFlags::default())?;
+    }
+    change(attrs, &Stat::of_fd(file)?)?;
+    if flags == InodeFlags::default() { Ok(()) } else { attrs.set_flags(flags) }
+}
+
+/// Puts a copy, with everything but rights and flags, in the place of a displaced file.
+fn copy(chain: &mut DirChain<'_>, place: &[u8], file: &OwnedFd) -> io::Result<OwnedFd> {
+    const COPY: &[u8] = b".copy";
+    let (dir, name) = chain.parent(place)?;
+    let temporary = [name, COPY].concat();
+    if dir.stat_opt(&temporary)?.is_some() {
+        dir.unlink(&temporary)?;
+    }
+    let new = dir.create_file(&temporary)?;
+    fsio::copy_content(file, &new)?;
+    let (stat, from, to) = (Stat::of_fd(file)?, FdAttrs(file.as_fd()), FdAttrs(new.as_fd()));
+    to.set_owner(stat.uid, stat.gid)?;
+    to.set_mode(stat.mode)?;
+    for name in from.xattr_names()? {
+        if let Some(value) = from.xattr(&name)? {
+            to.set_xattr(&name, &value)?;
+        }
+    }
+    to.set_mtime(stat.mtime)?;
+    fsio::sync_file(&new)?;
+    dir.rename(&temporary, dir, name, Replace::Allowed)?;
+    Ok(new)
+}
+
+fn old_name(staged: &[u8]) -> Vec<u8> {
+    [staged, b".old"].concat()
+}
+
+/// An exchange on a file system that has none: the old inode gets a second name in staging, then the new one takes the
+/// live name. Not for directories.
+pub(super) fn exchange_by_link(staging: &Dir, staged: &[u8], dir: &Dir, name: &[u8]) -> io::Result<()> {
+    let old = old_name(staged);
+    match dir.link(name, staging, &old) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    staging.rename(staged, dir, name, Replace::Allowed)?;
+    settle_exchange(staging, staged)
+}
+
+/// Completes such an exchange.
+pub(super) fn settle_exchange(staging: &Dir, staged: &[u8]) -> io::Result<()> {
+    match staging.rename(&old_name(staged), staging, staged, Replace::Never) {
+        Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound) => Err(e),
+        _ => Ok(()),
+    }
+}

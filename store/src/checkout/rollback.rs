@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Going back: the steps of a transaction, turned around, are a transaction of their own.
+//!
+//! It needs neither store nor network. What had given way gets its names again, what had come gives way, and lies in the
+//! undo of the going back until that is dropped, and so does what somebody has put in its place since. A name that nobody
+//! had and somebody has taken is left alone and reported.
+
+use std::path::PathBuf;
+
+use super::chain::{DirChain, is_other_now};
+use super::displaced;
+use super::journal::{DirTime, Journal, New, Op, Step, Was};
+use super::options::AreaTarget;
+use super::stage::staged_name;
+use super::state::{AreaRoot, HeldArea};
+use super::switch::aside_names;
+use super::transaction::{self, Memory, record_path};
+use crate::error::{Error, Result};
+use crate::fsio::{Dir, Stat};
+use crate::id::SnapshotId;
+use crate::path::TreePath;
+use crate::progress::Progress;
+
+/// What was taken back in one area.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AreaRollback {
+    /// Its name.
+    pub name: String,
+    /// Its root.
+    pub root: PathBuf,
+    /// The number of the transaction that was taken back.
+    pub undone: u64,
+    /// It had been interrupted.
+    pub was_interrupted: bool,
+    /// The number of the transaction that took it back.
+    pub number: u64,
+    /// The snapshot that the area was at.
+    pub before: Option<SnapshotId>,
+    /// The snapshot that it is at again; `None` for a tree as it was before first contact.
+    pub after: Option<SnapshotId>,
+    /// Names that were changed.
+    pub changes: u64,
+    /// Paths where something else was by now than that transaction had left. What was there is kept with what the
+    /// rollback displaced.
+    pub changed_since: Vec<TreePath>,
+    /// Paths that somebody has taken by now; left alone.
+    pub left_alone: Vec<TreePath>,
+}
+
+/// An area's unfinished transaction, carried on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AreaRecovery {
+    /// Its name.
+    pub name: String,
+    /// Its root.
+    pub root: PathBuf,
+    /// The transaction that was finished; `None` when none was under way.
+    pub number: Option<u64>,
+    /// The snapshot that it is at.
+    pub at: Option<SnapshotId>,
+    /// Paths that somebody changed meanwhile; left alone.
+    pub left_alone: Vec<TreePath>,
+}
+
+/// Finishes what was interrupted in an area.
+///
+/// # Errors
+/// [`Error::Area`] where nothing was ever checked out; [`Error::Locked`]; [`Error::Io`].
+pub fn recover(target: &AreaTarget, state_dir: &std::path::Path, progress: &Progress) -> Result<AreaRecovery> {
+    let mut held = hold(target, state_dir)?;
+    let finished = transaction::recover(&mut held, progress)?;
+    Ok(AreaRecovery {
+        name: target.name.clone(),
+        root: target.root.clone(),
+        number: finished.as_ref().map(|recovered| recovered.journal.number),
+        at: held.applied(),
+        left_alone: finished.map(|recovered| recovered.switched.changed_meanwhile).unwrap_or_default(),
+    })
+}
+
+/// Takes the last transaction of an area back, or what there is of an interrupted one.
+///
+/// # Errors
+/// [`Error::Refused`] when there is none, or what gave way in it is not kept any more; [`Error::Locked`];
+/// [`Error::Io`].
+pub fn rollback(target: &AreaTarget, state_dir: &std::path::Path, progress: &Progress) -> Result<AreaRollback> {
+    let mut held = hold(target, state_dir)?;
+    let interrupted = if held.is_switching() { transaction::open(&held.state)? } else { None };
+    if interrupted.is_none() {
+        transaction::recover(&mut held, progress)?;
+    }
+    let was_interrupted = interrupted.is_some();
+    let journal = match interrupted {
+        Some(journal) => journal,
+        None => last(&held)?.ok_or_else(|| Error::Refused {
+            reason: format!("area `{}` has no checkout that could be taken back", target.name),
+            hint: Some("`evenkeel checkout SNAP --full` goes to any snapshot of the store".into()),
+        })?,
+    };
+    let number = transaction::next_number(&held)?.max(journal.number + 1);
+    let (inverse, changed_since) = turned_around(&held, &journal, was_interrupted, number, progress)?;
+    if was_interrupted {
+        transaction::turn_around(&mut held, &inverse)?;
+    } else {
+        let record = record_path(&held.state, journal.number);
+        let path = held.root.real_path().map_err(|e| Error::io("look at", held.root.path(), e))?;
+        transaction::begin(&mut held, &inverse, Memory::Before(&record), None, &path)?;
+    }
+    let switched = transaction::switch(&held, &inverse, was_interrupted, progress)?;
+    held.root.sync_filesystem().map_err(|e| Error::io("sync file system of", held.root.path(), e))?;
+    transaction::finish(&mut held, &inverse, None)?;
+    Ok(AreaRollback {
+        name: target.name.clone(),
+        root: target.root.clone(),
+        undone: journal.number,
+        was_interrupted,
+        number,
+        before: inverse.base,
+        after: inverse.target,
+        changes: (inverse.steps.len() - switched.changed_meanwhile.len().min(inverse.steps.len())) as u64,
+        changed_since,
+        left_alone: switched.changed_meanwhile,
+    })
+}
+
+fn hold(target: &AreaTarget, state_dir: &std::path::Path) -> Result<HeldArea> {
+    let root = AreaRoot::open(&target.name, &target.root, state_dir)?;
+    let Some(marker) = &root.marker else {
+        return Err(Error::Refused {
+            reason: format!("nothing was ever checked out to {}", target.root.display()),
+            hint: Some("check --area and the configuration".into()),
+        });
+    };
+    let (name, store) = (marker.name.clone(), marker.store);
+    HeldArea::take(root, &target.root, &name, store, state_dir)
+}
+
+/// The last transaction that was not taken back.
+fn last(held: &HeldArea) -> Result<Option<Journal>> {
+    let numbers = transaction::numbers(&held.state)?;
+    let mut below = u64::MAX;
+    for number in numbers.into_iter().rev() {
+        if number >= below {
+            continue;
+        }
+        match transaction::finished(&held.state, number)? {
+            Some(Journal { undoes: Some(undone), .. }) => below = undone,
+            found => return Ok(found),
+        }
+    }
+    Ok(None)
+}
+
+/// The transaction that takes `journal` back, and where something else was by now than it had left.
+fn turned_around(
+    held: &HeldArea,
+    journal: &Journal,
+    interrupted: bool,
+    number: u64,
+    progress: &Progress,
+) -> Result<(Journal, Vec<TreePath>)> {
+    progress.start("going back", journal.steps.len() as u64, 0);
+    let displaced = if interrupted {
+        // It may have come as far as to be kept.
+        held.stage_undo(journal.number)?;
+        Some(held.staging()?)
+    } else {
+        held.open_undo(journal.number)?
+    };
+    let next_slot = journal.steps.iter().map(|step| step.slot + 1).max().unwrap_or(0);
+    let chain = DirChain::new(&held.root);
+    let (steps, changed_since) = (Vec::new(), Vec::new());
+    let mut turn = Turn { root: &held.root, displaced, chain, steps, next_slot, changed_since };
+    for step in &journal.steps {
+        turn.step(step)?;
+        progress.advance(1, 0);
+    }
+    let dirs = journal.dirs.iter().map(|dir| DirTime { before: dir.after, after: dir.before, path: dir.path.clone() });
+    let inverse = Journal {
+        number,
+        base: journal.target,
+        target: journal.base,
+        undoes: Some(journal.number),
+        steps: turn.steps,
+        dirs: dirs.collect(),
+    };
+    Ok((inverse, turn.changed_since))
+}
+
+struct Turn<'a> {
+    root: &'a Dir,
+    /// Where what gave way is; `None` when nothing did.
+    displaced: Option<Dir>,
+    chain: DirChain<'a>,
+    steps: Vec<Step>,
+    /// The first number that no step has.
+    next_slot: usize,
+    changed_since: Vec<TreePath>,
+}
+
+impl Turn<'_> {
+    /// Turns one step around, if it was taken and what it left is still there.
+    fn step(&mut self, step: &Step) -> Result<()> {
+        let live = self.live(&step.path)?;
+        let op = match &step.op {
+            Op::Add { new } => match live.filter(|live| live.ino == new.ino) {
+                Some(live) => Op::Remove { was: self.going(&step.path, &live)? },
+                None => return Ok(()),
+            },
+            Op::Replace { new, was, keep_aside } => {
+                let Some(old) = self.come_back(step, was)? else { return Ok(()) };
+                if *keep_aside {
+                    self.forget_aside(step, was)?;
+                }
+                if live.is_none_or(|live| live.ino != new.ino) {
+                    self.changed_since.push(step.path.clone());
+                }
+                match live {
+                    Some(live) => Op::Replace { new: old, was: self.going(&step.path, &live)?, keep_aside: false },
+                    None => Op::Add { new: old },
+                }
+            }
+            Op::Remove { was } => match self.come_back(step, was)? {
+                Some(old) => Op::Add { new: old },
+                None => return Ok(()),
+            },
+            Op::Metadata { was, before, after } => match live.filter(|live| live.ino == was.ino) {
+                Some(live) => Op::Metadata { was: Was::of(&live), before: after.clone(), after: before.clone() },
+                None => return Ok(()),
+            },
+        };
+        self.steps.push(Step { path: step.path.clone(), slot: step.slot, op });
+        Ok(())
+    }
+
+    fn live(&mut self, path: &TreePath) -> Result<Option<Stat>> {
+        match self.chain.parent(path.as_bytes()) {
+            Err(e) if is_other_now(&e) => Ok(None),
+            parent => parent
+                .and_then(|(dir, name)| dir.stat_opt(name))
+                .map_err(|e| Error::io("look at", self.root.path_of(path.as_bytes()), e)),
+        }
+    }
+
+    /// What gave way in a step, with its rights; `None` when it did not, or is not kept.
+    fn come_back(&self, step: &Step, was: &Was) -> Result<Option<New>> {
+        let Some(dir) = &self.displaced else { return Ok(None) };
+        let (staged, failed) = (staged_name(step.slot), |e| Error::io("look at", dir.path(), e));
+        let Some(found) = dir.stat_opt(&staged).map_err(failed)? else { return Ok(None) };
+        // In an interrupted switch the new inode may still be waiting there.
+        let waits = matches!(&step.op, Op::Replace { new, .. } if new.ino == found.ino);
+        if waits {
+            return Ok(None);
+        }
+        displaced::give_back(dir, &staged, &step.path, was).map_err(failed)?;
+        let ino = dir.stat(&staged).map_err(failed)?.ino;
+        Ok(Some(New { ino, late: None }))
+    }
+
+    /// What is live now and gives way, with all that a directory holds.
+    fn going(&mut self, path: &TreePath, live: &Stat) -> Result<Was> {
+        let mut going = Was::of(live);
+        if !live.is_dir() {
+            return Ok(going);
+        }
+        let failed = |e| Error::io("look into", self.root.path_of(path.as_bytes()), e);
+        let top = self.chain.dir(path.as_bytes()).and_then(Dir::try_clone).map_err(failed)?;
+        let mut todo = vec![(path.clone(), top)];
+        while let Some((path, dir)) = todo.pop() {
+            for name in dir.names().map_err(failed)? {
+                let Some(stat) = dir.stat_opt(&name).map_err(failed)? else { continue };
+                let path = path.join(&name).map_err(|e| failed(std::io::Error::other(e)))?;
+                if stat.is_dir() {
+                    todo.push((path.clone(), dir.open_dir(&name).map_err(failed)?));
+                }
+                going.within.push((path, Was::of(&stat)));
+            }
+        }
+        Ok(going)
+    }
+
+    /// The local version that stayed beside the new one has its own name again; the other one goes.
+    fn forget_aside(&mut self, step: &Step, was: &Was) -> Result<()> {
+        let failed = |e| Error::io("look at", self.root.path_of(step.path.as_bytes()), e);
+        let mut found = None;
+        let (dir, name) = self.chain.parent(step.path.as_bytes()).map_err(failed)?;
+        for aside in aside_names(name) {
+            match dir.stat_opt(&aside).map_err(failed)? {
+                Some(stat) if stat.ino == was.ino => {
+                    found = Some((aside, stat));
+                    break;
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+        let Some((aside, stat)) = found else { return Ok(()) };
+        let path = step.path.parent().unwrap_or_default().join(&aside).expect("a name beside a valid path");
+        let op = Op::Remove { was: Was::of(&stat) };
+        self.steps.push(Step { path, slot: self.next_slot, op });
+        self.next_slot += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! One transaction on one area, from its first durable byte to its place among the records.
+//!
+//! ```text
+//! STATE/areas/<area id>/   applied            what was delivered
+//!                          tx/                journal · applied.next · applied.before · lifted
+//!                          records/<number>/  the same files of what is finished
+//! AREA/.evenkeel/          staging/           what is new, and what gave way
+//!                          undo/<number>/     the staging directory of a finished transaction
+//! ```
+//!
+//! The journal is written last and its name makes the transaction begin; from then on it is finished by whoever comes
+//! next. Finishing may be interrupted anywhere, too: every step of it looks whether it is done.
+
+use std::path::{Path, PathBuf};
+
+use super::journal::Journal;
+use super::lift::Lifts;
+use super::options::{Adopt, UndoLimits};
+use super::state::HeldArea;
+use super::switch::{Care, Switch, Switched};
+use crate::error::{Error, Result};
+use crate::files_cache::CacheWriter;
+use crate::format::manifest::Timestamp;
+use crate::fsio;
+use crate::id::{ChunkId, SnapshotId};
+use crate::progress::Progress;
+
+const TX: &str = "tx";
+const RECORDS: &str = "records";
+const JOURNAL: &str = "journal";
+const NEXT: &str = "applied.next";
+const BEFORE: &str = "applied.before";
+const LIFTED: &str = "lifted";
+
+/// What the area's memory is after a transaction.
+pub(super) enum Memory<'a> {
+    /// This.
+    Record(Box<CacheWriter>, SnapshotId, ChunkId),
+    /// What it was before the transaction of this record directory.
+    Before(&'a Path),
+}
+
+impl Memory<'_> {
+    /// Makes it the memory at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn publish(self, path: &Path) -> Result<()> {
+        match self {
+            Memory::Record(record, snapshot, manifest) => record.finish(path, snapshot, manifest),
+            Memory::Before(record) => {
+                if fsio::link(&record.join(BEFORE), path)? {
+                    return Ok(());
+                }
+                // Nothing was remembered then; no memory of another state may be left.
+                fsio::publish_file(path, b"")
+            }
+        }
+    }
+}
+
+fn turned_next(number: u64) -> String {
+    format!("{NEXT}.{number}")
+}
+
+fn journal_path(state: &Path) -> PathBuf {
+    state.join(TX).join(JOURNAL)
+}
+
+/// Where the finished transaction `number` is.
+pub(super) fn record_path(state: &Path, number: u64) -> PathBuf {
+    state.join(RECORDS).join(number.to_string())
+}
+
+/// The transaction that is under way or was interrupted.
+///
+/// # Errors
+/// [`Error::Refused`] for a journal that cannot be understood; [`Error::Io`].
+pub(super) fn open(state: &Path) -> Result<Option<Journal>> {
+    Journal::load(&journal_path(state))
+}
+
+/// Numbers of the finished transactions, ascending.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn numbers(state: &Path) -> Result<Vec<u64>> {
+    let records = state.join(RECORDS);
+    if !fsio::exists(&records)? {
+        return Ok(Vec::new());
+    }
+    let names = fsio::list_dir(&records)?;
+    let mut numbers: Vec<u64> = names.iter().filter_map(|name| std::str::from_utf8(name).ok()?.parse().ok()).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// The number of the next transaction.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn next_number(held: &HeldArea) -> Result<u64> {
+    let last = numbers(&held.state)?.last().copied().unwrap_or(0);
+    Ok(last.max(held.finished()).max(held.last_undo()?) + 1)
+}
+
+/// The journal of a finished transaction, while it is kept.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn finished(state: &Path, number: u64) -> Result<Option<Journal>> {
+    Journal::load(&record_path(state, number).join(JOURNAL))
+}
+
+/// Makes a transaction durable. Nothing live has changed when it returns, and everything will.
+///
+/// # Errors
+/// [`Error::Io`]; nothing was begun then.
+pub(super) fn begin(
+    held: &mut HeldArea,
+    journal: &Journal,
+    memory: Memory<'_>,
+    adopting: Option<Adopt>,
+    path: &Path,
+) -> Result<()> {
+    let state = held.state.clone();
+    let tx = state.join(TX);
+    fsio::remove_tree(&tx)?;
+    fsio::create_dir_all(&tx)?;
+    memory.publish(&tx.join(NEXT))?;
+    fsio::link(&held.applied_path(), &tx.join(BEFORE))?;
+    fsio::publish_file(&journal_path(&state), &journal.encode())?;
+    fsio::sync_dir(&state)?;
+    let to_or_from = journal.target.or(journal.base).expect("a transaction leads from or to a snapshot");
+    held.begin(to_or_from, adopting, path)
+}
+
+/// Carries a journal out, or on.
+///
+/// # Errors
+/// The first failure; the next command goes on from there.
+pub(super) fn switch(held: &HeldArea, journal: &Journal, resumed: bool, progress: &Progress) -> Result<Switched> {
+    if let Some(number) = journal.undoes {
+        held.stage_undo(number)?;
+    }
+    let staging = held.staging()?;
+    let lifts = Lifts::open(&held.state.join(TX).join(LIFTED))?;
+    let switch = Switch {
+        steps: &journal.steps,
+        dirs: &journal.dirs,
+        staging: &staging,
+        root: &held.root,
+        care: Care::Undo,
+        resumed,
+        lifts,
+        done: Switched::default(),
+    };
+    switch.run(progress)
+}
+
+/// Ends a transaction whose switch is durable. `memory` is a better one than what was prepared.
+///
+/// # Errors
+/// [`Error::Io`]; the next command goes on from there.
+pub(super) fn finish(held: &mut HeldArea, journal: &Journal, memory: Option<Memory<'_>>) -> Result<()> {
+    let (state, applied) = (held.state.clone(), held.applied_path());
+    let tx = state.join(TX);
+    match memory {
+        Some(memory) => memory.publish(&applied)?,
+        None => {
+            // A transaction that was turned around has a memory of its own.
+            let (turned, next) = (tx.join(turned_next(journal.number)), tx.join(NEXT));
+            if fsio::exists(&turned)? {
+                fsio::remove_file(&next)?;
+                fsio::rename(&turned, &next)?;
+            }
+            if fsio::exists(&next)? {
+                fsio::rename(&next, &applied)?;
+                fsio::sync_dir(&state)?;
+            }
+        }
+    }
+    // Gone back to before first contact.
+    if journal.target.is_none() {
+        fsio::remove_file(&applied)?;
+    }
+    held.keep_as_undo(journal.number)?;
+    held.end(journal.target, journal.number)?;
+    archive(&state, journal.number)
+}
+
+/// Puts the turned around journal of an interrupted transaction in its place. What was displaced so far stays where it is.
+///
+/// # Errors
+/// [`Error::Io`]; the transaction is still the old one then.
+pub(super) fn turn_around(held: &mut HeldArea, inverse: &Journal) -> Result<()> {
+    let tx = held.state.join(TX);
+    let next = tx.join(turned_next(inverse.number));
+    fsio::remove_file(&next)?;
+    Memory::Before(&tx).publish(&next)?;
+    fsio::publish_file(&journal_path(&held.state), &inverse.encode())
+}
+
+/// An interrupted transaction that was finished.
+pub(super) struct Recovered {
+    pub(super) journal: Journal,
+    pub(super) switched: Switched,
+    /// What it did with what was there first, when it was an adoption.
+    pub(super) adopting: Option<Adopt>,
+}
+
+/// Goes on with what was interrupted, until it is finished. Gives what it was.
+///
+/// # Errors
+/// The first failure.
+pub(super) fn recover(held: &mut HeldArea, progress: &Progress) -> Result<Option<Recovered>> {
+    let Some(journal) = open(&held.state)? else { return Ok(None) };
+    if !held.is_switching() {
+        if held.finished() >= journal.number {
+            archive(&held.state, journal.number)?;
+        } else {
+            // Nothing was begun: the marker says so last.
+            fsio::remove_tree(&held.state.join(TX))?;
+            held.clear_staging()?;
+        }
+        return Ok(None);
+    }
+    let adopting = held.adopting();
+    let switched = switch(held, &journal, true, progress)?;
+    held.root.sync_filesystem().map_err(|e| Error::io("sync file system of", held.root.path(), e))?;
+    finish(held, &journal, None)?;
+    Ok(Some(Recovered { journal, switched, adopting }))
+}
+
+/// Drops what gave way too long ago, or is too much; never what the last transaction displaced. Gives the numbers of the
+/// transactions that cannot be taken back any more.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn drop_old(held: &HeldArea, limits: UndoLimits, now: Timestamp) -> Result<Vec<u64>> {
+    let mut dropped = Vec::new();
+    let (mut kept, mut bytes) = (0, 0_u64);
+    for (number, time) in held.undos()?.into_iter().rev() {
+        let journal = finished(&held.state, number)?;
+        bytes = bytes.saturating_add(journal.as_ref().map_or(0, Journal::displaced_bytes));
+        let is_last = number >= held.finished();
+        let fits = kept < limits.records && now.secs - time.secs <= limits.seconds && bytes <= limits.bytes;
+        if is_last || (fits && dropped.is_empty()) {
+            kept += 1;
+            continue;
+        }
+        let record = record_path(&held.state, number);
+        fsio::remove_file(&record.join(JOURNAL))?;
+        fsio::remove_file(&record.join(BEFORE))?;
+        held.drop_undo(number)?;
+        dropped.push(number);
+    }
+    Ok(dropped)
+}
+
+/// Puts a finished transaction among the records.
+fn archive(state: &Path, number: u64) -> Result<()> {
+    let records = state.join(RECORDS);
+    fsio::create_dir_all(&records)?;
+    let tx = state.join(TX);
+    for name in [NEXT, LIFTED, &turned_next(number)] {
+        fsio::remove_file(&tx.join(name))?;
+    }
+    fsio::rename(&tx, &record_path(state, number))?;
+    fsio::sync_dir(&records)?;
+    fsio::sync_dir(state)
+}
