@@ -151,7 +151,18 @@ impl Bench {
 
     /// Our side of a checkout: release `to` over a tree that is at release `from`, or over an empty one.
     fn checkout_side(&self, from: Option<usize>, to: usize) -> Side<'_> {
-        side("evenkeel", move |dir| {
+        self.checkout_with("evenkeel", &[], from, to)
+    }
+
+    fn checkout_with<'a>(
+        &'a self,
+        label: &'static str,
+        options: &'a [&'a str],
+        from: Option<usize>,
+        to: usize,
+    ) -> Side<'a> {
+        let own = options;
+        side(label, move |dir| {
             let history = self.history()?;
             let [root, state] = [dir.join("tree"), dir.join("state")];
             make_dir(&root)?;
@@ -160,9 +171,9 @@ impl Bench {
                 let cmd = self.evenkeel(&history, &state).args(["checkout", &self.name_of(index)]);
                 cmd.args(options).arg("--area").arg(area(&root))
             };
-            let Some(from) = from else { return Ok(Timed::new(checkout(to, &[]))) };
+            let Some(from) = from else { return Ok(Timed::new(checkout(to, own))) };
             checkout(from, &[]).read()?;
-            Ok(Timed::new(checkout(to, &["--full", "--max-delete", "100%"])))
+            Ok(Timed::new(checkout(to, &[&["--full", "--max-delete", "100%"], own].concat())))
         })
     }
 }
@@ -188,11 +199,15 @@ fn word(path: &Path) -> String {
     quoted(&path.to_string_lossy())
 }
 
-/// `ours` made anew against each opponent that is installed.
+/// `ours` made anew against each opponent that is installed. We always are.
 fn against<'a>(ours: impl Fn() -> Side<'a>, theirs: Vec<Side<'a>>) -> Vec<Contest<'a>> {
     let installed =
-        theirs.into_iter().filter(|side| side.label.split([' ', ',']).next().and_then(host::find).is_some());
+        theirs.into_iter().filter(|side| is_installed(side.label.split([' ', ',']).next().unwrap_or_default()));
     installed.map(|theirs| Contest { ours: ours(), theirs }).collect()
+}
+
+fn is_installed(tool: &str) -> bool {
+    tool == "evenkeel" || host::find(tool).is_some()
 }
 
 fn tar_zstd(root: &Path) -> Side<'_> {
@@ -369,7 +384,9 @@ fn checkout_unchanged(bench: &Bench) -> Result<Vec<Contest<'_>>> {
 }
 
 fn checkout_update(bench: &Bench) -> Result<Vec<Contest<'_>>> {
-    let theirs = vec![rsync_over(bench.first(), bench.second()?)];
+    // What journal and undo cost: the same switch with neither.
+    let direct = bench.checkout_with("evenkeel --switch direct", &["--switch", "direct"], Some(0), 1);
+    let theirs = vec![rsync_over(bench.first(), bench.second()?), direct];
     Ok(against(|| bench.checkout_side(Some(0), 1), theirs))
 }
 
