@@ -4,6 +4,7 @@
 use crate::Result;
 use crate::cut::Loss;
 use crate::medium::Medium;
+use crate::run::Neighbours;
 use crate::workload::{self, Workload};
 
 pub const USAGE: &str = "\
@@ -100,6 +101,11 @@ pub fn loss(name: &str) -> Result<Loss> {
         "prefix" => Ok(Loss::Prefix),
         _ => Err(format!("no such loss: '{name}'")),
     }
+}
+
+pub fn neighbours(name: &str) -> Result<Neighbours> {
+    let found = Neighbours::ALL.into_iter().find(|neighbours| neighbours.name() == name);
+    found.ok_or_else(|| format!("no such neighbours: '{name}'"))
 }
 
 pub fn workload(name: &str) -> Result<&'static dyn Workload> {

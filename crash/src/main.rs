@@ -24,7 +24,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use args::Args;
-use run::{Failure, Scratch, States};
+use run::{Failure, Neighbours, Scratch, States};
 use workload::Workload;
 
 /// What can go wrong with the harness itself: a sentence for the person who ran it.
@@ -79,12 +79,13 @@ fn home() -> Result<PathBuf> {
     Ok(program.parent().unwrap_or(Path::new("/")).join("crash"))
 }
 
-/// `examine DIR FS WORKLOAD LOSS SEED FROM TO JOB JOBS`
+/// `examine DIR FS WORKLOAD LOSS NEIGHBOURS SEED FROM TO JOB JOBS`
 fn examine(words: &[String]) -> Result<()> {
-    let [dir, medium, workload, loss, numbers @ ..] = words else { return Err(args::USAGE.to_owned()) };
+    let [dir, medium, workload, loss, neighbours, numbers @ ..] = words else { return Err(args::USAGE.to_owned()) };
     let numbers: Vec<u64> = numbers.iter().map(|text| args::number(text)).collect::<Result<_>>()?;
     let [seed, from, to, job, jobs] = numbers[..] else { return Err(args::USAGE.to_owned()) };
-    let states = States { seed, loss: args::loss(loss)?, from, to };
+    let neighbours = args::neighbours(neighbours)?;
+    let states = States { seed, loss: args::loss(loss)?, from, to, neighbours };
     let scratch = Scratch::new(Path::new(dir))?;
     run::examine(&scratch, args::medium(medium)?, args::workload(workload)?, states, (job, jobs))
 }
@@ -113,7 +114,7 @@ fn run_all(words: &[String]) -> Result<()> {
     if wrong.is_empty() { Ok(()) } else { Err(format!("not as it has to be: {}", wrong.join(", "))) }
 }
 
-/// One workload: recorded once, examined in many states.
+/// One workload: recorded with and without neighbours, each recording examined in many states.
 struct Campaign<'a> {
     args: &'a Args,
     seed: u64,
@@ -123,37 +124,53 @@ struct Campaign<'a> {
 
 impl Campaign<'_> {
     fn run(&self, states: u64) -> Result<()> {
-        let start = Instant::now();
-        let (name, medium) = (self.workload.name(), self.args.medium);
-        let kept = home()?.join(format!("{name}-{}-{}", medium.name(), self.seed));
-        let scratch = Scratch::new(&self.dir)?;
-        let (mut from, mut to) = (0, states);
-        if let Some(state) = self.args.state {
-            (from, to) = (state, state + 1);
+        let (from, to) = self.args.state.map_or((0, states), |state| (state, state + 1));
+        let mut failures = Vec::new();
+        for neighbours in Neighbours::ALL {
+            let states = States { seed: self.seed, loss: self.args.loss, from, to, neighbours };
+            if states.numbers().next().is_some() {
+                failures.extend(self.examine(states)?);
+            }
         }
-        let recorded = if self.args.state.is_some() && kept.is_dir() {
-            run::copy(&kept, &self.dir)?;
-            "kept recording".to_owned()
-        } else {
-            let recording = run::record(&scratch, medium, self.workload)?;
-            format!("{} requests", recording.requests.len())
-        };
-        let recorded_in = start.elapsed();
-        let processors = std::thread::available_parallelism().map_or(1, usize::from).min(medium.jobs_max());
-        let jobs = self.args.jobs.unwrap_or(processors as u64).min(to - from);
-        let states = States { seed: self.seed, loss: self.args.loss, from, to };
-        let failures = run::examine_all(&self.dir, medium, self.workload, states, jobs)?;
-        let seconds = (start.elapsed() - recorded_in).as_secs_f64();
-        println!(
-            "{name:24} {recorded:>15}  {:5} states  {:4} failed  {:6.1} ms a state",
-            to - from,
-            failures.len(),
-            seconds * 1000.0 / (to - from) as f64
-        );
-        self.judge(&failures, &kept)
+        self.judge(&failures)
     }
 
-    fn judge(&self, failures: &[Failure], kept: &Path) -> Result<()> {
+    /// Where a recording is kept of which a state failed.
+    fn kept(&self, neighbours: Neighbours) -> Result<PathBuf> {
+        let (name, medium) = (self.workload.name(), self.args.medium.name());
+        Ok(home()?.join(format!("{name}-{medium}-{}-{}", neighbours.name(), self.seed)))
+    }
+
+    fn examine(&self, states: States) -> Result<Vec<Failure>> {
+        let (medium, neighbours) = (self.args.medium, states.neighbours);
+        let (dir, kept) = (self.dir.join(neighbours.name()), self.kept(neighbours)?);
+        let scratch = Scratch::new(&dir)?;
+        let recorded = if self.args.state.is_some() && kept.is_dir() {
+            run::copy(&kept, &dir)?;
+            "kept recording".to_owned()
+        } else {
+            let recording = run::record(&scratch, medium, self.workload, neighbours)?;
+            format!("{} requests", recording.requests.len())
+        };
+        let count = states.numbers().count() as u64;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from).min(medium.jobs_max());
+        let jobs = self.args.jobs.unwrap_or(processors as u64).min(medium.jobs_max() as u64).min(count);
+        let start = Instant::now();
+        let failures = run::examine_all(&dir, medium, self.workload, states, jobs)?;
+        println!(
+            "{:24} {:5} {recorded:>15}  {count:5} states  {:4} failed  {:6.1} ms a state",
+            self.workload.name(),
+            neighbours.name(),
+            failures.len(),
+            start.elapsed().as_secs_f64() * 1000.0 / count as f64
+        );
+        if !failures.is_empty() && !self.workload.is_broken() && self.args.state.is_none() {
+            run::copy(&dir, &kept)?;
+        }
+        Ok(failures)
+    }
+
+    fn judge(&self, failures: &[Failure]) -> Result<()> {
         if self.workload.is_broken() {
             return match failures.is_empty() {
                 false => Ok(()),
@@ -164,11 +181,8 @@ impl Campaign<'_> {
         for Failure { state, message } in failures.iter().take(SHOWN_MAX) {
             println!("state {state}: {message}");
         }
-        if *kept != self.dir && !kept.is_dir() {
-            run::copy(&self.dir, kept)?;
-        }
         Err(format!(
-            "again: evenkeel-crash --fs {} --workload {} --seed {} --state {}",
+            "again: cargo xtask crash --fs {} --workload {} --seed {} --state {}",
             self.args.medium.name(),
             self.workload.name(),
             self.seed,

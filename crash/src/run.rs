@@ -3,9 +3,14 @@
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -62,6 +67,64 @@ impl Marks for Handle {
     }
 }
 
+/// Whether other programs use the file system as well. Their syncs put things on the disk that the workload did not ask
+/// for yet, in an order of their own; without them much happens to be written together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Neighbours {
+    Quiet,
+    Busy,
+}
+
+impl Neighbours {
+    pub const ALL: [Neighbours; 2] = [Neighbours::Quiet, Neighbours::Busy];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Neighbours::Quiet => "quiet",
+            Neighbours::Busy => "busy",
+        }
+    }
+
+    /// States take turns, so that a state's number says which recording it is of.
+    pub fn of_state(state: u64) -> Neighbours {
+        if state.is_multiple_of(2) { Neighbours::Quiet } else { Neighbours::Busy }
+    }
+}
+
+/// A program beside the workload that syncs a file of its own again and again, until it is dropped.
+struct Neighbour(Arc<AtomicBool>, Option<JoinHandle<()>>);
+
+impl Neighbour {
+    const PAUSE: Duration = Duration::from_micros(500);
+
+    fn start(inside: &Path) -> Neighbour {
+        let (file, stop) = (inside.join("neighbour"), Arc::new(AtomicBool::new(false)));
+        let stopped = stop.clone();
+        let work = move || {
+            let file = std::fs::File::create(file).unwrap();
+            for number in 0u64.. {
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                file.write_all_at(&number.to_le_bytes(), 0).and_then(|()| file.sync_all()).unwrap();
+                std::thread::sleep(Self::PAUSE);
+            }
+        };
+        Neighbour(stop, Some(std::thread::spawn(work)))
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.1.take()
+            && thread.join().is_err()
+        {
+            eprintln!("warning: the neighbour came to an early end");
+        }
+    }
+}
+
 /// Runs a workload on a fresh file system on the recording disk.
 ///
 /// # Errors
@@ -69,7 +132,7 @@ impl Marks for Handle {
 ///
 /// # Panics
 /// The workload itself fails.
-pub fn record(scratch: &Scratch, medium: Medium, workload: &dyn Workload) -> Result<Recording> {
+pub fn record(scratch: &Scratch, medium: Medium, workload: &dyn Workload, neighbours: Neighbours) -> Result<Recording> {
     let (inside, outside) = (scratch.inside(), scratch.outside());
     let place = Place { inside: &inside, outside: &outside };
     let image = medium.make(&scratch.0.join("new.img"))?;
@@ -79,7 +142,9 @@ pub fn record(scratch: &Scratch, medium: Medium, workload: &dyn Workload) -> Res
     workload.prepare(place);
     sync(&inside)?;
     disk.handle.start();
+    let neighbour = (neighbours == Neighbours::Busy).then(|| Neighbour::start(&inside));
     workload.run(place, &disk.handle);
+    drop(neighbour);
     // What nobody waited for goes out as well: the last promises are tested against it in part and in full.
     sync(&inside)?;
     let recording = disk.handle.stop();
@@ -101,6 +166,14 @@ pub struct States {
     /// The first, and the one behind the last.
     pub from: u64,
     pub to: u64,
+    /// Of these only those with such neighbours.
+    pub neighbours: Neighbours,
+}
+
+impl States {
+    pub fn numbers(self) -> impl Iterator<Item = u64> {
+        (self.from..self.to).filter(move |state| Neighbours::of_state(*state) == self.neighbours)
+    }
 }
 
 /// A state in which something does not hold.
@@ -130,8 +203,9 @@ pub fn examine(
         let _mount = mounted(&recording.base, &file, medium, &inside)?;
         workload.checker(place)
     };
-    let mut cuts: Vec<Cut> = (states.from..states.to)
-        .filter(|state| state % jobs == job)
+    let mut cuts: Vec<Cut> = states
+        .numbers()
+        .filter(|state| state / 2 % jobs == job)
         .map(|state| Cut::of_state(&recording, states.seed, state))
         .collect();
     cuts.sort_by_key(|cut| cut.flushed);
@@ -195,7 +269,11 @@ pub fn examine_all(
             let mut command = unshared()?;
             let numbers = [states.seed, states.from, states.to, job, jobs].map(|number| number.to_string());
             let loss = if states.loss == Loss::Prefix { "prefix" } else { "reordered" };
-            command.arg("examine").arg(dir).args([medium.name(), workload.name(), loss]).args(numbers);
+            command
+                .arg("examine")
+                .arg(dir)
+                .args([medium.name(), workload.name(), loss, states.neighbours.name()])
+                .args(numbers);
             command.stdout(Stdio::piped()).spawn().map_err(|error| format!("cannot start a process: {error}"))
         })
         .collect::<Result<_>>()?;
@@ -218,7 +296,7 @@ pub fn examine_all(
             return Err(format!("{}: a process that examines states ended with {status}", workload.name()));
         }
     }
-    let wanted = states.to - states.from;
+    let wanted = states.numbers().count();
     if seen != wanted {
         return Err(format!("{}: {seen} of {wanted} states were examined", workload.name()));
     }
