@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
 use crate::Result;
@@ -93,9 +95,24 @@ pub struct Mount {
     at: PathBuf,
 }
 
+impl Mount {
+    const TRIES: u32 = 2000;
+
+    /// sled closes its files some moments after it was dropped.
+    fn unmount(&self) -> rustix::io::Result<()> {
+        for _ in 0..Self::TRIES {
+            match rustix::mount::unmount(&self.at, UnmountFlags::empty()) {
+                Err(Errno::BUSY) => std::thread::sleep(Duration::from_millis(1)),
+                done => return done,
+            }
+        }
+        Err(Errno::BUSY)
+    }
+}
+
 impl Drop for Mount {
     fn drop(&mut self) {
-        if let Err(error) = rustix::mount::unmount(&self.at, UnmountFlags::empty()) {
+        if let Err(error) = self.unmount() {
             eprintln!("warning: cannot unmount {}: {error}", self.at.display());
             let _ = rustix::mount::unmount(&self.at, UnmountFlags::DETACH);
         }

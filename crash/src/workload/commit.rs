@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use evenkeel_store::area::AreaSpec;
+use evenkeel_store::catalog::Catalog;
 use evenkeel_store::check::{CheckOptions, check};
 use evenkeel_store::commit::{CommitOptions, CommitReport, commit};
 use evenkeel_store::format::snapshot::AreaRules;
@@ -93,6 +94,8 @@ impl Workload for Commits {
             marks.begin();
             let report = commit_tree(&store, &state_of(place), tree.root()).unwrap();
             marks.acknowledge();
+            // As a command that asks about snapshots would: the catalog is written, and torn like everything else.
+            drop(Catalog::open(&store, &state_of(place)).unwrap());
             let id = report.snapshot.expect("something changed").to_hex();
             std::fs::write(release_of(place, number).with_extension("id"), id).unwrap();
         }
@@ -119,12 +122,14 @@ impl Checker for Releases {
         };
         let acknowledged = &self.0[..crash.acknowledged.saturating_sub(1)];
         self.assert_holds(&store, acknowledged);
+        assert_catalog_answers(&store, &state_of(place));
 
         let tree = tree_of(place);
         let report = commit_tree(&store, &state_of(place), tree.root()).unwrap();
         let expected = read_tree(tree.root());
         let id = report.snapshot.expect("it is no dry run");
         self.assert_holds(&store, acknowledged);
+        assert_catalog_answers(&store, &state_of(place));
         assert_same(&read_snapshot(&store, &store.snapshot(&id).unwrap(), AREA).unwrap(), &expected);
         let left: Vec<PathBuf> = [store_of(place), state_of(place)].iter().flat_map(|dir| temporaries(dir)).collect();
         assert!(left.is_empty(), "left behind: {left:?}");
@@ -146,6 +151,14 @@ impl Releases {
         for record in &list.there[acknowledged.len()..] {
             read_everything(store, &record.id).unwrap();
         }
+    }
+}
+
+/// The catalog opens, be it anew, and knows what the store knows.
+fn assert_catalog_answers(store: &Store, state: &Path) {
+    let catalog = Catalog::open(store, state).unwrap();
+    for record in store.list_snapshots().unwrap().there {
+        assert_eq!(catalog.snapshot(&record.id).unwrap(), Some(store.snapshot(&record.id).unwrap()));
     }
 }
 
