@@ -2,9 +2,11 @@
 //! Checkouts, area and state directory both on the recorded disk, the store elsewhere.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use evenkeel_store::checkout::{AreaTarget, CheckoutOptions, Mode, StatusOptions, checkout, verify};
+use evenkeel_store::checkout::{
+    AreaTarget, CheckoutOptions, Mode, StatusOptions, checkout, recover, rollback, status, verify,
+};
 use evenkeel_store::id::SnapshotId;
 use evenkeel_store::{Progress, Store};
 use evenkeel_tests::fixture::{AREA, assert_same, settle};
@@ -86,6 +88,10 @@ fn local_changes(tree: &Tree) {
 
 fn state_of(place: Place<'_>) -> PathBuf {
     place.inside.join("state")
+}
+
+fn status_options(place: Place<'_>) -> StatusOptions {
+    StatusOptions { areas: vec![area_of(place)], state_dir: state_of(place), protected: Vec::new() }
 }
 
 fn area_of(place: Place<'_>) -> AreaTarget {
@@ -185,9 +191,17 @@ struct Steps {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Recovery {
     /// The same command again.
-    Forward,
+    Again,
     /// A checkout of the release before.
     Back,
+    /// Has the switch finished, then the same command.
+    Finish,
+    /// Has the switch taken back, then the same command.
+    RollBack,
+}
+
+impl Recovery {
+    const ALL: [Recovery; 4] = [Recovery::Again, Recovery::Back, Recovery::Finish, Recovery::RollBack];
 }
 
 impl Checker for Steps {
@@ -206,30 +220,56 @@ impl Checker for Steps {
         } else {
             assert!(done == 0 && self.first.is_none(), "the area is gone");
         }
-        let recovery = if crash.random.once_in(3) { Recovery::Back } else { Recovery::Forward };
-        let number = self.recover(place, done, recovery);
+        let number = self.recover(place, &mut crash);
         assert_same(&read_tree(&root), &self.releases.read(number));
         self.assert_verified(place);
-        assert_eq!(private_names(&root), ["lock", "marker"]);
+        assert_no_remains(&root);
     }
 }
 
 impl Steps {
     /// Returns the release that the tree has to equal now.
-    fn recover(&self, place: Place<'_>, done: usize, recovery: Recovery) -> usize {
+    fn recover(&self, place: Place<'_>, crash: &mut Crash) -> usize {
+        let done = crash.acknowledged;
         let forward = self.steps[done.min(self.steps.len() - 1)];
-        let back = if done == 0 { self.first } else { Some(self.steps[done - 1]) };
-        let number = match recovery {
-            Recovery::Forward => forward,
-            Recovery::Back => back.unwrap_or(forward),
-        };
-        self.releases.check_out(place, number).unwrap_or_else(|error| panic!("{recovery:?}: {}", chain(&error)));
+        let before = if done == 0 { self.first } else { Some(self.steps[done - 1]) };
+        let mut number = forward;
+        if let Some(before) = before {
+            match Recovery::ALL[crash.random.below(Recovery::ALL.len())] {
+                Recovery::Back => number = before,
+                Recovery::Finish if crash.in_progress => self.finish(place, done),
+                Recovery::RollBack if crash.in_progress => self.roll_back(place, done),
+                _ => {}
+            }
+        }
+        self.releases.check_out(place, number).unwrap_or_else(|error| panic!("release {number}: {}", chain(&error)));
         number
     }
 
+    /// The tree is as before the step where the switch had not begun, else as after it.
+    fn finish(&self, place: Place<'_>, done: usize) {
+        let finished = recover(&area_of(place), &state_of(place), &Progress::default());
+        let finished = finished.unwrap_or_else(|error| panic!("recover: {}", chain(&error)));
+        assert!(finished.left_alone.is_empty(), "{finished:?}");
+        let is_after = finished.at == Some(self.releases.ids[self.steps[done] - 1]);
+        assert_same(&read_tree(&area_of(place).root), &self.trees[done + usize::from(is_after)]);
+    }
+
+    /// The tree is as before the step, with the local changes that it had.
+    fn roll_back(&self, place: Place<'_>, done: usize) {
+        let report = status(&status_options(place), &self.releases.store, &Progress::default()).unwrap();
+        let area = &report.areas[0];
+        // Where nothing of the step is there, the one before it would be taken back.
+        if area.interrupted.is_some() || area.applied == Some(self.releases.ids[self.steps[done] - 1]) {
+            let undone = rollback(&area_of(place), &state_of(place), &Progress::default());
+            let undone = undone.unwrap_or_else(|error| panic!("rollback: {}", chain(&error)));
+            assert!(undone.left_alone.is_empty(), "{undone:?}");
+        }
+        assert_same(&read_tree(&area_of(place).root), &self.trees[done]);
+    }
+
     fn assert_verified(&self, place: Place<'_>) {
-        let options = StatusOptions { areas: vec![area_of(place)], state_dir: state_of(place), protected: Vec::new() };
-        let report = verify(&options, &self.releases.store, &Progress::default()).unwrap();
+        let report = verify(&status_options(place), &self.releases.store, &Progress::default()).unwrap();
         assert!(report.in_sync() && report.areas[0].drift.is_empty(), "verify: {report:#?}");
     }
 }
@@ -238,13 +278,14 @@ fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// What lies in `.evenkeel`, but for a marker that was being written: the next one that is written takes its place.
-fn private_names(root: &std::path::Path) -> Vec<String> {
-    let entries = std::fs::read_dir(root.join(".evenkeel")).unwrap();
-    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.retain(|name| name != "marker.new");
-    names.sort();
-    names
+/// Nothing lies in `.evenkeel` but what belongs there, and a marker that was being written: the next one that is written
+/// takes its place.
+fn assert_no_remains(root: &Path) {
+    let known = ["lock", "marker", "marker.new", "undo"];
+    for entry in std::fs::read_dir(root.join(".evenkeel")).unwrap() {
+        let name = entry.unwrap().file_name();
+        assert!(known.iter().any(|known| name == *known), "left behind: {}", name.display());
+    }
 }
 
 /// Every path is as it was or as it shall be; a path that is in both is there; nothing else is.
