@@ -99,6 +99,23 @@ pub fn select_or_known(session: &Session, args: &[AreaArg]) -> Result<Vec<LocalA
     select(&session.config, args)
 }
 
+/// The one area that is meant: the one named, else the only one that is configured or known.
+///
+/// # Errors
+/// A usage error when there is none, or there are several.
+pub fn select_one(session: &Session, arg: Option<AreaArg>) -> Result<LocalArea> {
+    let args: Vec<AreaArg> = arg.into_iter().collect();
+    let mut areas = select_or_known(session, &args)?;
+    match (areas.pop(), areas.is_empty()) {
+        (Some(area), true) => Ok(area),
+        (last, _) => {
+            let names: Vec<String> = areas.iter().chain(&last).map(|area| format!("`{}`", area.name)).collect();
+            let message = format!("there are {} areas: {}", names.len(), names.join(", "));
+            Err(CommandError::usage(message).hint("name the one that is meant: --area NAME=PATH"))
+        }
+    }
+}
+
 impl LocalArea {
     /// The area as it is committed. Its identity patterns follow from where it begins; `allow_identity` drops them all.
     pub fn spec(&self, config: &Config, allow_identity: bool) -> AreaSpec {

@@ -105,6 +105,12 @@ pub enum Command {
     Rollback(commands::rollback::Args),
     /// Finish a checkout or rollback that was interrupted.
     Recover(commands::recover::Args),
+    /// List what was done to the areas of this machine.
+    History(commands::history::Args),
+    /// Tell every name that a checkout or rollback changed.
+    ShowRecord(commands::show_record::Args),
+    /// Take checkouts back, down to a number of `history`.
+    Undo(commands::undo::Args),
     /// Look for damage in the store.
     Check(commands::check::Args),
     /// Show the whole method on real files, in a temporary directory.

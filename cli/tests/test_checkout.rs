@@ -48,6 +48,7 @@ fn first_next_and_back() {
     --- stdout
     os at r  full, from [id1 short]
       1 added, 1 updated, 1 removed; 5 unchanged; [size] written
+      undo of number 1 dropped
     at [id2 short] ([time])
     ");
     assert_eq!(world.output(&[&["checkout", "@latest~1", "--exit-nothing"], AREA].concat()).status.code(), Some(4));

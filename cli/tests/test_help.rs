@@ -19,6 +19,9 @@ const COMMANDS: &[&str] = &[
     "verify",
     "rollback",
     "recover",
+    "history",
+    "show-record",
+    "undo",
     "check",
     "demo",
     "help",
@@ -60,6 +63,9 @@ fn the_whole_tree() {
       verify       Compare what is checked out here with its snapshot, byte for byte
       rollback     Take the last checkout back
       recover      Finish a checkout or rollback that was interrupted
+      history      List what was done to the areas of this machine
+      show-record  Tell every name that a checkout or rollback changed
+      undo         Take checkouts back, down to a number of `history`
       check        Look for damage in the store
       demo         Show the whole method on real files, in a temporary directory
       help         Explain a command or a topic
@@ -371,6 +377,64 @@ fn the_whole_tree() {
       evenkeel recover
       evenkeel recover --area etc=/etc --json
 
+    === history
+    List what was done to the areas of this machine
+
+    Usage: evenkeel history [OPTIONS]
+
+    Options:
+          --area <NAME=PATH>  An area and where it is (repeatable) [default: the areas of the
+                              configuration, else those that were checked out here]
+      -h, --help              Print help
+
+    Every checkout and rollback that changed a name has a number. `rollback` takes the last one back,
+    `undo NUMBER` all down to that one, as long as what they displaced is kept.
+
+    Examples:
+      evenkeel history
+      evenkeel history --area etc=/etc --json
+
+    === show-record
+    Tell every name that a checkout or rollback changed
+
+    Usage: evenkeel show-record [OPTIONS] <NUMBER>
+
+    Arguments:
+      <NUMBER>  The number, as `history` lists it
+
+    Options:
+          --area <NAME=PATH>  The area and where it is [default: the one of the configuration, else the
+                              one that was checked out here]
+      -h, --help              Print help
+
+    The list of names is kept as long as the checkout can be taken back. A directory that moved as a
+    whole is one name.
+
+    Examples:
+      evenkeel show-record 12
+      evenkeel show-record 12 --area etc=/etc --json
+
+    === undo
+    Take checkouts back, down to a number of `history`
+
+    Usage: evenkeel undo [OPTIONS] <NUMBER>
+
+    Arguments:
+      <NUMBER>  The number, as `history` lists it
+
+    Options:
+          --area <NAME=PATH>  The area and where it is [default: the one of the configuration, else the
+                              one that was checked out here]
+      -h, --help              Print help
+
+    Takes the newest checkout back, then the one before it, until NUMBER is taken back, too: the area is
+    as it was before NUMBER. Needs neither store nor network. Each step is one that `rollback` would
+    take, and is as safe.
+
+    Examples:
+      evenkeel history
+      evenkeel undo 12 --area etc=/etc
+
     === check
     Look for damage in the store
 
@@ -543,7 +607,7 @@ fn manual_pages() {
     insta::assert_snapshot!(world.run(&["man", "pages"]), @"
     exit 0
     --- stdout
-    19 pages written to pages
+    22 pages written to pages
     ");
     assert_eq!(world.files("pages").len(), COMMANDS.len() + 1);
     let page = world.read("pages/evenkeel.1");

@@ -122,6 +122,8 @@ fn documents_fit_their_schemas() {
     fits("verify", &document(&["verify", "--area", "os=r"])[0]);
     fits("recover", &document(&["recover", "--area", "os=r"])[0]);
     fits("rollback", &document(&["rollback", "--area", "os=r"])[0]);
+    fits("history", &document(&["history", "--area", "os=r"])[0]);
+    fits("show-record", &document(&["show-record", "1", "--area", "os=r"])[0]);
     fits("check", &document(&["check"])[0]);
     let failed = world.output(&["--json", "show", "deadbeef"]).stderr;
     fits("error", &serde_json::from_slice(&failed).unwrap());

@@ -15,6 +15,7 @@ use crate::fsio::{self, ACL_ACCESS, ACL_DEFAULT, FdAttrs, FileType, NameAttrs, S
 use crate::id::ContentHash;
 use crate::limits;
 use crate::path::escape;
+use crate::progress::Progress;
 use crate::walk::Found;
 
 /// What to do about an extended attribute that the area's rules do not mention.
@@ -180,19 +181,23 @@ pub fn read_metadata(found: &Found, rules: &XattrRules, unknown: UnknownXattrs) 
     inode(found, &stat, extras, None)
 }
 
-/// Hash of a file's first `size` bytes, holes as zeros, with plain reads.
+/// Hash of a file's first `size` bytes, holes as zeros, with plain reads. `progress` hears of each piece, and may end it.
 ///
 /// # Errors
-/// What the system says; `UnexpectedEof` when the file shrank meanwhile.
-pub fn hash_content(fd: impl AsFd, size: u64) -> io::Result<ContentHash> {
+/// What the system says; `UnexpectedEof` when the file shrank meanwhile; `Interrupted` when it was cancelled.
+pub fn hash_content(fd: impl AsFd, size: u64, progress: &Progress) -> io::Result<ContentHash> {
     const BUFFER: usize = 256 << 10;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; usize::try_from(size).unwrap_or(BUFFER).min(BUFFER)];
     let mut at = 0;
     while at < size {
+        if progress.is_cancelled() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let len = usize::try_from(size - at).unwrap_or(BUFFER).min(BUFFER);
         fsio::read_exact_at(&fd, &mut buffer[..len], at)?;
         hasher.update(&buffer[..len]);
+        progress.advance(0, len as u64);
         at += len as u64;
     }
     Ok(ContentHash(*hasher.finalize().as_bytes()))

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use evenkeel_store::checkout::{
-    AreaRollback, AreaTarget, CheckoutOptions, CheckoutReport, Mode, StatusOptions, StatusReport, checkout, rollback,
-    status, verify,
+    AreaRollback, AreaTarget, CheckoutOptions, CheckoutReport, Mode, Record, StatusOptions, StatusReport, checkout,
+    history, rollback, status, undo, verify,
 };
 use evenkeel_store::id::SnapshotId;
 use evenkeel_store::{Progress, Result};
@@ -92,6 +92,22 @@ impl<'f> Place<'f> {
         let done = rollback(&self.area(), &self.state, &Progress::default());
         settle();
         done
+    }
+
+    /// Takes checkouts back down to `number`.
+    ///
+    /// # Errors
+    /// Those of the rollbacks.
+    pub fn undo(&self, number: u64) -> Result<Vec<AreaRollback>> {
+        settle();
+        let done = undo(&self.area(), &self.state, number, &Progress::default());
+        settle();
+        done
+    }
+
+    /// What was done here.
+    pub fn history(&self) -> Vec<Record> {
+        history(&self.area(), &self.state).unwrap()
     }
 
     /// The live tree is exactly what the snapshot holds.

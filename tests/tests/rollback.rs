@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use evenkeel_store::checkout::{Adopt, ConflictPolicy, Mode};
+use evenkeel_store::checkout::{Adopt, ConflictPolicy, Mode, Record};
 use evenkeel_store::id::SnapshotId;
 use evenkeel_tests::fixture::{Fixture, assert_same};
 use evenkeel_tests::place::Place;
@@ -71,8 +71,40 @@ fn twice_goes_back_two_checkouts() {
     assert_same(&now, &before);
     let refused = place.rollback().unwrap_err().to_string();
     assert!(refused.contains("no checkout that could be taken back"), "{refused}");
+    let told = |record: &Record| (record.number, record.before, record.after, record.undoes, record.undone_by);
+    assert_eq!(
+        place.history().iter().map(told).collect::<Vec<_>>(),
+        [
+            (1, None, Some(first), None, Some(4)),
+            (2, Some(first), Some(second), None, Some(3)),
+            (3, Some(second), Some(first), Some(2), None),
+            (4, Some(first), None, Some(1), None),
+        ]
+    );
     // It is a tree that nobody knows again.
     assert!(place.try_checkout(&first, |_| {}).unwrap().needs_adopt());
+}
+
+#[test]
+fn undo_goes_back_to_before_a_number_as_long_as_it_is_kept() {
+    let fixture = Fixture::small();
+    let [first, second] = releases(&fixture);
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    let before = read_tree(&place.root);
+    for id in [second, first, second] {
+        place.checkout(&id, Mode::Full);
+    }
+    // The first of four is dropped, its record stays.
+    let kept: Vec<bool> = place.history().iter().map(|record| record.kept).collect();
+    assert_eq!(kept, [false, true, true, true]);
+    let refused = place.undo(1).unwrap_err().to_string();
+    assert!(refused.contains("number 1 of area `tree` cannot be taken back"), "{refused}");
+    let done = place.undo(2).unwrap();
+    assert_eq!(done.iter().map(|one| one.undone).collect::<Vec<_>>(), [4, 3, 2]);
+    assert_same(&read_tree(&place.root), &before);
+    assert_eq!(place.status().areas[0].applied, Some(first));
+    place.checkout_exactly(&second);
 }
 
 #[test]

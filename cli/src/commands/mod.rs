@@ -10,6 +10,7 @@ pub mod demo;
 pub mod diff;
 pub mod find;
 pub mod help;
+pub mod history;
 pub mod init;
 pub mod log;
 pub mod ls;
@@ -17,7 +18,9 @@ pub mod man;
 pub mod recover;
 pub mod rollback;
 pub mod show;
+pub mod show_record;
 pub mod status;
+pub mod undo;
 pub mod values;
 pub mod verify;
 
@@ -97,6 +100,9 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Verify(args) => verify::run(session, args),
         Command::Rollback(args) => rollback::run(session, args),
         Command::Recover(args) => recover::run(session, args),
+        Command::History(args) => history::run(session, args),
+        Command::ShowRecord(args) => show_record::run(session, args),
+        Command::Undo(args) => undo::run(session, args),
         Command::Check(args) => check::run(session, args),
         Command::Demo(args) => demo::run(session, args),
         Command::Help(args) => help::run(&session.out, args),

@@ -41,19 +41,32 @@ pub struct Args {
 /// When an area has nothing to take back, with the areas before it taken back already; or the system fails.
 pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let state = session.state_dir()?;
-    let mut areas = Vec::new();
+    let mut all = Vec::new();
     for area in areas::select_or_known(session, &args.areas)? {
         let target = area.target(&session.config);
-        let done = session.run_long(|progress| checkout::rollback(&target, &state, progress))?;
-        if !session.out.json {
-            print(session, &done)?;
+        match session.run_long(|progress| checkout::rollback(&target, &state, progress)) {
+            Ok(done) => all.push(done),
+            Err(error) => {
+                // What was done is told before what was not.
+                report(session, &all)?;
+                return Err(error);
+            }
         }
-        areas.push(AreaFields::new(&done));
     }
-    if session.out.json {
-        session.out.document("evenkeel/rollback/1", &Report { areas })?;
-    }
+    report(session, &all)?;
     Ok(Exit::Done)
+}
+
+/// Tells what was taken back.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn report(session: &Session, all: &[AreaRollback]) -> Result<()> {
+    if session.out.json {
+        let areas = all.iter().map(AreaFields::new).collect();
+        return session.out.document("evenkeel/rollback/1", &Report { areas });
+    }
+    all.iter().try_for_each(|area| print(session, area))
 }
 
 #[derive(Serialize)]

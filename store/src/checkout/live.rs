@@ -78,9 +78,9 @@ impl LiveTree for LiveArea<'_> {
     fn content_hash(&mut self, item: &Found) -> Result<ContentHash> {
         let failed = |e| Error::io("read", item.full_path(), e);
         let (fd, stat) = inode::open_file(item).map_err(failed)?;
-        let hash = inode::hash_content(&fd, stat.size).map_err(failed)?;
-        self.progress.advance(0, stat.size);
-        Ok(hash)
+        let hash = inode::hash_content(&fd, stat.size, self.progress);
+        self.progress.check_cancelled()?;
+        hash.map_err(failed)
     }
 
     fn holds_outside(&self, dir: &TreePath) -> bool {

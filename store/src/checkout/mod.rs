@@ -16,6 +16,7 @@ mod compare;
 mod displaced;
 mod drift;
 mod fidelity;
+mod history;
 mod journal;
 mod lift;
 mod live;
@@ -37,12 +38,13 @@ mod transaction;
 pub use compare::Difference;
 pub use drift::{AreaStatus, DriftEntry, DriftKind, StatusOptions, StatusReport, status, verify};
 pub use fidelity::{Loss, NotHeld};
+pub use history::{Record, RecordedChange, history, recorded_changes};
 pub use merge::{AppliedEntry, LiveTree, MergeRules, plan_area};
 pub use options::{Adopt, AreaTarget, Ceiling, CheckoutOptions, ConflictPolicy, Mode, SwitchMode, UndoLimits};
 pub use plan::{
     Action, Change, CheckoutPlan, Counts, DroppedEntry, Kept, KeptBecause, Outcome, Reason, Skipped, Wanted,
 };
 pub use report::{AreaReport, ChangeKind, CheckoutReport, PathChange};
-pub use rollback::{AreaRecovery, AreaRollback, recover, rollback};
+pub use rollback::{AreaRecovery, AreaRollback, recover, rollback, undo};
 pub use run::checkout;
 pub use state::known_areas;

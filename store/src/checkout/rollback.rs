@@ -123,6 +123,33 @@ pub fn rollback(target: &AreaTarget, state_dir: &std::path::Path, progress: &Pro
     })
 }
 
+/// Takes transactions back, one after the other, until `number` is; gives what was done, the newest first.
+///
+/// # Errors
+/// [`Error::Refused`] when `number` is no transaction that can be taken back, with nothing changed; otherwise as
+/// [`rollback`], with the later ones taken back.
+pub fn undo(
+    target: &AreaTarget,
+    state_dir: &std::path::Path,
+    number: u64,
+    progress: &Progress,
+) -> Result<Vec<AreaRollback>> {
+    let mut reachable = {
+        let held = hold(target, state_dir)?;
+        if held.is_switching() { Vec::new() } else { stack(&held)? }
+    };
+    if reachable.iter().all(|journal| journal.number != number) {
+        return Err(Error::Refused {
+            reason: format!("number {number} of area `{}` cannot be taken back", target.name),
+            hint: Some(
+                "`evenkeel history` tells which can; one that was interrupted is for `evenkeel rollback`".into(),
+            ),
+        });
+    }
+    reachable.retain(|journal| journal.number >= number);
+    reachable.iter().map(|_| rollback(target, state_dir, progress)).collect()
+}
+
 fn hold(target: &AreaTarget, state_dir: &std::path::Path) -> Result<HeldArea> {
     let root = AreaRoot::open(&target.name, &target.root, state_dir)?;
     let Some(marker) = &root.marker else {
@@ -137,18 +164,23 @@ fn hold(target: &AreaTarget, state_dir: &std::path::Path) -> Result<HeldArea> {
 
 /// The last transaction that was not taken back.
 fn last(held: &HeldArea) -> Result<Option<Journal>> {
-    let numbers = transaction::numbers(&held.state)?;
-    let mut below = u64::MAX;
-    for number in numbers.into_iter().rev() {
+    Ok(stack(held)?.into_iter().next())
+}
+
+/// The transactions that can be taken back, in that order: the newest first, up to where undo was dropped.
+fn stack(held: &HeldArea) -> Result<Vec<Journal>> {
+    let (mut stack, mut below) = (Vec::new(), u64::MAX);
+    for number in transaction::numbers(&held.state)?.into_iter().rev() {
         if number >= below {
             continue;
         }
         match transaction::finished(&held.state, number)? {
             Some(Journal { undoes: Some(undone), .. }) => below = undone,
-            found => return Ok(found),
+            Some(journal) => stack.push(journal),
+            None => break,
         }
     }
-    Ok(None)
+    Ok(stack)
 }
 
 /// The transaction that takes `journal` back, and where something else was by now than it had left.

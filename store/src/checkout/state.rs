@@ -304,7 +304,7 @@ impl HeldArea {
             Some(marker) => marker,
             None => Marker::new(&path, name, store)?,
         };
-        let state = state_dir.join("areas").join(encode_hex(&marker.area.0));
+        let state = state_path(state_dir, marker.area);
         let unused = made_private.then_some(Unused { mtime, root: made_root });
         let held = HeldArea { root: dir, private, made_private, state, marker, unused, _lock: lock };
         if transaction::open(&held.state)?.is_none() {
@@ -530,9 +530,14 @@ impl Drop for HeldArea {
     }
 }
 
+/// An area's place in the state directory.
+pub(super) fn state_path(state_dir: &Path, area: AreaId) -> PathBuf {
+    state_dir.join("areas").join(encode_hex(&area.0))
+}
+
 /// Where an area's memory of what was delivered is.
 pub(super) fn applied_path(state_dir: &Path, area: AreaId) -> PathBuf {
-    state_dir.join("areas").join(encode_hex(&area.0)).join(APPLIED)
+    state_path(state_dir, area).join(APPLIED)
 }
 
 /// Makes an area's root. Gives it with its parent and its name there.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! STATE/areas/<area id>/   applied            what was delivered
-//!                          tx/                journal · applied.next · applied.before · lifted
+//!                          tx/                journal · summary · applied.next · applied.before · lifted
 //!                          records/<number>/  the same files of what is finished
 //! AREA/.evenkeel/          staging/           what is new, and what gave way
 //!                          undo/<number>/     the staging directory of a finished transaction
@@ -12,8 +12,10 @@
 //! The journal is written last and its name makes the transaction begin; from then on it is finished by whoever comes
 //! next. Finishing may be interrupted anywhere, too: every step of it looks whether it is done.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use super::history::Record;
 use super::journal::Journal;
 use super::lift::Lifts;
 use super::options::{Adopt, UndoLimits};
@@ -28,7 +30,9 @@ use crate::progress::Progress;
 
 const TX: &str = "tx";
 const RECORDS: &str = "records";
-const JOURNAL: &str = "journal";
+pub(super) const JOURNAL: &str = "journal";
+/// What [`history`](super::history) tells of it.
+pub(super) const SUMMARY: &str = "summary";
 const NEXT: &str = "applied.next";
 const BEFORE: &str = "applied.before";
 const LIFTED: &str = "lifted";
@@ -130,10 +134,16 @@ pub(super) fn begin(
     fsio::create_dir_all(&tx)?;
     memory.publish(&tx.join(NEXT))?;
     fsio::link(&held.applied_path(), &tx.join(BEFORE))?;
+    summarize(&tx, journal)?;
     fsio::publish_file(&journal_path(&state), &journal.encode())?;
     fsio::sync_dir(&state)?;
     let to_or_from = journal.target.or(journal.base).expect("a transaction leads from or to a snapshot");
     held.begin(to_or_from, adopting, path)
+}
+
+fn summarize(tx: &Path, journal: &Journal) -> Result<()> {
+    let summary = Record::of(journal, fsio::now()).encode();
+    fsio::publish_file(&tx.join(SUMMARY), summary.as_bytes())
 }
 
 /// Carries a journal out, or on.
@@ -199,6 +209,7 @@ pub(super) fn turn_around(held: &mut HeldArea, inverse: &Journal) -> Result<()> 
     let next = tx.join(turned_next(inverse.number));
     fsio::remove_file(&next)?;
     Memory::Before(&tx).publish(&next)?;
+    summarize(&tx, inverse)?;
     fsio::publish_file(&journal_path(&held.state), &inverse.encode())
 }
 
@@ -241,21 +252,25 @@ pub(super) fn recover(held: &mut HeldArea, progress: &Progress) -> Result<Option
 pub(super) fn drop_old(held: &HeldArea, limits: UndoLimits, now: Timestamp) -> Result<Vec<u64>> {
     let mut dropped = Vec::new();
     let (mut kept, mut bytes) = (0, 0_u64);
-    for (number, time) in held.undos()?.into_iter().rev() {
-        let journal = finished(&held.state, number)?;
-        bytes = bytes.saturating_add(journal.as_ref().map_or(0, Journal::displaced_bytes));
+    let ended: HashMap<u64, Timestamp> = held.undos()?.into_iter().collect();
+    for number in numbers(&held.state)?.into_iter().rev() {
+        let Some(journal) = finished(&held.state, number)? else { continue };
+        bytes = bytes.saturating_add(journal.displaced_bytes());
         let is_last = number >= held.finished();
-        let fits = kept < limits.records && now.secs - time.secs <= limits.seconds && bytes <= limits.bytes;
+        let is_young = ended.get(&number).is_none_or(|ended| now.secs - ended.secs <= limits.seconds);
+        let fits = kept < limits.records && is_young && bytes <= limits.bytes;
         if is_last || (fits && dropped.is_empty()) {
             kept += 1;
             continue;
         }
         let record = record_path(&held.state, number);
+        // The journal goes first: without it nobody tries to go back.
         fsio::remove_file(&record.join(JOURNAL))?;
         fsio::remove_file(&record.join(BEFORE))?;
         held.drop_undo(number)?;
         dropped.push(number);
     }
+    dropped.reverse();
     Ok(dropped)
 }
 
