@@ -10,7 +10,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::chain::DirChain;
 use super::journal::Was;
-use crate::format::manifest::InodeFlags;
+use super::lift::Moving;
+use crate::format::manifest::{InodeFlags, Timestamp};
 use crate::fsio::{self, CAPABILITIES, Dir, FdAttrs, Replace, Stat};
 use crate::path::TreePath;
 
@@ -33,6 +34,17 @@ pub(super) fn holds_only(dir: Dir, top: &TreePath, within: &[(TreePath, Was)]) -
         }
     }
     Ok(true)
+}
+
+/// Gives a directory that has moved its time again, if moving has changed it.
+pub(super) fn put_time_back(dir: &Dir, name: &[u8], ino: u64, mtime: Timestamp) -> io::Result<()> {
+    let moved = dir.stat_opt(name)?.filter(|stat| stat.is_dir() && stat.ino == ino && stat.mtime != mtime);
+    if moved.is_none() {
+        return Ok(());
+    }
+    let lifted = Moving::lift(dir, name)?;
+    dir.set_mtime(name, mtime)?;
+    lifted.map_or(Ok(()), Moving::put_back)
 }
 
 /// The displaced programs of a step that give rights: their path below staging, and what they were.

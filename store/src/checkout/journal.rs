@@ -67,6 +67,8 @@ pub(super) enum Op {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct New {
     pub(super) ino: u64,
+    /// A directory's, which some file systems change when it moves.
+    pub(super) mtime: Timestamp,
     /// Mode and flags that it gets once it has its name, because they forbid the step.
     pub(super) late: Option<(u16, InodeFlags)>,
 }
@@ -288,20 +290,21 @@ impl Step {
 
 impl New {
     fn write(&self, w: &mut Writer<'_>) {
-        match self.late {
-            None => w.array(1).uint(self.ino),
-            Some((mode, flags)) => w.array(3).uint(self.ino).uint(mode).uint(flags.0),
-        };
+        w.array(if self.late.is_some() { 4 } else { 2 }).uint(self.ino);
+        time(w, self.mtime);
+        if let Some((mode, flags)) = self.late {
+            w.uint(mode).uint(flags.0);
+        }
     }
 
     fn read(r: &mut Reader<'_>) -> Result<New, DecodeError> {
-        let fields = r.array_len("new", 3)?;
-        let ino = r.uint("inode")?;
+        let fields = r.array_len("new", 4)?;
+        let (ino, mtime) = (r.uint("inode")?, read_time(r)?);
         let late = match fields {
-            1 => None,
+            2 => None,
             _ => Some((r.small("mode", 0, 0o7777)?, InodeFlags(r.small("flags", 0, u16::MAX.into())?))),
         };
-        Ok(New { ino, late })
+        Ok(New { ino, mtime, late })
     }
 }
 
@@ -444,7 +447,7 @@ mod tests {
             xattrs: vec![(b"user.a".to_vec(), vec![0, 255])],
         };
         let dir = Was { file_type: FileType::Directory, within: vec![(path("d/x"), was(8))], ..was(7) };
-        let new = |late| New { ino: u64::MAX, late };
+        let new = |late| New { ino: u64::MAX, mtime: Timestamp { secs: 7, nanos: 8 }, late };
         let ops = [
             Op::Add { new: new(None) },
             Op::Replace { new: new(Some((0o555, InodeFlags(1)))), was: was(1), keep_aside: true },

@@ -34,7 +34,7 @@ impl Lifts {
     /// Continues the list in the file at `path`.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`](crate::Error::Io).
     pub(super) fn open(path: &std::path::Path) -> Result<Lifts> {
         let list = if fsio::exists(path)? { decode(&fsio::read_capped(path, BYTES_MAX)?) } else { Vec::new() };
         Ok(Lifts { list, log: Some(AppendFile::open(path)?) })

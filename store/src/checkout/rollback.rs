@@ -286,7 +286,7 @@ impl Turn<'_> {
         }
         displaced::give_back(dir, &staged, &step.path, was).map_err(failed)?;
         let ino = dir.stat(&staged).map_err(failed)?.ino;
-        Ok(Some(New { ino, late: None }))
+        Ok(Some(New { ino, mtime: was.mtime, late: None }))
     }
 
     /// What is live now and gives way, with all that a directory holds.

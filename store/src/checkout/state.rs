@@ -316,6 +316,8 @@ impl HeldArea {
     /// No transaction is under way. What lies in staging is of no use, unless one was and its journal is lost: then it
     /// may be what gave way.
     fn leave_no_staging(&self) -> Result<()> {
+        // What a write of the marker that was cut off has left.
+        let _ = self.private.unlink(&[MARKER, b".new"].concat());
         if self.is_switching() { self.keep_as_undo(self.marker.finished + 1) } else { self.clear_staging() }
     }
 

@@ -94,7 +94,7 @@ impl Maker<'_> {
     fn staged(&self, index: usize, action: &Action, wanted: &Wanted) -> Result<New> {
         let name = staged_name(index);
         let stat = self.staging.stat(&name).map_err(|e| Error::io("look at", self.staging.path_of(&name), e))?;
-        let Wanted::Inode(inode) = wanted else { return Ok(New { ino: stat.ino, late: None }) };
+        let Wanted::Inode(inode) = wanted else { return Ok(New { ino: stat.ino, mtime: stat.mtime, late: None }) };
         if !is_as_wanted(&stat, inode) {
             return Err(Error::Refused {
                 reason: format!("{} was written and is not there as it was written", action.path),
@@ -103,7 +103,7 @@ impl Maker<'_> {
         }
         let is_late = apply::late_mode(inode)
             || (apply::late_flags(inode.flags) && matches!(inode.kind, InodeKind::File(_) | InodeKind::Directory));
-        Ok(New { ino: stat.ino, late: is_late.then_some((inode.mode, inode.flags)) })
+        Ok(New { ino: stat.ino, mtime: inode.mtime, late: is_late.then_some((inode.mode, inode.flags)) })
     }
 
     /// What gives way, and what goes with it.

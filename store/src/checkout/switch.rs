@@ -106,10 +106,10 @@ impl Switch<'_> {
         }
         let (staging, staged) = (self.staging, staged_name(step.slot));
         match self.try_step(chain, step, |dir, name| staging.rename(&staged, dir, name, Replace::Never)) {
-            Ok(()) => Ok(()),
+            Ok(()) => self.put_time_back(chain, step, new),
             Err(e) if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
                 let is_done = self.live(chain, &step.path)?.is_some_and(|live| live.ino == new.ino);
-                if is_done { Ok(()) } else { self.leave_alone(step) }
+                if is_done { self.put_time_back(chain, step, new) } else { self.leave_alone(step) }
             }
             Err(e) => Err(self.failed("switch", &step.path, e)),
         }
@@ -136,10 +136,20 @@ impl Switch<'_> {
         if is_done {
             displaced::settle_exchange(staging, &staged).map_err(|e| self.failed("keep", &step.path, e))?;
         }
+        self.put_time_back(chain, step, new)?;
         if keep_aside {
             self.keep_aside(chain, step, &staged, was)?;
         }
         self.gave_way(step, was, &staged)
+    }
+
+    /// Some file systems (XFS) count it as a change of a directory when it moves.
+    fn put_time_back(&self, chain: &mut DirChain<'_>, step: &Step, new: &New) -> Result<()> {
+        let done = match chain.parent(step.path.as_bytes()) {
+            Err(e) if is_other_now(&e) => Ok(()),
+            parent => parent.and_then(|(dir, name)| displaced::put_time_back(dir, name, new.ino, new.mtime)),
+        };
+        done.map_err(|e| self.failed("change", &step.path, e))
     }
 
     fn remove(&mut self, chain: &mut DirChain<'_>, step: &Step, was: &Was) -> Result<()> {
@@ -164,9 +174,9 @@ impl Switch<'_> {
     /// What gave way lies in staging now, or is already away from there.
     fn gave_way(&mut self, step: &Step, was: &Was, staged: &[u8]) -> Result<()> {
         match self.care {
-            Care::Undo => {
-                displaced::strip(self.staging, staged, &step.path, was).map_err(|e| self.failed("strip", &step.path, e))
-            }
+            Care::Undo => displaced::put_time_back(self.staging, staged, was.ino, was.mtime)
+                .and_then(|()| displaced::strip(self.staging, staged, &step.path, was))
+                .map_err(|e| self.failed("keep", &step.path, e)),
             Care::None => self.discard(staged),
         }
     }
