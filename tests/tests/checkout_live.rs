@@ -312,6 +312,8 @@ fn a_tree_that_is_never_quiet() {
                 let _ = std::fs::remove_file(dir.join(format!("f{}", number + 10)));
                 let _ = std::fs::remove_dir_all(place.root.join("d3"));
                 let _ = std::fs::create_dir(place.root.join("d3"));
+                // Who never pauses keeps a sync of the file system from ever being done.
+                std::thread::sleep(std::time::Duration::from_micros(500));
             }
         });
         for id in [second, first, second, first, second] {

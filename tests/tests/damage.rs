@@ -346,7 +346,8 @@ fn links_in_a_store_are_damage_and_never_followed() {
     let is_told = |problem: &str| {
         let findings = fixture.check().findings;
         let of_fan = findings.iter().find(|finding| fan.ends_with(&finding.object)).expect("the directory is named");
-        assert_eq!((of_fan.problem.as_str(), of_fan.severity), (problem, Severity::Damaged));
+        // A manifest may happen to lie in the same directory; then more is said.
+        assert!(of_fan.problem.starts_with(problem) && of_fan.severity == Severity::Damaged, "{of_fan:#?}");
         assert!(findings.iter().any(|finding| !finding.hurts.is_empty()), "{findings:#?}");
     };
     is_told("a symbolic link is in its place");
