@@ -37,7 +37,7 @@ pub struct Crash {
     pub random: Random,
 }
 
-/// One workload. Everything that [`Workload::check`] needs to know is in [`Place::outside`], or on the disk before
+/// One workload. Everything that a [`Checker`] needs to know is in [`Place::outside`], or on the disk before
 /// the recording, so that a recording can be examined by another process and kept for later.
 pub trait Workload: Sync {
     fn name(&self) -> &'static str;

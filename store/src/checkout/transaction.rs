@@ -31,7 +31,7 @@ use crate::progress::Progress;
 const TX: &str = "tx";
 const RECORDS: &str = "records";
 pub(super) const JOURNAL: &str = "journal";
-/// What [`history`](super::history) tells of it.
+/// What [`history`](mod@super::history) tells of it.
 pub(super) const SUMMARY: &str = "summary";
 const NEXT: &str = "applied.next";
 const BEFORE: &str = "applied.before";
