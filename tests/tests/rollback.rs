@@ -107,6 +107,28 @@ fn undo_goes_back_to_before_a_number_as_long_as_it_is_kept() {
     place.checkout_exactly(&second);
 }
 
+/// Somebody made room: a rollback took back what it could, and said that all was well.
+#[test]
+fn without_its_undo_a_checkout_is_not_taken_back_by_halves() {
+    let fixture = Fixture::small();
+    let [first, second] = releases(&fixture);
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    place.checkout(&second, Mode::Full);
+    let before = read_tree(&place.root);
+    std::fs::remove_dir_all(place.root.join(".evenkeel/undo/2")).unwrap();
+    let refused = place.rollback().unwrap_err().to_string();
+    assert!(refused.contains("what gave way in number 2 is not there any more"), "{refused}");
+    assert_same(&read_tree(&place.root), &before);
+    // A journal that is damaged ends no checkout.
+    let areas = std::fs::read_dir(place.state.join("areas")).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(areas.join("records/2/journal"), "damaged").unwrap();
+    place.checkout_exactly(&first);
+    place.rollback().unwrap();
+    assert_same(&read_tree(&place.root), &before);
+    assert!(place.rollback().unwrap_err().to_string().contains("cannot be understood"));
+}
+
 #[test]
 fn a_local_version_that_stayed_aside_has_its_name_again() {
     let fixture = Fixture::small();

@@ -136,7 +136,7 @@ pub fn undo(
 ) -> Result<Vec<AreaRollback>> {
     let mut reachable = {
         let held = hold(target, state_dir)?;
-        if held.is_switching() { Vec::new() } else { stack(&held)? }
+        if held.is_switching() { Vec::new() } else { stack(&held, usize::MAX)? }
     };
     if reachable.iter().all(|journal| journal.number != number) {
         return Err(Error::Refused {
@@ -164,15 +164,19 @@ fn hold(target: &AreaTarget, state_dir: &std::path::Path) -> Result<HeldArea> {
 
 /// The last transaction that was not taken back.
 fn last(held: &HeldArea) -> Result<Option<Journal>> {
-    Ok(stack(held)?.into_iter().next())
+    Ok(stack(held, 1)?.into_iter().next())
 }
 
-/// The transactions that can be taken back, in that order: the newest first, up to where undo was dropped.
-fn stack(held: &HeldArea) -> Result<Vec<Journal>> {
+/// The transactions that can be taken back, in that order: the newest first, up to where undo was dropped, and no more than
+/// `most`.
+fn stack(held: &HeldArea, most: usize) -> Result<Vec<Journal>> {
     let (mut stack, mut below) = (Vec::new(), u64::MAX);
     for number in transaction::numbers(&held.state)?.into_iter().rev() {
         if number >= below {
             continue;
+        }
+        if stack.len() == most {
+            break;
         }
         match transaction::finished(&held.state, number)? {
             Some(Journal { undoes: Some(undone), .. }) => below = undone,
@@ -199,6 +203,13 @@ fn turned_around(
     } else {
         held.open_undo(journal.number)?
     };
+    let gives_way = |step: &Step| matches!(step.op, Op::Replace { .. } | Op::Remove { .. });
+    if displaced.is_none() && journal.steps.iter().any(gives_way) {
+        return Err(Error::Refused {
+            reason: format!("what gave way in number {} is not there any more", journal.number),
+            hint: Some("`evenkeel checkout SNAP --full` goes to any snapshot of the store".into()),
+        });
+    }
     let next_slot = journal.steps.iter().map(|step| step.slot + 1).max().unwrap_or(0);
     let chain = DirChain::new(&held.root);
     let (steps, changed_since) = (Vec::new(), Vec::new());
