@@ -301,11 +301,11 @@ fn a_tree_that_is_never_quiet() {
     let second = fixture.commit_new();
     let place = Place::new(&fixture, "server");
     place.checkout_exactly(&first);
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let busy = std::sync::atomic::AtomicBool::new(true);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // Errors are part of it: the checkout takes and makes what this thread wants to have.
-            for number in (0..200).cycle().take_while(|_| !stop.load(std::sync::atomic::Ordering::Relaxed)) {
+            for number in (0..200).cycle().take_while(|_| busy.load(std::sync::atomic::Ordering::Relaxed)) {
                 let dir = place.root.join(format!("d{}", number % 10));
                 let _ = std::fs::write(dir.join(format!("new{number}")), "theirs");
                 let _ = std::fs::write(dir.join(format!("f{number}")), "theirs");
@@ -316,6 +316,8 @@ fn a_tree_that_is_never_quiet() {
                 std::thread::sleep(std::time::Duration::from_micros(500));
             }
         });
+        // Also when a check fails: the scope waits for the thread.
+        let _quiet = Quieten(&busy);
         for id in [second, first, second, first, second] {
             let done = place.try_checkout(&id, |options| {
                 options.mode = Some(Mode::Full);
@@ -327,9 +329,17 @@ fn a_tree_that_is_never_quiet() {
                 assert!(!error.to_string().contains("switch"), "{error}");
             }
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     place.checkout_exactly(&second);
+}
+
+/// Ends a busy neighbour, however its scope ends.
+struct Quieten<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Quieten<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 /// Who is not root, or has another file system, gets what can be held, and is told what cannot.
