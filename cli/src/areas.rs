@@ -9,7 +9,7 @@ use evenkeel_store::area::AreaSpec;
 use evenkeel_store::checkout::AreaTarget;
 use evenkeel_store::format::snapshot::AreaRules;
 
-use crate::config::{AreaConfig, Config};
+use crate::config::{AreaConfig, Config, ConflictConfig};
 use crate::error::{CommandError, Result};
 use crate::identity;
 use crate::session::Session;
@@ -142,6 +142,7 @@ impl LocalArea {
             root: self.config.root.clone(),
             exclude,
             conflict: self.config.on_conflict.into(),
+            conflict_rules: self.config.conflict.iter().map(ConflictConfig::rule).collect(),
             numeric_owners: self.config.numeric_owners,
         }
     }

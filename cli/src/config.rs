@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use evenkeel_store::checkout::{ConflictPolicy, UndoLimits};
+use evenkeel_store::checkout::{ConflictPolicy, ConflictRule, UndoLimits};
 use evenkeel_store::{Error as StoreError, area, fsio};
 use serde::Deserialize;
 use toml::Spanned;
@@ -66,9 +66,22 @@ pub struct AreaConfig {
     /// What an incremental checkout does where both sides changed a file.
     #[serde(default)]
     pub on_conflict: OnConflict,
+    /// What it does there for some paths; of several that fit, the last decides.
+    #[serde(default)]
+    pub conflict: Vec<ConflictConfig>,
     /// Whether owners are restored by number even where the master had a name.
     #[serde(default)]
     pub numeric_owners: bool,
+}
+
+/// What an incremental checkout does with some paths where both sides changed them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ConflictConfig {
+    /// Patterns.
+    pub paths: Vec<String>,
+    /// What it does with what they fit.
+    pub policy: OnConflict,
 }
 
 /// What an incremental checkout does with a file that changed here and in the snapshot.
@@ -84,6 +97,13 @@ pub enum OnConflict {
     Keep,
     /// The snapshot's file wins, the local one stays beside it.
     Both,
+}
+
+impl ConflictConfig {
+    /// As the library wants it.
+    pub fn rule(&self) -> ConflictRule {
+        ConflictRule { patterns: self.paths.clone(), policy: self.policy.into() }
+    }
 }
 
 impl From<OnConflict> for ConflictPolicy {
@@ -145,6 +165,7 @@ impl AreaConfig {
             xattrs: default_xattrs(),
             devices: false,
             on_conflict: OnConflict::Replace,
+            conflict: Vec::new(),
             numeric_owners: false,
         }
     }
@@ -304,12 +325,17 @@ mod tests {
         let config = parse(
             "store = \"s\"\nstate = \"/t\"\nauthor = \"me\"\n[area.etc]\nroot = \"/etc\"\ninclude = [\"a\"]\nexclude = [\"b\"]\n\
              xattrs = []\ndevices = true\non-conflict = \"newer\"\nnumeric-owners = true\n\
+             [[area.etc.conflict]]\npaths = [\"/ssl/\"]\npolicy = \"keep\"\n\
              [identity]\ninclude-paths = [\"/etc/hosts\"]\n",
         )
         .unwrap();
         assert_eq!(config.store.unwrap(), Path::new("/c/s"));
         let etc = &config.areas["etc"];
         assert_eq!((etc.root.as_path(), etc.on_conflict), (Path::new("/etc"), OnConflict::Newer));
+        assert_eq!(
+            (&etc.conflict[0].paths[..], etc.conflict[0].policy),
+            (&["/ssl/".to_string()][..], OnConflict::Keep)
+        );
         assert!(etc.devices && etc.numeric_owners && etc.xattrs.is_empty());
     }
 

@@ -63,6 +63,10 @@ areas and nested roots are errors.
   on-conflict = \"replace\"            # incremental checkout, changed on both sides: replace, newer, keep or both
   numeric-owners = false             # restore owners by number even where the master had a name
 
+  [[area.etc.conflict]]              # another on-conflict for some paths; of several that fit, the last decides
+  paths = [\"/ssl/\", \"*.local\"]
+  policy = \"keep\"
+
   [identity]
   include-paths = [\"/etc/hosts\"]     # exact paths that belong to their areas although the shipped list names them
 

@@ -136,7 +136,11 @@ impl RuleSet {
     }
 }
 
-fn compile(patterns: &[String]) -> Result<Gitignore> {
+/// Patterns as in `.gitignore`.
+///
+/// # Errors
+/// [`Error::Refused`] naming one that is not valid.
+pub(crate) fn compile(patterns: &[String]) -> Result<Gitignore> {
     let mut builder = GitignoreBuilder::new("");
     // A rule that cannot be evaluated must not silently mean something else.
     builder.allow_unclosed_class(false);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Modes, refusals and memory of checkouts.
 
-use evenkeel_store::checkout::{Adopt, Ceiling, ConflictPolicy, Mode};
+use evenkeel_store::checkout::{Adopt, Ceiling, ConflictPolicy, ConflictRule, Mode};
 use evenkeel_store::{Error, ErrorKind};
 use evenkeel_tests::fixture::{Fixture, settle};
 use evenkeel_tests::place::{Place, summary};
@@ -93,6 +93,39 @@ fn conflict_policies() {
         let aside = std::fs::read_to_string(place.root.join("f.evenkeel-local")).ok();
         assert_eq!(aside.as_deref(), (policy == ConflictPolicy::Both).then_some("mine"));
     }
+}
+
+/// Each file has its own policy, in one checkout.
+#[test]
+fn conflict_policies_by_path() {
+    let fixture = Fixture::new();
+    let names = ["keep.d/f", "newer.d/f", "both.d/f", "f"];
+    for name in names {
+        fixture.tree.file(name, "one");
+    }
+    let first = fixture.commit_new();
+    for name in names {
+        fixture.tree.file(name, "two!");
+    }
+    let second = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    for name in names {
+        place.tree().file(name, "mine");
+    }
+    let rule = |pattern: &str, policy| ConflictRule { patterns: vec![pattern.into()], policy };
+    let report = place
+        .try_checkout(&second, |options| {
+            options.areas[0].conflict_rules = vec![
+                rule("*.d/", ConflictPolicy::Keep),
+                rule("/newer.d/", ConflictPolicy::Newer),
+                rule("/both.d/", ConflictPolicy::Both),
+            ];
+        })
+        .unwrap();
+    assert_eq!(summary(&report), ["replace both.d/f", "replace f", "keep keep.d/f", "keep newer.d/f"]);
+    let content = |name: &str| std::fs::read_to_string(place.root.join(name)).unwrap();
+    assert_eq!(["both.d/f", "both.d/f.evenkeel-local", "f", "keep.d/f"].map(content), ["two!", "mine", "two!", "mine"]);
 }
 
 #[test]

@@ -29,8 +29,9 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use super::compare::{Difference, differences, file_type, metadata_differences};
+use super::conflict::ConflictPolicy;
 use super::fidelity::Loss;
-use super::options::{Adopt, ConflictPolicy, Mode};
+use super::options::{Adopt, Mode};
 use super::plan::{CheckoutPlan, Kept, KeptBecause, Outcome, Skipped};
 use crate::error::Result;
 use crate::files_cache::Fingerprint;
@@ -103,7 +104,7 @@ pub struct MergeRules<'a> {
     /// Mode.
     pub mode: Mode,
     /// For paths that changed on both sides.
-    pub conflict: ConflictPolicy,
+    pub conflict: &'a dyn Fn(&TreePath, bool) -> ConflictPolicy,
     /// First contact with this tree: nothing is removed, and this decides what differs.
     pub adoption: Option<Adopt>,
     /// A switch was interrupted: fingerprints of paths that changed since are not trusted.

@@ -195,7 +195,7 @@ fn rules(mode: Mode) -> MergeRules<'static> {
     let now = Timestamp { secs: NOW, nanos: 0 };
     MergeRules {
         mode,
-        conflict: ConflictPolicy::Replace,
+        conflict: &|_, _| ConflictPolicy::Replace,
         adoption: None,
         interrupted: false,
         new_root: false,
@@ -409,7 +409,7 @@ fn policies_decide_when_both_sides_changed() {
     ];
     for (conflict, live_mtime, expected) in cases {
         tree.set("f", time(file("local"), live_mtime), 90);
-        let rules = MergeRules { conflict, ..rules(Mode::Incremental) };
+        let rules = MergeRules { conflict: &|_, _| conflict, ..rules(Mode::Incremental) };
         assert_eq!(text(&plan(&target, &record, &tree, &rules)), [expected], "{conflict:?} at {live_mtime}");
     }
 }
@@ -472,7 +472,7 @@ fn a_hard_link_whose_first_name_is_kept_makes_its_own_inode() {
     assert_eq!(text(&found), ["add b", "link c", "keep a"]);
     // The same when it turns out only later that the first name cannot be delivered.
     tree.set("a", dir(), 91).set("a/x", file("x"), 92);
-    let found = plan(&target, &record, &tree, &MergeRules { conflict: ConflictPolicy::Replace, ..rules(Mode::Full) });
+    let found = plan(&target, &record, &tree, &rules(Mode::Full));
     assert_eq!(text(&found), ["replace a", "goes-with a/x", "link b", "link c"]);
     tree.outside.insert(path("a"));
     let found = plan(&target, &record, &tree, &rules(Mode::Full));

@@ -13,6 +13,7 @@
 mod apply;
 mod chain;
 mod compare;
+mod conflict;
 mod displaced;
 mod drift;
 mod fidelity;
@@ -36,11 +37,12 @@ mod switch;
 mod transaction;
 
 pub use compare::Difference;
+pub use conflict::{ConflictPolicy, ConflictRule};
 pub use drift::{AreaStatus, DriftEntry, DriftKind, StatusOptions, StatusReport, status, verify};
 pub use fidelity::{Loss, NotHeld};
 pub use history::{Record, RecordedChange, history, recorded_changes};
 pub use merge::{AppliedEntry, LiveTree, MergeRules, plan_area};
-pub use options::{Adopt, AreaTarget, Ceiling, CheckoutOptions, ConflictPolicy, Mode, SwitchMode, UndoLimits};
+pub use options::{Adopt, AreaTarget, Ceiling, CheckoutOptions, Mode, SwitchMode, UndoLimits};
 pub use plan::{
     Action, Change, CheckoutPlan, Counts, DroppedEntry, Kept, KeptBecause, Outcome, Reason, Skipped, Wanted,
 };

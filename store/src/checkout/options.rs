@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use super::conflict::{ConflictPolicy, ConflictRule};
 use crate::id::SnapshotId;
 
 /// How far a checkout goes.
@@ -43,20 +44,6 @@ impl Adopt {
     pub(super) fn of_name(name: &str) -> Option<Adopt> {
         Self::NAMES.iter().find(|(_, known)| *known == name).map(|(adopt, _)| *adopt)
     }
-}
-
-/// Who wins in an incremental checkout when a path changed locally and in the reference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ConflictPolicy {
-    /// The reference.
-    #[default]
-    Replace,
-    /// The newer mtime; a tie or a live mtime in the future goes to the reference.
-    Newer,
-    /// The local version, which is reported.
-    Keep,
-    /// The reference takes the name; the local file stays beside it as `NAME.evenkeel-local`.
-    Both,
 }
 
 /// How many removals are allowed before nothing at all is done.
@@ -131,6 +118,8 @@ pub struct AreaTarget {
     pub exclude: Vec<String>,
     /// For paths that changed on both sides (incremental only).
     pub conflict: ConflictPolicy,
+    /// Other policies for some of them; of several that fit, the last decides.
+    pub conflict_rules: Vec<ConflictRule>,
     /// Takes owners by number, not by name.
     pub numeric_owners: bool,
 }
@@ -143,6 +132,7 @@ impl AreaTarget {
             root: root.into(),
             exclude: Vec::new(),
             conflict: ConflictPolicy::default(),
+            conflict_rules: Vec::new(),
             numeric_owners: false,
         }
     }

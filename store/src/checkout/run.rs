@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use super::conflict::Conflicts;
 use super::fidelity::{Fidelity, Here, Losses};
 use super::journal::Journal;
 use super::lift::Lifts;
@@ -95,6 +96,7 @@ struct AreaRun<'a> {
     local_rules: RuleSet,
     has_local_rules: bool,
     place: Place,
+    conflicts: Conflicts,
     /// Where the root really is.
     path: std::path::PathBuf,
     marker: Option<Marker>,
@@ -170,6 +172,7 @@ impl<'a> Run<'a> {
             rules,
             local_rules,
             has_local_rules,
+            conflicts: Conflicts::new(target)?,
             place: Place::Seen(seen),
             path,
             marker,
@@ -251,7 +254,7 @@ impl<'a> Run<'a> {
         area.walk_start = fsio::now_coarse();
         let rules = MergeRules {
             mode: area.mode,
-            conflict: area.target.conflict,
+            conflict: &|path, is_dir| area.conflicts.policy(path, is_dir),
             adoption: area.adopting,
             interrupted: area.marker.as_ref().is_some_and(|marker| marker.transaction.is_some()),
             missing_kind: &|kind| area.here.fidelity.missing_kind(kind),

@@ -2,7 +2,8 @@
 //! What becomes of one path: nothing, a change, or a reason why it stays different.
 
 use super::super::compare::{Difference, differences};
-use super::super::options::{Adopt, ConflictPolicy};
+use super::super::conflict::ConflictPolicy;
+use super::super::options::Adopt;
 use super::super::plan::{Action, Change, DroppedEntry, KeptBecause, Outcome, Reason, may_change_in_place};
 use super::ground::Ground;
 use super::{Applied, LiveTree, Merge, Seen, Target};
@@ -151,7 +152,7 @@ impl<L: LiveTree> Merge<'_, L> {
             return Err(KeptBecause::LocalChange(to_target));
         }
         let local_is_newer = live.mtime > target.inode.mtime && live.mtime <= self.rules.now;
-        match self.rules.conflict {
+        match (self.rules.conflict)(&target.path, live.is_dir()) {
             ConflictPolicy::Replace => Ok((reason, false)),
             ConflictPolicy::Newer if !local_is_newer => Ok((reason, false)),
             ConflictPolicy::Newer | ConflictPolicy::Keep => Err(KeptBecause::Policy(to_target)),
