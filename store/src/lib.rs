@@ -25,6 +25,7 @@ pub mod format;
 pub mod fsio;
 pub mod id;
 pub mod inode;
+pub mod json;
 pub mod limits;
 pub mod manifest;
 pub mod pack;
