@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod fixture;
+pub mod mounted;
 pub mod naive;
 pub mod place;
 

@@ -7,6 +7,7 @@ use evenkeel_store::Progress;
 use evenkeel_store::checkout::{AreaTarget, CheckoutOptions, CheckoutReport, Mode, checkout};
 use evenkeel_store::id::SnapshotId;
 use evenkeel_tests::fixture::Fixture;
+use evenkeel_tests::mounted::Mounted;
 use evenkeel_tests::place::{Place, summary};
 use evenkeel_tests::{noise, read_tree, without_privilege};
 
@@ -388,4 +389,23 @@ fn root_what_somebody_else_cannot_hold_is_reported() {
         std::fs::remove_file(place.root.join("f")).unwrap();
         assert_eq!(summary(&place.checkout(&id, Mode::Incremental)), ["add f"]);
     });
+}
+
+/// A dry run tries nothing out; without a memory it announced on tmpfs what a checkout then did not do.
+#[test]
+#[ignore = "root: mounts a small file system"]
+fn root_a_dry_run_knows_what_a_place_cannot_hold() {
+    let fixture = Fixture::new();
+    fixture.tree.file("f", "f").file("sync", "s");
+    let changed = std::process::Command::new("chattr").arg("+S").arg(fixture.tree.path("sync")).status();
+    assert!(changed.unwrap().success());
+    let id = fixture.commit_new();
+    let disk = Mounted::tmpfs(&fixture.dir().join("disk"), "size=16m");
+    let place = Place::new(&fixture, "disk/server");
+    let done = place.checkout(&id, Mode::Full);
+    assert_eq!(done.areas[0].not_held[0].what.name(), "inode flags");
+    let dry = place.try_checkout(&id, |options| (options.dry_run, options.mode) = (true, Some(Mode::Full))).unwrap();
+    assert_eq!(summary(&dry), [""; 0]);
+    assert_eq!(dry.areas[0].not_held, done.areas[0].not_held);
+    drop(disk);
 }

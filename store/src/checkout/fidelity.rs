@@ -5,11 +5,14 @@
 //! An entry that needs more is reduced to what can be held, the loss is counted, and the reduced entry is what is
 //! compared, delivered and recorded.
 
+mod memory;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::owners::{NOBODY_HERE, OwnerMap};
 use crate::error::{Error, Result};
@@ -122,7 +125,7 @@ impl Losses {
 }
 
 /// What can be held.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Fidelity {
     /// Any owner; `None`: only this user, and these groups.
     only_owner: Option<(u32, Vec<u32>)>,
@@ -130,6 +133,7 @@ pub(super) struct Fidelity {
     acls: bool,
     user_xattrs: bool,
     system_xattrs: bool,
+    #[serde(with = "memory::flag_bits")]
     flags: InodeFlags,
     /// Nanoseconds that times are multiples of.
     time_step: u32,

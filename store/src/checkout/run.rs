@@ -16,7 +16,7 @@ use super::record::{Done, Recording, read_applied};
 use super::refuse;
 use super::report::{AreaReport, CheckoutReport};
 use super::stage::stage;
-use super::state::{AreaRoot, HeldArea, Marker, applied_path};
+use super::state::{AreaRoot, HeldArea, Marker, applied_path, state_path};
 use super::steps;
 use super::switch::{Care, Switch, Switched};
 use super::transaction::{self, Memory};
@@ -149,8 +149,6 @@ impl<'a> Run<'a> {
             return Err(refuse::empty_reference(target));
         }
         let manifest = Manifest::open(self.reader, reference)?;
-        let here = Here::new(manifest.head(), target.numeric_owners, Fidelity::of_this_process());
-        here.require_owners()?;
         let seen = AreaRoot::open(&target.name, &target.root, &options.state_dir)?;
         let path = seen.path.clone();
         refuse::own_place(target, &path, &options.protected)?;
@@ -160,6 +158,12 @@ impl<'a> Run<'a> {
         let has_local_rules = !target.exclude.is_empty() || !protected.is_empty();
         let local_rules = RuleSet::new(&only_local, protected)?;
         let marker = seen.marker.clone();
+        let fidelity = match &marker {
+            Some(marker) => Fidelity::remembered(&state_path(&options.state_dir, marker.area)),
+            None => Fidelity::of_this_process(),
+        };
+        let here = Here::new(manifest.head(), target.numeric_owners, fidelity);
+        here.require_owners()?;
         if let Some(found) = marker.as_ref().map(|marker| &marker.name).filter(|name| **name != target.name) {
             return Err(refuse::other_area(target, found));
         }
@@ -356,6 +360,7 @@ impl<'a> Run<'a> {
             dirs,
         };
         held.make_state()?;
+        area.here.fidelity.remember(&held.state)?;
         let record = self.sync_and_record(area, held, None)?;
         area.ready = Some(Ready { journal, record });
         Ok(())
