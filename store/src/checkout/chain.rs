@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use crate::fsio::Dir;
+use crate::error::Error;
+use crate::fsio::{self, Dir};
 use crate::path::TreePath;
 use crate::walk::Found;
 
@@ -82,10 +83,24 @@ impl<'d> DirChain<'d> {
     }
 }
 
-/// Whether an error says that a directory of the plan is not there any more, or something else is in its place.
+/// Whether an error says that something of the plan is not there any more, or something else, as a mount point, is in its
+/// place.
 pub(super) fn is_other_now(e: &io::Error) -> bool {
-    let other = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP, Errno::XDEV].map(Errno::raw_os_error);
+    let other = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP, Errno::XDEV, Errno::BUSY].map(Errno::raw_os_error);
     e.raw_os_error().is_some_and(|code| other.contains(&code))
+}
+
+/// The same of an error of this library, for what was found by name and is read by name after that.
+pub(super) fn is_other_by_now(e: &Error) -> bool {
+    match e {
+        Error::Io { source, .. } => {
+            let kind_is_other = matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory);
+            is_other_now(source) || fsio::is_unopenable(source) || kind_is_other
+        }
+        // Attributes or a target that no entry has.
+        Error::Unsupported { .. } => true,
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -8,17 +8,27 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::chain::DirChain;
+use rustix::io::Errno;
+
+use super::chain::{DirChain, is_other_now};
 use super::journal::Was;
 use super::lift::Moving;
 use crate::format::manifest::{InodeFlags, Timestamp};
-use crate::fsio::{self, CAPABILITIES, Dir, FdAttrs, Replace, Stat};
+use crate::fsio::{self, CAPABILITIES, Dir, FdAttrs, FileType, Replace, Stat};
 use crate::path::TreePath;
 
 const SET_ID: u16 = 0o6000;
 
-/// Whether a directory that was just moved away holds nothing but what the plan moves with it.
+/// Whether a directory that was just moved away holds nothing but what the plan moves with it. Whoever is still in it may
+/// go on changing it: what changes while this looks was not planned.
 pub(super) fn holds_only(dir: Dir, top: &TreePath, within: &[(TreePath, Was)]) -> io::Result<bool> {
+    match looks_as_planned(dir, top, within) {
+        Err(e) if is_other_now(&e) => Ok(false),
+        found => found,
+    }
+}
+
+fn looks_as_planned(dir: Dir, top: &TreePath, within: &[(TreePath, Was)]) -> io::Result<bool> {
     let planned: BTreeMap<&TreePath, &Was> = within.iter().map(|(path, was)| (path, was)).collect();
     let mut todo = vec![(top.clone(), dir)];
     while let Some((path, dir)) = todo.pop() {
@@ -42,9 +52,10 @@ pub(super) fn put_time_back(dir: &Dir, name: &[u8], ino: u64, mtime: Timestamp) 
     if moved.is_none() {
         return Ok(());
     }
-    let lifted = Moving::lift(dir, name)?;
-    dir.set_mtime(name, mtime)?;
-    lifted.map_or(Ok(()), Moving::put_back)
+    // Through a descriptor: the name may be another inode's by now.
+    let Some(lifted) = Moving::lift(dir, name, |found| found == ino)? else { return Ok(()) };
+    let set = lifted.set_mtime(mtime);
+    lifted.put_back().and(set)
 }
 
 /// The displaced programs of a step that give rights: their path below staging, and what they were.
@@ -71,27 +82,43 @@ pub(super) fn strip(staging: &Dir, staged: &[u8], path: &TreePath, was: &Was) ->
 }
 
 /// Gives what gave way its rights again. An inode that somebody may have by another name stays without; a copy takes its
-/// place. May be called again.
+/// place. Whatever else is there by now gets none: whoever was in a directory when it gave way may still change it. May be
+/// called again.
 pub(super) fn give_back(staging: &Dir, staged: &[u8], path: &TreePath, was: &Was) -> io::Result<()> {
     let mut chain = DirChain::new(staging);
     for (place, was) in rights(staged, path, was) {
         let Some(file) = open(&mut chain, &place, was)? else { continue };
-        let file = if Stat::of_fd(&file)?.nlink == 1 { file } else { copy(&mut chain, &place, &file)? };
-        without_flags(&file, |attrs, _| {
-            attrs.set_mode(was.mode)?;
-            was.caps.iter().try_for_each(|caps| attrs.set_xattr(CAPABILITIES, caps))
-        })?;
+        if Stat::of_fd(&file)?.nlink == 1 {
+            set_rights(&file, was)?;
+        } else {
+            copy(&mut chain, &place, &file, was)?;
+        }
     }
     Ok(())
 }
 
-/// A displaced file, if it is there.
+fn set_rights(file: &OwnedFd, was: &Was) -> io::Result<()> {
+    without_flags(file, |attrs, _| {
+        attrs.set_mode(was.mode)?;
+        was.caps.iter().try_for_each(|caps| attrs.set_xattr(CAPABILITIES, caps))
+    })
+}
+
+/// A displaced file, if it is there. Told by its inode number once it is open.
 fn open(chain: &mut DirChain<'_>, place: &[u8], was: &Was) -> io::Result<Option<OwnedFd>> {
-    let (dir, name) = chain.parent(place)?;
-    match dir.stat_opt(name)? {
-        Some(stat) if stat.file_type == was.file_type && stat.size == was.size => dir.open_file(name).map(Some),
+    let opened = chain.parent(place).and_then(|(dir, name)| match dir.stat(name)?.file_type {
+        FileType::File => dir.open_file(name).map(Some),
         _ => Ok(None),
-    }
+    });
+    let file = match opened {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok(None),
+        Err(e) if is_other_now(&e) || fsio::is_unopenable(&e) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let now = Stat::of_fd(&file)?;
+    let is_it = now.ino == was.ino && now.file_type == was.file_type && now.size == was.size;
+    Ok(is_it.then_some(file))
 }
 
 fn without_flags(file: &OwnedFd, change: impl FnOnce(FdAttrs<'_>, &Stat) -> io::Result<()>) -> io::Result<()> {
@@ -104,8 +131,8 @@ fn without_flags(file: &OwnedFd, change: impl FnOnce(FdAttrs<'_>, &Stat) -> io::
     if flags == InodeFlags::default() { Ok(()) } else { attrs.set_flags(flags) }
 }
 
-/// Puts a copy, with everything but rights and flags, in the place of a displaced file.
-fn copy(chain: &mut DirChain<'_>, place: &[u8], file: &OwnedFd) -> io::Result<OwnedFd> {
+/// Puts a copy, complete with its rights but for flags, in the place of a displaced file.
+fn copy(chain: &mut DirChain<'_>, place: &[u8], file: &OwnedFd, was: &Was) -> io::Result<()> {
     const COPY: &[u8] = b".copy";
     let (dir, name) = chain.parent(place)?;
     let temporary = [name, COPY].concat();
@@ -122,10 +149,10 @@ fn copy(chain: &mut DirChain<'_>, place: &[u8], file: &OwnedFd) -> io::Result<Ow
             to.set_xattr(&name, &value)?;
         }
     }
+    set_rights(&new, was)?;
     to.set_mtime(stat.mtime)?;
     fsio::sync_file(&new)?;
-    dir.rename(&temporary, dir, name, Replace::Allowed)?;
-    Ok(new)
+    dir.rename(&temporary, dir, name, Replace::Allowed)
 }
 
 fn old_name(staged: &[u8]) -> Vec<u8> {
@@ -133,12 +160,18 @@ fn old_name(staged: &[u8]) -> Vec<u8> {
 }
 
 /// An exchange on a file system that has none: the old inode gets a second name in staging, then the new one takes the
-/// live name. Not for directories.
+/// live name. Not for directories. Whoever replaces the name in between loses what they put there: without an exchange
+/// nothing can prevent that.
 pub(super) fn exchange_by_link(staging: &Dir, staged: &[u8], dir: &Dir, name: &[u8]) -> io::Result<()> {
     let old = old_name(staged);
     match dir.link(name, staging, &old) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-        _ => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        linked => linked?,
+    }
+    let (kept, live) = (staging.stat(&old)?, dir.stat(name)?);
+    if (kept.ino, kept.dev) != (live.ino, live.dev) {
+        // Of an exchange that was cut off, or somebody was faster.
+        return Err(Errno::NOENT.into());
     }
     staging.rename(staged, dir, name, Replace::Allowed)?;
     settle_exchange(staging, staged)

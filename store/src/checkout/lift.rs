@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use crate::error::Result;
 use crate::format::cbor::{Reader, Writer};
-use crate::format::manifest::InodeFlags;
+use crate::format::manifest::{InodeFlags, Timestamp};
 use crate::fsio::{self, AppendFile, Dir, FdAttrs, FileType, Stat};
 use crate::path::TreePath;
 
@@ -19,6 +19,7 @@ const BYTES_MAX: u64 = 1 << 28;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lift {
     pub(super) path: TreePath,
+    pub(super) ino: u64,
     pub(super) mode: u16,
     pub(super) flags: InodeFlags,
 }
@@ -43,9 +44,9 @@ impl Lifts {
     /// Makes the directory at `path` one that may be changed.
     pub(super) fn lift(&mut self, path: &TreePath, dir: &Dir) -> io::Result<()> {
         let attrs = FdAttrs(dir.as_fd());
-        let (mode, flags) = (dir.stat(b"")?.mode, attrs.flags()?);
-        if self.list.iter().all(|lift| lift.path != *path) {
-            let lift = Lift { path: path.clone(), mode, flags };
+        let (Stat { ino, mode, .. }, flags) = (dir.stat(b"")?, attrs.flags()?);
+        if self.list.iter().all(|lift| lift.path != *path || lift.ino != ino) {
+            let lift = Lift { path: path.clone(), ino, mode, flags };
             if let Some(log) = &mut self.log {
                 log.append_durably(&encode(&lift)).map_err(io::Error::other)?;
             }
@@ -69,7 +70,7 @@ fn lift(attrs: FdAttrs<'_>, mode: u16, flags: InodeFlags) -> io::Result<()> {
 
 fn encode(lift: &Lift) -> Vec<u8> {
     let mut out = Vec::new();
-    Writer::new(&mut out).array(3).bytes(lift.path.as_bytes()).uint(lift.mode).uint(lift.flags.0);
+    Writer::new(&mut out).array(4).bytes(lift.path.as_bytes()).uint(lift.ino).uint(lift.mode).uint(lift.flags.0);
     out
 }
 
@@ -77,10 +78,11 @@ fn encode(lift: &Lift) -> Vec<u8> {
 fn decode(mut bytes: &[u8]) -> Vec<Lift> {
     let one = |bytes: &[u8]| {
         let r = &mut Reader::new("list of lifted directories", bytes);
-        r.tuple("lifted", 3).ok()?;
+        r.tuple("lifted", 4).ok()?;
         let path = TreePath::new(r.bytes("path", 1 << 16).ok()?).ok()?;
+        let ino = r.uint("inode").ok()?;
         let (mode, flags) = (r.small("mode", 0, 0o7777).ok()?, r.small("flags", 0, u16::MAX.into()).ok()?);
-        Some((Lift { path, mode, flags: InodeFlags(flags) }, r.offset()))
+        Some((Lift { path, ino, mode, flags: InodeFlags(flags) }, r.offset()))
     };
     let mut list = Vec::new();
     while let Some((lift, used)) = one(bytes) {
@@ -98,13 +100,14 @@ pub(super) struct Moving {
 }
 
 impl Moving {
-    /// Lifts what forbids to move `name`; `None` where nothing is there, or nothing that could be lifted.
-    pub(super) fn lift(dir: &Dir, name: &[u8]) -> io::Result<Option<Moving>> {
+    /// Lifts what forbids to move `name`; `None` where nothing is there, or nothing that could be lifted, or something
+    /// that `is_meant` does not know by its inode number: what a neighbour has put there is none of our business.
+    pub(super) fn lift(dir: &Dir, name: &[u8], is_meant: impl Fn(u64) -> bool) -> io::Result<Option<Moving>> {
         let Some(stat) = dir.stat_opt(name)? else { return Ok(None) };
+        // What may not even be read has no flags that this process could change.
         let fd: OwnedFd = match stat.file_type {
             FileType::File => match dir.open_file(name) {
                 Ok(fd) => fd,
-                // What may not even be read has no flags that this process could change.
                 Err(_) => return Ok(None),
             },
             FileType::Directory => match dir.open_dir(name) {
@@ -113,14 +116,23 @@ impl Moving {
             },
             _ => return Ok(None),
         };
+        let opened = Stat::of_fd(&fd)?;
+        if opened.file_type != stat.file_type || !is_meant(opened.ino) {
+            return Ok(None);
+        }
         let attrs = FdAttrs(fd.as_fd());
-        let (mode, flags) = (Stat::of_fd(&fd)?.mode, attrs.flags()?);
-        match stat.file_type {
+        let (mode, flags) = (opened.mode, attrs.flags()?);
+        match opened.file_type {
             FileType::Directory => lift(attrs, mode, flags)?,
             _ if flags != InodeFlags::default() => attrs.set_flags(InodeFlags::default())?,
             _ => {}
         }
         Ok(Some(Moving { fd, mode, flags }))
+    }
+
+    /// Sets its time.
+    pub(super) fn set_mtime(&self, mtime: Timestamp) -> io::Result<()> {
+        FdAttrs(self.fd.as_fd()).set_mtime(mtime)
     }
 
     /// Gives it back what was lifted, wherever it is now.
@@ -139,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_list_that_was_cut_off_is_read_up_to_there() {
-        let lift = |path: &str| Lift { path: TreePath::new(path).unwrap(), mode: 0o555, flags: InodeFlags(8) };
+        let lift = |path: &str| Lift { path: TreePath::new(path).unwrap(), ino: 7, mode: 0o555, flags: InodeFlags(8) };
         let all = [lift("a"), lift("a/b"), lift("")];
         let bytes = all.iter().flat_map(encode).collect::<Vec<u8>>();
         assert_eq!(decode(&bytes), all);
@@ -162,6 +174,7 @@ mod tests {
         }
         drop(lifts);
         let found = Lifts::open(&log).unwrap().take();
-        assert_eq!(found, [Lift { path, mode: 0o555, flags: InodeFlags::default() }]);
+        let ino = dir.stat(b"").unwrap().ino;
+        assert_eq!(found, [Lift { path, ino, mode: 0o555, flags: InodeFlags::default() }]);
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use super::chain::{DirChain, is_other_now};
+use super::chain::{DirChain, is_other_by_now, is_other_now};
 use super::compare::{file_type, metadata_differences};
 use super::fidelity::{Here, Losses};
 use super::merge::AppliedEntry;
@@ -168,7 +168,10 @@ impl Look<'_> {
         if file_type(&inode.kind) != found.stat.file_type {
             return Ok(false);
         }
-        let live = inode::read_metadata(&found, self.record.rules.xattrs(), UnknownXattrs::Ignore)?;
+        let live = match inode::read_metadata(&found, self.record.rules.xattrs(), UnknownXattrs::Ignore) {
+            Err(e) if is_other_by_now(&e) => return Ok(false),
+            live => live?,
+        };
         let same_kind = matches!(inode.kind, InodeKind::File(_)) || live.kind == inode.kind;
         Ok(same_kind && metadata_differences(&live, inode).is_none())
     }

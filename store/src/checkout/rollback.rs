@@ -300,21 +300,28 @@ impl Turn<'_> {
         Ok(Some(New { ino, mtime: was.mtime, late: None }))
     }
 
-    /// What is live now and gives way, with all that a directory holds.
+    /// What is live now and gives way, with all that a directory holds. What changes while this looks is not found here,
+    /// and so is left alone by the switch.
     fn going(&mut self, path: &TreePath, live: &Stat) -> Result<Was> {
         let mut going = Was::of(live);
         if !live.is_dir() {
             return Ok(going);
         }
         let failed = |e| Error::io("look into", self.root.path_of(path.as_bytes()), e);
-        let top = self.chain.dir(path.as_bytes()).and_then(Dir::try_clone).map_err(failed)?;
+        let top = match self.chain.dir(path.as_bytes()).and_then(Dir::try_clone) {
+            Err(e) if is_other_now(&e) => return Ok(going),
+            top => top.map_err(failed)?,
+        };
         let mut todo = vec![(path.clone(), top)];
         while let Some((path, dir)) = todo.pop() {
             for name in dir.names().map_err(failed)? {
                 let Some(stat) = dir.stat_opt(&name).map_err(failed)? else { continue };
                 let path = path.join(&name).map_err(|e| failed(std::io::Error::other(e)))?;
                 if stat.is_dir() {
-                    todo.push((path.clone(), dir.open_dir(&name).map_err(failed)?));
+                    match dir.open_dir(&name) {
+                        Err(e) if is_other_now(&e) => {}
+                        inner => todo.push((path.clone(), inner.map_err(failed)?)),
+                    }
                 }
                 going.within.push((path, Was::of(&stat)));
             }
@@ -326,7 +333,10 @@ impl Turn<'_> {
     fn forget_aside(&mut self, step: &Step, was: &Was) -> Result<()> {
         let failed = |e| Error::io("look at", self.root.path_of(step.path.as_bytes()), e);
         let mut found = None;
-        let (dir, name) = self.chain.parent(step.path.as_bytes()).map_err(failed)?;
+        let (dir, name) = match self.chain.parent(step.path.as_bytes()) {
+            Err(e) if is_other_now(&e) => return Ok(()),
+            parent => parent.map_err(failed)?,
+        };
         for aside in aside_names(name) {
             match dir.stat_opt(&aside).map_err(failed)? {
                 Some(stat) if stat.ino == was.ino => {

@@ -453,6 +453,9 @@ impl<'a> Run<'a> {
         report.kept_aside = done.kept_aside.clone();
         report.not_held = area.losses.report();
         report.warnings.extend(self.reader.notes().iter().cloned());
+        report.warnings.extend(done.set_aside.iter().map(|(path, name)| {
+            format!("what somebody put at {path} during the switch could not stay there; it is {name} in the undo")
+        }));
         if !done.changed_meanwhile.is_empty() {
             report.changes.retain(|change| !done.changed_meanwhile.contains(&change.path));
             let because = KeptBecause::ChangedMeanwhile;

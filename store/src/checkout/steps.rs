@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::apply;
-use super::chain::{DirChain, is_other_now};
+use super::chain::{DirChain, is_other_by_now, is_other_now};
 use super::compare::file_type;
 use super::journal::{DirTime, Meta, New, Op, Step, Was};
 use super::plan::{Action, Change, CheckoutPlan, Outcome, Wanted};
@@ -15,7 +15,7 @@ use super::stage::staged_name;
 use crate::area::RuleSet;
 use crate::error::{Error, Result};
 use crate::format::manifest::{Inode, InodeKind};
-use crate::fsio::{ACL_ACCESS, ACL_DEFAULT, CAPABILITIES, Dir, FdAttrs, FileType, Stat, encode_acl};
+use crate::fsio::{self, ACL_ACCESS, ACL_DEFAULT, CAPABILITIES, Dir, FdAttrs, FileType, Stat, encode_acl};
 use crate::inode::{self, UnknownXattrs};
 
 impl Meta {
@@ -38,8 +38,7 @@ impl Meta {
 /// Makes the steps of a staged plan, and the directory times that they change.
 ///
 /// # Errors
-/// [`Error::Refused`] when something staged is not as it should be; [`Error::Unstable`] when something live is in the
-/// middle of a change; [`Error::Io`].
+/// [`Error::Refused`] when something staged is not as it should be; [`Error::Io`].
 pub(super) fn of_plan(
     plan: &CheckoutPlan,
     staging: &Dir,
@@ -84,8 +83,12 @@ impl Maker<'_> {
             },
             Change::Remove { was, .. } => Op::Remove { was: self.going(index, action, was)? },
             Change::Metadata { inode, was } => {
-                let before = self.live_meta(action)?;
-                Op::Metadata { was: Was::of(was), before, after: Meta::of(inode) }
+                let after = Meta::of(inode);
+                match self.live_meta(action, was)? {
+                    Some(before) => Op::Metadata { was: Was::of(was), before, after },
+                    // Somebody was faster. No inode has this number: the switch leaves it alone and reports it.
+                    None => Op::Metadata { was: Was { ino: 0, ..Was::of(was) }, before: after.clone(), after },
+                }
             }
         }))
     }
@@ -135,23 +138,29 @@ impl Maker<'_> {
         let read = |chain: &mut DirChain<'_>| -> io::Result<Option<Vec<u8>>> {
             let (dir, name) = chain.parent(action.path.as_bytes())?;
             let file = dir.open_file(name)?;
-            FdAttrs(file.as_fd()).xattr(CAPABILITIES)
+            // Rights that are remembered are given back one day: only to whom they belong.
+            if Stat::of_fd(&file)?.ino == was.ino { FdAttrs(file.as_fd()).xattr(CAPABILITIES) } else { Ok(None) }
         };
         match read(&mut self.chain) {
             // Whoever is not root can neither read what is not theirs nor have made capabilities.
-            Err(e) if is_other_now(&e) || e.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+            Err(e) if is_other_now(&e) || fsio::is_unopenable(&e) || e.kind() == io::ErrorKind::PermissionDenied => {
+                Ok(None)
+            }
             found => found.map_err(|e| Error::io("read", self.root.path_of(action.path.as_bytes()), e)),
         }
     }
 
-    fn live_meta(&mut self, action: &Action) -> Result<Meta> {
-        let full = self.root.path_of(action.path.as_bytes());
+    /// Metadata of what is live; `None` when it is not what the plan saw.
+    fn live_meta(&mut self, action: &Action, was: &Stat) -> Result<Option<Meta>> {
         let found = match self.chain.find(&action.path) {
             Err(e) if is_other_now(&e) => None,
-            found => found.map_err(|e| Error::io("read", &full, e))?,
+            found => found.map_err(|e| Error::io("read", self.root.path_of(action.path.as_bytes()), e))?,
         };
-        let found = found.ok_or_else(|| Error::Unstable { paths: vec![full] })?;
-        Ok(Meta::of(&inode::read_metadata(&found, self.rules.xattrs(), UnknownXattrs::Ignore)?))
+        let Some(found) = found.filter(|found| found.stat.ino == was.ino) else { return Ok(None) };
+        match inode::read_metadata(&found, self.rules.xattrs(), UnknownXattrs::Ignore) {
+            Err(e) if is_other_by_now(&e) => Ok(None),
+            meta => Ok(Some(Meta::of(&meta?))),
+        }
     }
 
     /// Times that change, with what they are now.

@@ -5,10 +5,12 @@
 //! step can be taken again: inode numbers tell whether it was done. What is not as the plan saw it is left alone; where
 //! that shows only after an exchange, the exchange is taken back.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
+
+mod aside;
+mod dirs;
+mod taken_back;
 
 use super::apply;
 use super::chain::{DirChain, is_other_now};
@@ -17,15 +19,12 @@ use super::journal::{DirTime, Meta, New, Op, Step, Was};
 use super::lift::{self, Lifts};
 use super::stage::staged_name;
 use crate::error::{Error, Result};
-use crate::format::manifest::{InodeFlags, Timestamp};
-use crate::fsio::{Dir, FdAttrs, Replace, Stat};
+use crate::format::manifest::InodeFlags;
+use crate::fsio::{self, Dir, Replace, Stat};
 use crate::path::TreePath;
 use crate::progress::Progress;
 
-/// What a local version that stays beside the reference's is called.
-const ASIDE_SUFFIX: &[u8] = b".evenkeel-local";
-/// How many numbered names are tried for it.
-const ASIDE_NAMES_MAX: u32 = 1000;
+pub(in crate::checkout) use aside::aside_names;
 
 /// What a switch found to be different from the plan.
 #[derive(Debug, Default)]
@@ -34,6 +33,9 @@ pub(super) struct Switched {
     pub(super) changed_meanwhile: Vec<TreePath>,
     /// Local versions that stay beside the reference's, by their new path.
     pub(super) kept_aside: Vec<TreePath>,
+    /// What somebody put at a path in the instant in which it changed, and could not be given its name back: the path,
+    /// and the name by which it is kept with what gave way.
+    pub(super) set_aside: Vec<(TreePath, String)>,
 }
 
 /// How a switch works.
@@ -118,23 +120,22 @@ impl Switch<'_> {
     fn replace(&mut self, chain: &mut DirChain<'_>, step: &Step, new: &New, was: &Was, keep_aside: bool) -> Result<()> {
         let (staging, staged) = (self.staging, staged_name(step.slot));
         let live = self.live(chain, &step.path)?;
-        let is_done = live.is_some_and(|live| live.ino == new.ino);
-        if !is_done {
-            if !live.is_some_and(|live| was.is_still(&live)) {
-                return self.leave_alone(step);
-            }
-            let is_dir = live.is_some_and(|live| live.is_dir()) || self.staged(&staged)?.is_some_and(|s| s.is_dir());
-            if self.care == Care::None && !is_dir && !keep_aside {
-                return self.step(chain, step, |dir, name| staging.rename(&staged, dir, name, Replace::Allowed));
-            }
-            self.step(chain, step, |dir, name| exchange(staging, &staged, dir, name))?;
-            if !self.is_planned(&staged, was, &step.path)? {
-                self.step(chain, step, |dir, name| exchange(staging, &staged, dir, name))?;
-                return self.leave_alone(step);
-            }
-        }
-        if is_done {
+        if live.is_some_and(|live| live.ino == new.ino) {
             displaced::settle_exchange(staging, &staged).map_err(|e| self.failed("keep", &step.path, e))?;
+        } else {
+            let Some(live) = live.filter(|live| was.is_still(live)) else { return self.leave_alone(step) };
+            let is_dir = live.is_dir() || self.staged(&staged)?.is_some_and(|staged| staged.is_dir());
+            if self.care == Care::None && !is_dir && !keep_aside {
+                let done = self.step(chain, step, |dir, name| staging.rename(&staged, dir, name, Replace::Allowed))?;
+                return if done { Ok(()) } else { self.leave_alone(step) };
+            }
+            if !self.step(chain, step, |dir, name| exchange(staging, &staged, dir, name))? {
+                return self.leave_alone(step);
+            }
+            if !self.is_planned(&staged, was, &step.path)? {
+                self.take_back(chain, step, new)?;
+                return self.leave_alone(step);
+            }
         }
         self.put_time_back(chain, step, new)?;
         if keep_aside {
@@ -161,11 +162,16 @@ impl Switch<'_> {
             return if self.staged(&staged)?.is_some() { Ok(()) } else { self.leave_alone(step) };
         }
         if self.care == Care::None && !live.is_dir() {
-            return self.step(chain, step, |dir, name| dir.unlink(name));
+            let done = self.step(chain, step, |dir, name| dir.unlink(name))?;
+            return if done { Ok(()) } else { self.leave_alone(step) };
         }
-        self.step(chain, step, |dir, name| dir.rename(name, staging, &staged, Replace::Never))?;
-        if !self.is_planned(&staged, was, &step.path)? {
-            self.step(chain, step, |dir, name| staging.rename(&staged, dir, name, Replace::Never))?;
+        let moved = self.step(chain, step, |dir, name| dir.rename(name, staging, &staged, Replace::Never))?;
+        if moved && !self.is_planned(&staged, was, &step.path)? {
+            self.put_back(chain, step)?;
+            return self.leave_alone(step);
+        }
+        // Whoever was faster may have removed it, or have put something else there: that shows now.
+        if !moved && self.live(chain, &step.path)?.is_some() {
             return self.leave_alone(step);
         }
         self.gave_way(step, was, &staged)
@@ -195,44 +201,25 @@ impl Switch<'_> {
         }
         let Some(live) = self.live(chain, &step.path)? else { return self.leave_alone(step) };
         let half_done = Was { mtime: after.mtime, ..was.clone() };
-        let is_planned = if self.resumed { was.is(&live) || half_done.is(&live) } else { was.is_still(&live) };
-        if !is_planned || live.nlink != 1 {
+        let resumed = self.resumed;
+        let is_planned = |now: &Stat| {
+            let is_it = if resumed { was.is(now) || half_done.is(now) } else { was.is_still(now) };
+            is_it && now.nlink == 1
+        };
+        if !is_planned(&live) {
             return self.leave_alone(step);
         }
-        let (dir, name) = chain.parent(step.path.as_bytes()).map_err(|e| self.failed("open", &step.path, e))?;
         let failed = |e| self.failed("change", &step.path, e);
-        let file = dir.open_file(name).map_err(failed)?;
-        if Stat::of_fd(&file).map_err(failed)?.ino != was.ino {
+        let file = match chain.parent(step.path.as_bytes()).and_then(|(dir, name)| dir.open_file(name)) {
+            Err(e) if is_other_now(&e) || fsio::is_unopenable(&e) => return self.leave_alone(step),
+            file => file.map_err(failed)?,
+        };
+        // Only what is open is what it was seen to be.
+        let opened = Stat::of_fd(&file).map_err(failed)?;
+        if !is_planned(&opened) {
             return self.leave_alone(step);
         }
         apply::change_in_place(&file, before, after).map_err(failed)
-    }
-
-    /// Gives the displaced local version its name beside the new one.
-    fn keep_aside(&mut self, chain: &mut DirChain<'_>, step: &Step, staged: &[u8], was: &Was) -> Result<()> {
-        let aside = RefCell::new(Vec::new());
-        let staging = self.staging;
-        let linked = self.try_step(chain, step, |dir, name| {
-            let found = link_aside(staging, staged, dir, name, was.ino)?;
-            aside.replace(found);
-            Ok(())
-        });
-        linked.map_err(|e| self.failed("keep aside", &step.path, e))?;
-        let parent = step.path.parent().unwrap_or_default();
-        self.done.kept_aside.extend(parent.join(&aside.into_inner()).ok());
-        Ok(())
-    }
-
-    /// Reports a path as changed since the plan was made; what was staged for it is of no use.
-    fn leave_alone(&mut self, step: &Step) -> Result<()> {
-        self.done.changed_meanwhile.push(step.path.clone());
-        let staged = staged_name(step.slot);
-        let ours = match &step.op {
-            Op::Add { new } | Op::Replace { new, .. } => Some(new.ino),
-            Op::Remove { .. } | Op::Metadata { .. } => None,
-        };
-        let lies_there = self.staged(&staged)?.map(|stat| stat.ino);
-        if ours.is_some() && ours == lies_there { self.discard(&staged) } else { Ok(()) }
     }
 
     /// Whether what lies in staging now is what the plan meant, with nothing in it that the plan did not see.
@@ -256,64 +243,12 @@ impl Switch<'_> {
             let (Op::Add { new } | Op::Replace { new, .. }) = &step.op else { continue };
             let Some((mode, flags)) = new.late else { continue };
             let Some(live) = self.live(&mut chain, &step.path)?.filter(|live| live.ino == new.ino) else { continue };
-            let failed = |e| self.failed("complete", &step.path, e);
-            if live.is_dir() {
-                let dir = chain.dir(step.path.as_bytes()).map_err(failed)?;
-                apply::finish_late(dir, mode, flags).map_err(failed)?;
-            } else {
-                let (dir, name) = chain.parent(step.path.as_bytes()).map_err(failed)?;
-                apply::finish_late(dir.open_file(name).map_err(failed)?, mode, flags).map_err(failed)?;
+            match finish_late(&mut chain, &step.path, new.ino, live.is_dir(), mode, flags) {
+                Err(e) if is_other_now(&e) || fsio::is_unopenable(&e) => {}
+                done => done.map_err(|e| self.failed("complete", &step.path, e))?,
             }
         }
         Ok(())
-    }
-
-    /// Metadata of directories that stay, the deepest first: a step below may need rights that they take away. After a
-    /// failure as much of it as is possible.
-    fn directories(&mut self, after_failure: bool) -> Result<()> {
-        let lifted = self.lifts.take();
-        let mut todo: BTreeMap<&TreePath, DirWork<'_>> = BTreeMap::new();
-        // In reverse: what a directory had before it was first lifted counts.
-        for lift in lifted.iter().rev() {
-            todo.entry(&lift.path).or_default().lifted = Some((lift.mode, lift.flags));
-        }
-        for dir in self.dirs {
-            todo.entry(&dir.path).or_default().mtime = Some(dir.after);
-        }
-        for step in self.steps {
-            if let Op::Metadata { was, before, after } = &step.op
-                && was.file_type == crate::fsio::FileType::Directory
-            {
-                let work = todo.entry(&step.path).or_default();
-                (work.mtime, work.change) = (Some(after.mtime), Some((was, before, after)));
-            }
-        }
-        let mut chain = DirChain::new(self.root);
-        for (path, work) in todo.into_iter().rev() {
-            match self.directory(&mut chain, path, &work) {
-                Err(_) if after_failure => {}
-                done => done?,
-            }
-        }
-        Ok(())
-    }
-
-    fn directory(&mut self, chain: &mut DirChain<'_>, path: &TreePath, work: &DirWork<'_>) -> Result<()> {
-        let dir = match chain.dir(path.as_bytes()) {
-            Ok(dir) => dir,
-            Err(e) if is_other_now(&e) => {
-                // What was only lifted was lifted to be removed or replaced.
-                self.done.changed_meanwhile.extend((!work.only_lifted()).then(|| path.clone()));
-                return Ok(());
-            }
-            Err(e) => return Err(self.failed("open", path, e)),
-        };
-        let now = dir.stat(b"").map_err(|e| self.failed("look at", path, e))?;
-        if work.change.is_some_and(|(was, ..)| !was.is(&now)) {
-            self.done.changed_meanwhile.push(path.clone());
-            return Ok(());
-        }
-        work.set(dir).map_err(|e| self.failed("change", path, e))
     }
 
     fn live(&self, chain: &mut DirChain<'_>, path: &TreePath) -> Result<Option<Stat>> {
@@ -336,13 +271,18 @@ impl Switch<'_> {
         }
     }
 
+    /// Does one step; `false` when a name or directory that it needs is not there any more, or is something else.
     fn step(
         &mut self,
         chain: &mut DirChain<'_>,
         step: &Step,
         op: impl Fn(&Dir, &[u8]) -> io::Result<()>,
-    ) -> Result<()> {
-        self.try_step(chain, step, op).map_err(|e| self.failed("switch", &step.path, e))
+    ) -> Result<bool> {
+        match self.try_step(chain, step, op) {
+            Ok(()) => Ok(true),
+            Err(e) if is_other_now(&e) || is_other_kind(&e) => Ok(false),
+            Err(e) => Err(self.failed("switch", &step.path, e)),
+        }
     }
 
     /// Does one step. Where rights or flags forbid it, they are lifted: those of the inodes that move are put back at
@@ -359,7 +299,10 @@ impl Switch<'_> {
             done => return done,
         }
         self.lifts.lift(&step.path.parent().unwrap_or_default(), dir)?;
-        let moving = [lift::Moving::lift(dir, name)?, lift::Moving::lift(self.staging, &staged_name(step.slot))?];
+        let moving = [
+            lift::Moving::lift(dir, name, |ino| step.op.knows(ino))?,
+            lift::Moving::lift(self.staging, &staged_name(step.slot), |_| true)?,
+        ];
         let done = op(dir, name);
         for inode in moving.into_iter().flatten() {
             inode.put_back()?;
@@ -380,46 +323,6 @@ impl Switch<'_> {
     }
 }
 
-/// What is to be set on one directory at the end.
-#[derive(Default)]
-struct DirWork<'p> {
-    /// Mode and flags before it was made writable for a moment.
-    lifted: Option<(u16, InodeFlags)>,
-    /// All its metadata: of which inode, from what, to what.
-    change: Option<(&'p Was, &'p Meta, &'p Meta)>,
-    mtime: Option<Timestamp>,
-}
-
-impl DirWork<'_> {
-    /// Whether it only puts back what was lifted.
-    fn only_lifted(&self) -> bool {
-        self.change.is_none() && self.mtime.is_none()
-    }
-
-    fn set(&self, dir: &Dir) -> io::Result<()> {
-        let attrs = FdAttrs(dir.as_fd());
-        let flags = match (self.change, self.lifted) {
-            (Some((_, _, after)), _) => after.flags,
-            (None, Some((_, flags))) => flags,
-            (None, None) => attrs.flags()?,
-        };
-        if apply::late_flags(attrs.flags()?) {
-            attrs.set_flags(InodeFlags::default())?;
-        }
-        if let Some((mode, _)) = self.lifted {
-            attrs.set_mode(mode)?;
-        }
-        if let Some((_, before, after)) = self.change {
-            apply::change_in_place(dir, before, after)?;
-        }
-        if let Some(mtime) = self.mtime {
-            attrs.set_mtime(mtime)?;
-        }
-        // Flags may forbid all of the above, so they come last.
-        if attrs.flags()? == flags { Ok(()) } else { attrs.set_flags(flags) }
-    }
-}
-
 /// Lets two names change their inodes in one step; where the file system cannot, the old inode gets a second name in
 /// staging first. No live name is missing at any time.
 fn exchange(staging: &Dir, staged: &[u8], dir: &Dir, name: &[u8]) -> io::Result<()> {
@@ -429,30 +332,26 @@ fn exchange(staging: &Dir, staged: &[u8], dir: &Dir, name: &[u8]) -> io::Result<
     }
 }
 
-/// Names that are tried for a local version of `name` that stays beside it.
-pub(super) fn aside_names(name: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
-    (0..ASIDE_NAMES_MAX).map(move |number| {
-        let mut suffix = ASIDE_SUFFIX.to_vec();
-        if number > 0 {
-            suffix.extend_from_slice(format!(".{number}").as_bytes());
-        }
-        let room = crate::limits::NAME_BYTES_MAX - suffix.len();
-        [&name[..name.len().min(room)], &suffix].concat()
-    })
+/// Completes what `path` names, if it is the inode `ino`.
+fn finish_late(
+    chain: &mut DirChain<'_>,
+    path: &TreePath,
+    ino: u64,
+    is_dir: bool,
+    mode: u16,
+    flags: InodeFlags,
+) -> io::Result<()> {
+    let fd = if is_dir {
+        chain.dir(path.as_bytes())?.as_fd().try_clone_to_owned()?
+    } else {
+        let (dir, name) = chain.parent(path.as_bytes())?;
+        dir.open_file(name)?
+    };
+    if Stat::of_fd(&fd)?.ino == ino { apply::finish_late(&fd, mode, flags) } else { Ok(()) }
 }
 
-/// Gives a displaced inode a second name beside the one it had; gives that name. It may have it already.
-fn link_aside(staging: &Dir, staged: &[u8], dir: &Dir, name: &[u8], ino: u64) -> io::Result<Vec<u8>> {
-    for aside in aside_names(name) {
-        match staging.link(staged, dir, &aside) {
-            Ok(()) => return Ok(aside),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                if dir.stat_opt(&aside)?.is_some_and(|stat| stat.ino == ino) {
-                    return Ok(aside);
-                }
-            }
-            Err(e) => return Err(e),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
+/// Whether an error says that a name is taken, or that there is a directory where none may be, or the other way round.
+fn is_other_kind(e: &io::Error) -> bool {
+    use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory};
+    matches!(e.kind(), AlreadyExists | DirectoryNotEmpty | IsADirectory)
 }

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a step brought out of the live tree and the plan did not mean: it gets its name back, and is never lost.
+//!
+//! Whoever changes a name while it is exchanged may be faster again when the exchange is taken back. The newest of what
+//! they put there keeps the name; nothing of theirs is replaced or removed. What cannot have its name back, because
+//! somebody has taken it or the directory is gone, is kept with what gave way under a name that no step has.
+
+use std::io;
+
+use super::super::chain::DirChain;
+use super::super::journal::{New, Op, Step};
+use super::super::stage::staged_name;
+use super::{Switch, exchange};
+use crate::error::{Error, Result};
+use crate::fsio::{Replace, Stat};
+
+/// How often the same name is fought for.
+const TRIES_MAX: u32 = 16;
+/// Ending of what is kept and belongs to no step.
+const FOUND_SUFFIX: &str = ".found";
+/// How many numbered names are tried for it.
+const FOUND_NAMES_MAX: u32 = 1000;
+
+impl Op {
+    /// Whether an inode is one that this step moves.
+    pub(super) fn knows(&self, ino: u64) -> bool {
+        match self {
+            Op::Add { new } => new.ino == ino,
+            Op::Replace { new, was, .. } => new.ino == ino || was.ino == ino,
+            Op::Remove { was } | Op::Metadata { was, .. } => was.ino == ino,
+        }
+    }
+}
+
+impl Switch<'_> {
+    /// Takes an exchange back that has brought out something else than planned.
+    pub(super) fn take_back(&mut self, chain: &mut DirChain<'_>, step: &Step, new: &New) -> Result<()> {
+        let (staging, staged) = (self.staging, staged_name(step.slot));
+        let mut placed = new.ino;
+        for _ in 0..TRIES_MAX {
+            let Some(theirs) = self.staged(&staged)? else { return Ok(()) };
+            if self.step(chain, step, |dir, name| exchange(staging, &staged, dir, name))? {
+                let Some(out) = self.staged(&staged)? else { return Ok(()) };
+                if out.ino == placed {
+                    return self.came_out(step, new, &out);
+                }
+                // Somebody has replaced what this had put there meanwhile: theirs is newer, and has to go back in turn.
+                placed = theirs.ino;
+            } else if self.put_back(chain, step)? {
+                return Ok(());
+            }
+        }
+        self.set_aside(step)
+    }
+
+    /// What lies in staging after an exchange was taken back. Ours was live for an instant: somebody may have put
+    /// something into it.
+    fn came_out(&mut self, step: &Step, new: &New, out: &Stat) -> Result<()> {
+        let is_untouched = out.ino == new.ino && !out.is_dir() && out.mtime == new.mtime;
+        if is_untouched { Ok(()) } else { self.set_aside(step) }
+    }
+
+    /// Gives what lies in staging its name back, unless somebody has taken it or its directory is gone.
+    pub(super) fn put_back(&mut self, chain: &mut DirChain<'_>, step: &Step) -> Result<bool> {
+        let (staging, staged) = (self.staging, staged_name(step.slot));
+        self.step(chain, step, |dir, name| staging.rename(&staged, dir, name, Replace::Never))
+    }
+
+    /// Reports a path as changed since the plan was made. What was staged for it is of no use; what is somebody else's
+    /// and could not be put back is kept.
+    pub(super) fn leave_alone(&mut self, step: &Step) -> Result<()> {
+        self.done.changed_meanwhile.push(step.path.clone());
+        let staged = staged_name(step.slot);
+        let Some(found) = self.staged(&staged)? else { return Ok(()) };
+        match &step.op {
+            Op::Add { new } | Op::Replace { new, .. } if new.ino == found.ino => self.discard(&staged),
+            // It gave way before an interruption, or could not be put back: a rollback gives it its name.
+            Op::Replace { was, .. } | Op::Remove { was } if was.is(&found) => Ok(()),
+            _ => self.set_aside(step),
+        }
+    }
+
+    /// Keeps what lies in staging under a name that no step has.
+    fn set_aside(&mut self, step: &Step) -> Result<()> {
+        let staged = staged_name(step.slot);
+        for number in 0..FOUND_NAMES_MAX {
+            let suffix = if number == 0 { String::new() } else { format!(".{number}") };
+            let name = format!("{:x}{FOUND_SUFFIX}{suffix}", step.slot);
+            match self.staging.rename(&staged, self.staging, name.as_bytes(), Replace::Never) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(Error::io("keep", self.staging.path_of(&staged), e)),
+                Ok(()) => {
+                    self.done.set_aside.push((step.path.clone(), name));
+                    return Ok(());
+                }
+            }
+        }
+        Err(self.failed("keep", &step.path, io::ErrorKind::AlreadyExists.into()))
+    }
+}
