@@ -21,6 +21,13 @@ pub struct AreaArg {
     root: PathBuf,
 }
 
+impl AreaArg {
+    /// As if it had been given so.
+    pub fn new(name: &str, root: PathBuf) -> Self {
+        AreaArg { name: name.to_owned(), root }
+    }
+}
+
 /// Reads `NAME=PATH`.
 ///
 /// # Errors

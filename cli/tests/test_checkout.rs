@@ -75,8 +75,63 @@ fn dry_run_changes_nothing() {
     insta::assert_snapshot!(checkout(&world, &["@latest", "--json"]), @r#"
     exit 0
     --- stdout
-    {"schema":"evenkeel/checkout/1","id":"[id1]","dry_run":false,"planned_only":false,"in_sync":true,"seconds":0,"areas":[{"name":"os","root":{"path":"r"},"before":null,"interrupted":null,"recovered":null,"number":1,"dropped_undo":[],"mode":"full","needs_adopt":false,"counts":{"added":7,"updated":0,"restored":0,"removed":0,"strays_removed":0,"strays_left":0,"dropped_left":0,"unchanged":0,"adopted":0},"bytes_written":0,"conflicts":0,"changes":[{"path":"","action":"metadata","reason":"added","differs":[]},{"path":"bin","action":"add","reason":"added","differs":[]},{"path":"bin/alias","action":"add","reason":"added","differs":[]},{"path":"bin/tool","action":"add","reason":"added","differs":[]},{"path":"etc","action":"add","reason":"added","differs":[]},{"path":"etc/app.conf","action":"add","reason":"added","differs":[]},{"path":"etc/new.conf","action":"add","reason":"added","differs":[]}],"kept":[],"kept_aside":[],"not_held":[],"skipped":[],"warnings":[]}]}
+    {"schema":"evenkeel/checkout/1","id":"[id1]","dry_run":false,"planned_only":false,"in_sync":true,"plan_hash":null,"seconds":0,"areas":[{"name":"os","root":{"path":"r"},"before":null,"interrupted":null,"recovered":null,"number":1,"dropped_undo":[],"mode":"full","needs_adopt":false,"counts":{"added":7,"updated":0,"restored":0,"removed":0,"strays_removed":0,"strays_left":0,"dropped_left":0,"unchanged":0,"adopted":0},"bytes_written":0,"conflicts":0,"changes":[{"path":"","action":"metadata","reason":"added","differs":[]},{"path":"bin","action":"add","reason":"added","differs":[]},{"path":"bin/alias","action":"add","reason":"added","differs":[]},{"path":"bin/tool","action":"add","reason":"added","differs":[]},{"path":"etc","action":"add","reason":"added","differs":[]},{"path":"etc/app.conf","action":"add","reason":"added","differs":[]},{"path":"etc/new.conf","action":"add","reason":"added","differs":[]}],"kept":[],"kept_aside":[],"not_held":[],"skipped":[],"would_refuse":null,"warnings":[]}]}
     "#);
+}
+
+/// A saved plan is carried out once, and only while it fits.
+#[test]
+fn a_plan_is_saved_approved_and_carried_out() {
+    let world = World::with_history();
+    checkout(&world, &["@latest~1"]);
+    world.write("r/etc/stray", "s");
+    insta::assert_snapshot!(checkout(&world, &["@latest", "--full", "--save-plan", "plan"]), @"
+    exit 0
+    --- stdout
+    os at r  full, from [id1 short]
+      1 added, 1 updated, 1 removed, 1 stray removed; 5 unchanged; [size] to write
+    nothing was changed; this is the plan for [id2 short]
+    saved as plan, hash [id3]
+    ");
+    let hash = world.read("plan").lines().last().unwrap().split('"').nth(5).unwrap().to_owned();
+    insta::assert_snapshot!(world.run(&["checkout", "--plan", "plan", "--plan-hash", &hash.replace(&hash[..8], "00000000")]), @"
+    exit 2
+    --- stderr
+    error: the plan plan is [id1], not [id2]
+    hint: nothing was changed; ask whoever approved it which plan they saw
+    ");
+    world.write("r/etc/more", "s");
+    insta::assert_snapshot!(world.run(&["checkout", "--plan", "plan"]), @"
+    exit 2
+    --- stderr
+    error: the plan does not fit any more: os:etc/more would be changed as well
+    hint: nothing was changed; look at a new one: --dry-run or --save-plan
+    ");
+    std::fs::remove_file(world.path("r/etc/more")).unwrap();
+    insta::assert_snapshot!(world.run(&["checkout", "--plan", "plan", "@latest~1"]), @"
+    exit 2
+    --- stderr
+    error: the plan leads to [id1 short], not to [id2 short]
+    ");
+    insta::assert_snapshot!(world.run(&["checkout", "--plan", "plan", "--plan-hash", &hash]), @"
+    exit 0
+    --- stdout
+    os at [DIR]/r  full, from [id1 short]
+      1 added, 1 updated, 1 removed, 1 stray removed; 5 unchanged; [size] written
+    at [id2 short] ([time])
+    ");
+    insta::assert_snapshot!(world.run(&["checkout", "--plan", "plan", "--full"]), @"
+    exit 2
+    --- stderr
+    error: the argument '--plan <FILE>' cannot be used with:
+      --incremental
+      --full
+      --force
+
+    Usage: evenkeel checkout --plan <FILE> --state <DIR> --store <PATH> [SNAP]
+
+    For more information, try '--help'.
+    ");
 }
 
 #[test]

@@ -262,10 +262,10 @@ fn the_whole_tree() {
     === checkout
     Make directories of this machine match a snapshot
 
-    Usage: evenkeel checkout [OPTIONS] <SNAP>
+    Usage: evenkeel checkout [OPTIONS] [SNAP]
 
     Arguments:
-      <SNAP>  The snapshot
+      [SNAP]  The snapshot
 
     Options:
           --area <NAME=PATH>     An area and where it belongs here (repeatable) [default: the areas of
@@ -274,6 +274,10 @@ fn the_whole_tree() {
           --full                 Make it equal: undo local changes, remove what the snapshot lacks
           --force                As --full, reading and comparing every byte
           --dry-run              Print the plan and change nothing; -v lists every path
+          --save-plan <FILE>     Change nothing; save the plan as a file, and print its hash
+          --plan <FILE>          Carry out a saved plan, if it still fits: areas, mode and adoption are
+                                 those that it was made with
+          --plan-hash <HASH>     Refuse any plan but the one with this hash
           --adopt=<HOW>          First checkout onto a tree that is not empty: `replace` or `keep` files
                                  that differ; strays stay
           --max-delete <N|P%>    Most strays (never delivered) that may be removed from an area; P% of
@@ -301,6 +305,8 @@ fn the_whole_tree() {
       evenkeel checkout @latest --full --dry-run -v       the whole plan
       evenkeel checkout @latest~1 --full                  back to the snapshot before
       evenkeel checkout @latest --adopt=keep              first time onto a tree that is not empty
+      evenkeel checkout @latest --full --save-plan FILE   to be approved by its hash
+      evenkeel checkout --plan FILE --plan-hash HASH      that plan, if it still fits
 
     === status
     Tell what is checked out here and what changed since, by times and sizes

@@ -118,6 +118,9 @@ fn documents_fit_their_schemas() {
     document(&["find", "motd"]).iter().for_each(|line| fits("find", line));
     fits("checkout", &document(&["checkout", "@latest~1", "--area", "os=r"])[0]);
     world.write("r/etc/motd", "drift\n");
+    fits("checkout", &document(&["checkout", "@latest", "--full", "--area", "os=r", "--save-plan", "plan"])[0]);
+    saved_plan_fits(&world.read("plan"));
+    world.write("r/etc/motd", "drift\n");
     fits("status", &document(&["status", "--area", "os=r"])[0]);
     fits("verify", &document(&["verify", "--area", "os=r"])[0]);
     fits("recover", &document(&["recover", "--area", "os=r"])[0]);
@@ -129,11 +132,30 @@ fn documents_fit_their_schemas() {
     fits("error", &serde_json::from_slice(&failed).unwrap());
 }
 
+/// Every line of a saved plan is one of the schema's parts, and it has all of them but `kept`.
+fn saved_plan_fits(plan: &str) {
+    let parts = plan.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let keys = ["schema", "area", "action", "kept", "end"];
+        let part = keys.iter().zip(["header", "area", "change", "kept", "end"]).find(|(key, _)| !line[key].is_null());
+        let (_, part) = part.unwrap_or_else(|| panic!("{line}"));
+        let schema = schema("plan");
+        check(&schema, &schema["$defs"][part], &line, part);
+        part
+    });
+    let mut parts: Vec<&str> = parts.collect();
+    parts.dedup();
+    assert_eq!(parts, ["header", "area", "change", "end"]);
+}
+
+fn schema(name: &str) -> Value {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/reference/schemas/{name}.json"));
+    serde_json::from_slice(&evenkeel_store::fsio::read_capped(&path, 1 << 20).unwrap()).unwrap()
+}
+
 /// Checks a document against `docs/reference/schemas/<name>.json`: types, required and known properties, at any depth.
 fn fits(name: &str, document: &Value) {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/reference/schemas/{name}.json"));
-    let bytes = evenkeel_store::fsio::read_capped(&path, 1 << 20).unwrap();
-    let schema: Value = serde_json::from_slice(&bytes).unwrap();
+    let schema = schema(name);
     assert_eq!(document["schema"], schema["properties"]["schema"]["const"], "{name}");
     check(&schema, &schema, document, name);
 }

@@ -16,6 +16,7 @@ mod damage;
 mod faults;
 mod index;
 mod model;
+mod plans;
 mod repair;
 mod rollback;
 mod rules;

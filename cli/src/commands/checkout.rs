@@ -2,19 +2,22 @@
 //! `evenkeel checkout`: makes directories of this machine match a snapshot.
 
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::ValueEnum;
 use evenkeel_store::checkout::{
     self, Adopt, AreaReport, AreaTarget, Ceiling, ChangeKind, CheckoutOptions, CheckoutReport, Counts, Kept, Mode,
-    PathChange, SwitchMode,
+    PathChange, SavedPlan, SwitchMode,
 };
 use evenkeel_store::format::snapshot::Snapshot;
 use evenkeel_store::id::SnapshotId;
+use evenkeel_store::{Store, fsio};
 use serde::Serialize;
 
 use super::values::parse_ceiling;
 use crate::areas::{self, AreaArg, LocalArea};
-use crate::error::{CommandError, Result};
+use crate::error::{CommandError, Kind, Result};
 use crate::exit::Exit;
 use crate::output::json::PathField;
 use crate::output::text::{self, bytes, counted, number, seconds};
@@ -33,7 +36,9 @@ Examples:
   evenkeel checkout @latest --area etc=/srv/copy-of-etc
   evenkeel checkout @latest --full --dry-run -v       the whole plan
   evenkeel checkout @latest~1 --full                  back to the snapshot before
-  evenkeel checkout @latest --adopt=keep              first time onto a tree that is not empty";
+  evenkeel checkout @latest --adopt=keep              first time onto a tree that is not empty
+  evenkeel checkout @latest --full --save-plan FILE   to be approved by its hash
+  evenkeel checkout --plan FILE --plan-hash HASH      that plan, if it still fits";
 
 /// Paths that are listed without `-v`.
 const SHOWN: usize = 20;
@@ -44,8 +49,8 @@ const SHOWN: usize = 20;
 #[command(group = clap::ArgGroup::new("mode").args(["incremental", "full", "force"]))]
 pub struct Args {
     /// The snapshot.
-    #[arg(value_name = "SNAP")]
-    snapshot: String,
+    #[arg(value_name = "SNAP", required_unless_present = "plan")]
+    snapshot: Option<String>,
     /// An area and where it belongs here (repeatable) [default: the areas of the configuration].
     #[arg(long = "area", value_name = "NAME=PATH", value_parser = areas::area_parser())]
     areas: Vec<AreaArg>,
@@ -61,6 +66,15 @@ pub struct Args {
     /// Print the plan and change nothing; -v lists every path.
     #[arg(long)]
     dry_run: bool,
+    /// Change nothing; save the plan as a file, and print its hash.
+    #[arg(long, value_name = "FILE")]
+    save_plan: Option<PathBuf>,
+    /// Carry out a saved plan, if it still fits: areas, mode and adoption are those that it was made with.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["save_plan", "areas", "mode", "adopt"])]
+    plan: Option<PathBuf>,
+    /// Refuse any plan but the one with this hash.
+    #[arg(long, value_name = "HASH", requires = "plan")]
+    plan_hash: Option<String>,
     /// First checkout onto a tree that is not empty: `replace` or `keep` files that differ; strays stay.
     #[arg(long, value_name = "HOW", require_equals = true, hide_possible_values = true)]
     adopt: Option<AdoptArg>,
@@ -112,17 +126,30 @@ enum SwitchArg {
 /// # Errors
 /// When the snapshot or an area is not there, a ceiling trips, a mode or an adoption must be said, or the system fails.
 pub fn run(session: &Session, args: &Args) -> Result<Exit> {
-    let areas = areas::select(&session.config, &args.areas)?;
+    let approved = args.plan.as_deref().map(|file| approved(args, file)).transpose()?;
+    let areas = match &approved {
+        Some(plan) => areas::select(&session.config, &areas_of(plan))?,
+        None => areas::select(&session.config, &args.areas)?,
+    };
     let store = session.open_store()?;
-    let id = session.resolve(&store, &args.snapshot)?;
+    let id = target(session, args, &store, approved.as_ref())?;
     let snapshot = store.snapshot(&id)?;
     let areas = present(session, areas, &id, &snapshot)?;
-    let options = options(session, args, id, &areas)?;
+    let mut options = options(session, args, id, &areas)?;
+    if let Some(plan) = approved {
+        (options.mode, options.adopt) = (plan.mode(), plan.adopt());
+        options.approved = Some(Arc::new(plan));
+    }
     let report = session.run_long(|progress| checkout::checkout(&store, &options, progress))?;
+    if let Some((file, plan)) = args.save_plan.as_deref().zip(report.plan.as_ref()).filter(|_| !report.needs_adopt()) {
+        let failed =
+            |e| CommandError::caused_by(Kind::Failed, format!("cannot save the plan as {}", text::path(file)), e);
+        fsio::publish_file(file, plan.bytes()).map_err(failed)?;
+    }
     if session.out.json {
-        session.out.document("evenkeel/checkout/1", &Report::new(&report, args.dry_run))?;
+        session.out.document("evenkeel/checkout/1", &Report::new(&report, options.dry_run))?;
     } else {
-        print(session, &report)?;
+        print(session, &report, args.save_plan.as_deref())?;
     }
     for area in &report.areas {
         note_strays_of_adoption(session, area);
@@ -136,6 +163,35 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
         .hint("nothing was done; --adopt=replace lets the snapshot win, --adopt=keep the files that are there"));
     }
     Ok(if args.exit_nothing && report.is_empty() { Exit::Nothing } else { Exit::Done })
+}
+
+/// The saved plan to carry out.
+fn approved(args: &Args, file: &Path) -> Result<SavedPlan> {
+    let plan = SavedPlan::load(file)?;
+    match &args.plan_hash {
+        Some(hash) if *hash != plan.hash() => {
+            let message = format!("the plan {} is {}, not {hash}", text::path(file), plan.hash());
+            Err(CommandError::usage(message).hint("nothing was changed; ask whoever approved it which plan they saw"))
+        }
+        _ => Ok(plan),
+    }
+}
+
+fn areas_of(plan: &SavedPlan) -> Vec<AreaArg> {
+    plan.areas().map(|(name, root)| AreaArg::new(name, root)).collect()
+}
+
+/// The snapshot that is meant: the one named, which a saved plan may only confirm.
+fn target(session: &Session, args: &Args, store: &Store, plan: Option<&SavedPlan>) -> Result<SnapshotId> {
+    let named = args.snapshot.as_ref().map(|name| session.resolve(store, name)).transpose()?;
+    let planned = plan.and_then(SavedPlan::snapshot);
+    match (named, planned) {
+        (Some(named), Some(planned)) if named != planned => {
+            let message = format!("the plan leads to {}, not to {}", planned.short(12), named.short(12));
+            Err(CommandError::usage(message))
+        }
+        (named, planned) => named.or(planned).ok_or_else(|| CommandError::usage("no snapshot is named")),
+    }
 }
 
 /// Whoever asked for a full checkout expects an equal tree, which a first adoption does not make.
@@ -191,7 +247,8 @@ fn options(session: &Session, args: &Args, id: SnapshotId, areas: &[LocalArea]) 
         (.., true) => Some(Mode::Force),
         _ => None,
     };
-    options.dry_run = args.dry_run;
+    options.save_plan = args.save_plan.is_some();
+    options.dry_run = args.dry_run || options.save_plan;
     options.adopt = args.adopt.map(|how| match how {
         AdoptArg::Replace => Adopt::Replace,
         AdoptArg::Keep => Adopt::Keep,
@@ -218,6 +275,7 @@ struct Report {
     dry_run: bool,
     planned_only: bool,
     in_sync: bool,
+    plan_hash: Option<String>,
     seconds: f64,
     areas: Vec<AreaFields>,
 }
@@ -241,6 +299,7 @@ struct AreaFields {
     kept_aside: Vec<PathField>,
     not_held: Vec<NotHeldFields>,
     skipped: Vec<SkippedFields>,
+    would_refuse: Option<String>,
     warnings: Vec<String>,
 }
 
@@ -289,6 +348,7 @@ impl Report {
             dry_run,
             planned_only: report.planned_only,
             in_sync: report.in_sync,
+            plan_hash: report.plan.as_ref().map(|plan| plan.hash().to_owned()),
             seconds: report.seconds,
             areas: report.areas.iter().map(AreaFields::new).collect(),
         }
@@ -346,6 +406,7 @@ impl AreaFields {
                 .iter()
                 .map(|skipped| SkippedFields { path: path(&skipped.path), reason: skipped.reason })
                 .collect(),
+            would_refuse: area.would_refuse.clone(),
             warnings: area.warnings.clone(),
         }
     }
@@ -382,7 +443,7 @@ fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
-fn print(session: &Session, report: &CheckoutReport) -> Result<()> {
+fn print(session: &Session, report: &CheckoutReport, saved: Option<&Path>) -> Result<()> {
     let out = &session.out;
     for area in &report.areas {
         print_area(session, area, report.planned_only)?;
@@ -391,7 +452,11 @@ fn print(session: &Session, report: &CheckoutReport) -> Result<()> {
     let id = out.paint.id(report.snapshot.short(12));
     let took = out.paint.dim(format_args!("({})", seconds(report.seconds)));
     if report.planned_only {
-        return out.line(format_args!("nothing was changed; this is the plan for {id}"));
+        out.line(format_args!("nothing was changed; this is the plan for {id}"))?;
+        return match saved.zip(report.plan.as_ref()).filter(|_| !report.needs_adopt()) {
+            Some((file, plan)) => out.line(format_args!("saved as {}, hash {}", text::path(file), plan.hash())),
+            None => Ok(()),
+        };
     }
     if report.in_sync {
         out.line(format_args!("{} {id} {took}", out.paint.good("at")))
@@ -442,6 +507,9 @@ fn print_area(session: &Session, area: &AreaReport, planned: bool) -> Result<()>
     }
     if area.skipped.len() > shown {
         out.warning(format_args!("… and {} more are not delivered (-v lists all)", area.skipped.len() - shown));
+    }
+    if let Some(why) = &area.would_refuse {
+        out.warning(format_args!("this would be refused: {why}"));
     }
     for warning in &area.warnings {
         out.warning(warning);

@@ -14,7 +14,7 @@ use super::merge::{AppliedEntry, LiveTree};
 use super::options::AreaTarget;
 use super::record::read_applied;
 use super::refuse;
-use super::state::{AreaRoot, Marker, applied_path};
+use super::state::{AreaRoot, Marker, applied_path, state_path};
 use crate::area::{self, RuleSet};
 use crate::error::{Error, Result};
 use crate::files_cache::{CacheReader, Fingerprint};
@@ -199,7 +199,11 @@ fn applied_of(
     let Some(reference) = snapshot.area(&target.name) else { return Ok((base, Box::new(std::iter::empty()))) };
     let reader = store.reader()?;
     let manifest = Manifest::open(&reader, reference)?;
-    let here = Here::new(manifest.head(), target.numeric_owners, Fidelity::of_this_process());
+    let here = Here::new(
+        manifest.head(),
+        target.numeric_owners,
+        Fidelity::remembered(&state_path(&options.state_dir, marker.area)),
+    );
     let mut losses = Losses::default();
     let entries: Vec<Result<AppliedEntry>> = manifest
         .entries()

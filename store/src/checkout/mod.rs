@@ -30,6 +30,7 @@ mod refuse;
 mod report;
 mod rollback;
 mod run;
+mod saved_plan;
 mod stage;
 mod state;
 mod steps;
@@ -49,4 +50,5 @@ pub use plan::{
 pub use report::{AreaReport, ChangeKind, CheckoutReport, PathChange};
 pub use rollback::{AreaRecovery, AreaRollback, recover, rollback, undo};
 pub use run::checkout;
+pub use saved_plan::SavedPlan;
 pub use state::known_areas;

@@ -2,12 +2,17 @@
 //! What a caller may ask of a checkout.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::conflict::{ConflictPolicy, ConflictRule};
+use super::saved_plan::SavedPlan;
 use crate::id::SnapshotId;
 
 /// How far a checkout goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Refreshes what the reference has and adds what is missing; removes nothing, keeps local changes and says so.
     Incremental,
@@ -25,7 +30,8 @@ impl Mode {
 }
 
 /// What the first checkout onto a tree that is not empty does with what differs. Nothing is deleted either way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Adopt {
     /// The reference replaces it.
     Replace,
@@ -149,6 +155,10 @@ pub struct CheckoutOptions {
     pub mode: Option<Mode>,
     /// Stops after the plan; changes nothing, not even the area's own `.evenkeel`.
     pub dry_run: bool,
+    /// Gives the plan as a thing that can be saved.
+    pub save_plan: bool,
+    /// Goes on only if the plan is this one still.
+    pub approved: Option<Arc<SavedPlan>>,
     /// Needed for the first checkout onto a tree that is not empty.
     pub adopt: Option<Adopt>,
     /// Ceiling of strays removed, in each area.
@@ -179,6 +189,8 @@ impl CheckoutOptions {
             areas: Vec::new(),
             mode: None,
             dry_run: false,
+            save_plan: false,
+            approved: None,
             adopt: None,
             max_delete: Ceiling::STRAYS,
             max_removals: Ceiling::RELEASE,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::fidelity::NotHeld;
 use super::options::Mode;
 use super::plan::{Change, CheckoutPlan, Counts, Kept, Reason, Skipped, Wanted};
+use super::saved_plan::SavedPlan;
 use crate::id::SnapshotId;
 use crate::path::TreePath;
 
@@ -25,6 +26,19 @@ pub enum ChangeKind {
 }
 
 impl ChangeKind {
+    /// What a change of a plan is.
+    pub(super) fn of(change: &Change) -> ChangeKind {
+        match change {
+            Change::Add { wanted: Wanted::Link { .. }, .. } | Change::Replace { wanted: Wanted::Link { .. }, .. } => {
+                ChangeKind::Link
+            }
+            Change::Add { .. } => ChangeKind::Add,
+            Change::Replace { .. } => ChangeKind::Replace,
+            Change::Metadata { .. } => ChangeKind::Metadata,
+            Change::Remove { .. } => ChangeKind::Remove,
+        }
+    }
+
     /// For people and records.
     pub fn name(self) -> &'static str {
         match self {
@@ -90,6 +104,8 @@ pub struct AreaReport {
     pub conflicts: u64,
     /// Bytes of file data written, in whole blocks.
     pub bytes_written: u64,
+    /// Why a plan that was only looked at would not be carried out.
+    pub would_refuse: Option<String>,
     /// For people.
     pub warnings: Vec<String>,
 }
@@ -99,14 +115,7 @@ impl AreaReport {
     pub(super) fn of_plan(name: &str, root: PathBuf, mode: Mode, plan: &CheckoutPlan) -> AreaReport {
         let changes = plan.actions.iter().map(|action| PathChange {
             path: action.path.clone(),
-            action: match &action.change {
-                Change::Add { wanted: Wanted::Link { .. }, .. }
-                | Change::Replace { wanted: Wanted::Link { .. }, .. } => ChangeKind::Link,
-                Change::Add { .. } => ChangeKind::Add,
-                Change::Replace { .. } => ChangeKind::Replace,
-                Change::Metadata { .. } => ChangeKind::Metadata,
-                Change::Remove { .. } => ChangeKind::Remove,
-            },
+            action: ChangeKind::of(&action.change),
             reason: action.reason,
         });
         AreaReport {
@@ -129,6 +138,7 @@ impl AreaReport {
             dropped_delivered: plan.counts.dropped_left,
             conflicts: plan.kept.iter().filter(|kept| kept.because.is_conflict()).count() as u64,
             bytes_written: plan.counts.bytes_to_write,
+            would_refuse: None,
             warnings: Vec::new(),
         }
     }
@@ -143,6 +153,8 @@ pub struct CheckoutReport {
     pub areas: Vec<AreaReport>,
     /// Something was, or would have been, changed, but was only planned: a dry run, or an adoption that must be said.
     pub planned_only: bool,
+    /// The plan, when it was asked for.
+    pub plan: Option<SavedPlan>,
     /// Every area now is as the reference, with no kept differences.
     pub in_sync: bool,
     /// Wall time.

@@ -15,6 +15,7 @@ use super::plan::{CheckoutPlan, Kept, KeptBecause};
 use super::record::{Done, Recording, read_applied};
 use super::refuse;
 use super::report::{AreaReport, CheckoutReport};
+use super::saved_plan::{PlannedArea, SavedPlan};
 use super::stage::stage;
 use super::state::{AreaRoot, HeldArea, Marker, applied_path, state_path};
 use super::steps;
@@ -61,9 +62,26 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     for area in &mut areas {
         run.plan(area)?;
     }
+    let saved = || {
+        let planned = areas.iter().map(|area| PlannedArea {
+            name: &area.target.name,
+            mode: area.mode,
+            before: area.base,
+            plan: &area.plan,
+        });
+        SavedPlan::new(options, &planned.collect::<Vec<_>>())
+    };
+    let plan = (options.save_plan || options.approved.is_some()).then(saved);
+    if let Some((approved, plan)) = options.approved.as_ref().zip(plan.as_ref()) {
+        approved.require_fit(plan)?;
+    }
     let planned_only = options.dry_run || areas.iter().any(|area| area.needs_adopt);
     let reports = if planned_only {
-        areas.iter().map(|area| run.report(area, &Switched::default())).collect()
+        let look = |area| {
+            let would_refuse = run.check_bounds(area).err().map(|error| error.to_string());
+            AreaReport { would_refuse, ..run.report(area, &Switched::default()) }
+        };
+        areas.iter().map(look).collect()
     } else {
         for area in &areas {
             run.check_bounds(area)?;
@@ -72,7 +90,7 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     };
     let in_sync = !planned_only && reports.iter().all(|area| area.kept.is_empty());
     let seconds = started.elapsed().as_secs_f64();
-    Ok(CheckoutReport { snapshot: options.snapshot, areas: reports, planned_only, in_sync, seconds })
+    Ok(CheckoutReport { snapshot: options.snapshot, areas: reports, planned_only, plan, in_sync, seconds })
 }
 
 struct Run<'a> {

@@ -26,6 +26,19 @@ pub enum FileType {
 }
 
 impl FileType {
+    /// One word, for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            FileType::File => "file",
+            FileType::Directory => "directory",
+            FileType::Symlink => "symlink",
+            FileType::Fifo => "fifo",
+            FileType::CharDevice => "char-device",
+            FileType::BlockDevice => "block-device",
+            FileType::Socket => "socket",
+        }
+    }
+
     /// What it is, for a sentence.
     pub fn words(self) -> &'static str {
         match self {
