@@ -70,6 +70,11 @@ impl Cmd {
         self
     }
 
+    /// Stops it after so many minutes, with all that it started: what hangs must not hang us.
+    pub fn at_most(self, minutes: u32) -> Cmd {
+        self.wrapped_in("timeout", &["--kill-after=10s", &format!("{minutes}m")])
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.args).current_dir(workspace()).stdin(Stdio::null());

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The groups that are one cargo command each.
 
+use std::collections::BTreeSet;
+
 use super::Outcome;
 use crate::host;
 use crate::image::Image;
@@ -9,14 +11,17 @@ use crate::shell::{Cmd, target_dir};
 /// Where tests that need a real file system of their own find it.
 const TEST_DIR: &str = "EVENKEEL_TEST_DIR";
 
+/// What a group may take: far more than it does on a slow machine, build included.
+const MINUTES: u32 = 30;
+
 /// `cargo test --workspace`, one row per test binary. One build and one set of features for all of them.
 pub fn workspace() -> Vec<(String, Outcome)> {
     let mut binaries = Binaries::default();
-    let cmd = Cmd::cargo().args(["test", "--workspace", "--no-fail-fast"]);
-    let result = cmd.tee(|line| binaries.see(line));
+    let cmd = Cmd::cargo().args(["test", "--workspace", "--no-fail-fast"]).at_most(MINUTES);
+    let result = cmd.tee(|line| binaries.see(line)).map_err(|message| binaries.with_running(message));
     let mut rows: Vec<(String, Outcome)> = binaries.done.iter().map(Binary::row).collect();
     if let Err(message) = result
-        && !binaries.done.iter().any(|binary| binary.failed > 0)
+        && (!binaries.running.is_empty() || !binaries.done.iter().any(|binary| binary.failed > 0))
     {
         rows.push((String::new(), Outcome::Failed(message)));
     }
@@ -38,8 +43,9 @@ pub fn root() -> Outcome {
     let cmd = Cmd::cargo()
         .args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"])
         .args(["--", "--ignored", "--skip", "slow_"])
-        .env(TEST_DIR, image.path());
-    let result = cmd.tee(|line| binaries.see(line));
+        .env(TEST_DIR, image.path())
+        .at_most(MINUTES);
+    let result = cmd.tee(|line| binaries.see(line)).map_err(|message| binaries.with_running(message));
     let ran: u64 = binaries.done.iter().map(|binary| binary.passed).sum();
     match result {
         Ok(()) if ran == 0 => Outcome::Failed("no test is marked for it".to_owned()),
@@ -87,11 +93,29 @@ impl Binary {
 struct Binaries {
     current: String,
     done: Vec<Binary>,
+    /// Tests that cargo named because they take long.
+    running: BTreeSet<String>,
 }
 
 impl Binaries {
+    /// A failure, with the tests that had not ended.
+    fn with_running(&self, message: String) -> String {
+        match self.running.len() {
+            0 => message,
+            _ => format!("{message}; still running: {}", self.running.iter().cloned().collect::<Vec<_>>().join(", ")),
+        }
+    }
+
     fn see(&mut self, line: &str) {
         let line = line.trim_start();
+        if let Some(rest) = line.strip_prefix("test ") {
+            let name = rest.split_whitespace().next().unwrap_or_default();
+            if rest.contains(" has been running for over ") {
+                self.running.insert(name.to_owned());
+            } else if rest.contains(" ... ") {
+                self.running.remove(name);
+            }
+        }
         if let Some(rest) = line.strip_prefix("Running ") {
             // "unittests src/lib.rs (target/debug/deps/evenkeel_store-0123456789abcdef)"
             let file = rest.rsplit_once('/').map_or(rest, |(_, file)| file);
@@ -120,7 +144,9 @@ mod tests {
         let mut binaries = Binaries::default();
         for line in [
             "     Running unittests src/lib.rs (target/debug/deps/evenkeel_store-0123456789abcdef)",
-            "test path::tests::order ... ok",
+            "test path::tests::slow has been running for over 60 seconds",
+            "test path::tests::endless has been running for over 60 seconds",
+            "test path::tests::slow ... ok",
             "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.01s",
             "     Running unittests src/main.rs (target/debug/deps/xtask-0123)",
             "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
@@ -129,6 +155,7 @@ mod tests {
         ] {
             binaries.see(line);
         }
+        assert_eq!(binaries.with_running("killed".into()), "killed; still running: path::tests::endless");
         let read: Vec<_> = binaries.done.iter().map(|b| (b.name.as_str(), b.passed, b.failed, b.ignored)).collect();
         assert_eq!(read, [("evenkeel_store", 12, 0, 3), ("evenkeel_store examples", 1, 2, 0)]);
     }
