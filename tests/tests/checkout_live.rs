@@ -343,6 +343,26 @@ impl Drop for Quieten<'_> {
     }
 }
 
+/// A copied area had the original's marker, and so its memory: a checkout of the copy made the original's a lie.
+#[test]
+fn a_copy_of_an_area_is_not_the_area() {
+    let fixture = Fixture::new();
+    fixture.tree.file("f", "f");
+    let id = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&id);
+    let mut copy = Place::new(&fixture, "copy");
+    copy.state.clone_from(&place.state);
+    let copied = std::process::Command::new("cp").arg("-a").args([&place.root, &copy.root]).status();
+    assert!(copied.unwrap().success());
+    let error = copy.try_checkout(&id, |_| {}).unwrap_err().to_string();
+    assert!(error.contains("is a copy of area `tree`"), "{error}");
+    assert_eq!(place.drift(), [""; 0]);
+    // Moved, it still is the area.
+    std::fs::remove_dir_all(&place.root).unwrap();
+    copy.checkout_exactly(&id);
+}
+
 /// Who is not root, or has another file system, gets what can be held, and is told what cannot.
 #[test]
 #[ignore = "root: a tree of root's for somebody else"]

@@ -159,8 +159,30 @@ impl AreaRoot {
                 )),
             });
         }
+        if let (Some(dir), Some(marker)) = (&dir, &marker) {
+            refuse_copy(name, dir, &path, marker, state_dir)?;
+        }
         Ok(AreaRoot { dir, path, marker })
     }
+}
+
+/// Two directories with one marker would share one memory: each would count the other's files as what was delivered.
+fn refuse_copy(name: &str, dir: &Dir, path: &Path, marker: &Marker, state_dir: &Path) -> Result<()> {
+    let own = state_path(state_dir, marker.area);
+    let Some(known) = remembered(state_dir)?.into_iter().find(|known| known.dir == own) else { return Ok(()) };
+    let Ok(other) = Dir::open(&known.root) else { return Ok(()) };
+    let same_inode = |other: &Dir| -> std::io::Result<bool> {
+        let (a, b) = (dir.stat(b"")?, other.stat(b"")?);
+        Ok((a.dev, a.ino) == (b.dev, b.ino))
+    };
+    let is_other = !same_inode(&other).map_err(|e| Error::io("look at", &known.root, e))?;
+    if is_other && read_marker(&other).is_ok_and(|found| found.is_some_and(|found| found.area == marker.area)) {
+        return Err(Error::Refused {
+            reason: format!("{} is a copy of area `{name}` at {}", path.display(), known.root.display()),
+            hint: Some("remove .evenkeel from the copy, and it is a directory like any other".into()),
+        });
+    }
+    Ok(())
 }
 
 fn real_path_of_new(root: &Path) -> Result<PathBuf> {

@@ -379,7 +379,7 @@ fn rsync_over<'a>(from: &'a Path, to: &'a Path) -> Side<'a> {
 }
 
 fn checkout_unchanged(bench: &Bench) -> Result<Vec<Contest<'_>>> {
-    let theirs = vec![rsync_over(bench.first(), bench.first())];
+    let theirs = vec![find_all(bench.first()), rsync_over(bench.first(), bench.first())];
     Ok(against(|| bench.checkout_side(Some(0), 0), theirs))
 }
 
