@@ -17,6 +17,8 @@ fn the_whole_story() {
     assert_eq!(text.matches("\nequal\n").count(), 2, "{text}");
     assert!(text.contains("no damage"), "{text}");
     assert!(text.contains("7. Summary"), "{text}");
+    // Found by `status` and `verify`, put right, and there again after the rollback.
+    assert_eq!(text.matches(", 1 difference;").count(), 3, "{text}");
     let left = evenkeel_store::fsio::list_dir(&world.path("")).unwrap();
     assert_eq!(left, [b"tree".to_vec()]);
 }

@@ -20,8 +20,8 @@ use source::Changes;
 
 const AFTER_HELP: &str = "\
 Copies up to 200 MiB of this machine's /usr (or --area DIR) into a temporary directory as the master's tree, commits \
-it, checks it out as a remote server would, changes it, follows incrementally and in full, finds and repairs drift, and \
-goes back. Needs no privileges and no network, and removes everything at the end.
+it, checks it out as a remote server would, changes it, follows incrementally and in full, finds and repairs drift, takes \
+a checkout back, and carries out a saved plan. Needs no privileges and no network, and removes everything at the end.
 
 Examples:
   evenkeel demo
@@ -150,9 +150,16 @@ fn drift(script: &mut Script<'_>, changes: &Changes) -> Result<()> {
 }
 
 fn go_back(script: &mut Script<'_>) -> Result<()> {
-    script.heading("Back to the first image")?;
-    script.say("Every snapshot stays in the store, so any of them can be checked out.")?;
-    script.evenkeel(Role::Remote, "back to the first image", "checkout @latest~1 --full", 0)?;
+    script.heading("Undo")?;
+    script.say("What a checkout replaced or removed is kept. The last one is taken back without store or network.")?;
+    script.evenkeel(Role::Remote, "what was done here", "history", 0)?;
+    script.evenkeel(Role::Remote, "rollback", "rollback", 0)?;
+    script.say("The edit of the local administrator is here again, and is drift again.")?;
+    script.evenkeel(Role::Remote, "status", "status", 5)?;
+    script
+        .say("Every snapshot stays in the store, so any of them can be checked out. First the plan, then just that.")?;
+    script.evenkeel(Role::Remote, "plan", "checkout @latest~1 --full --save-plan plan", 0)?;
+    script.evenkeel(Role::Remote, "back to the first image", "checkout --plan plan", 0)?;
     script.evenkeel(Role::Remote, "verify", "verify", 0)?;
     script.evenkeel(Role::Master, "history", "log", 0)
 }
