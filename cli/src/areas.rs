@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use evenkeel_store::area::AreaSpec;
-use evenkeel_store::checkout::AreaTarget;
+use evenkeel_store::checkout::{AreaTarget, WAIT_PACKAGES_S};
 use evenkeel_store::format::snapshot::AreaRules;
 
 use crate::config::{AreaConfig, Config, ConflictConfig};
@@ -151,6 +151,7 @@ impl LocalArea {
             conflict: self.config.on_conflict.into(),
             conflict_rules: self.config.conflict.iter().map(ConflictConfig::rule).collect(),
             numeric_owners: self.config.numeric_owners,
+            wait_packages_s: config.wait_packages.map_or(WAIT_PACKAGES_S, u64::from),
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// Author of commits, where `--author` does not say.
     pub author: Option<String>,
+    /// How long a package manager that is at work is waited for, in seconds.
+    pub wait_packages: Option<u32>,
     /// Areas by name.
     #[serde(default, rename = "area")]
     pub areas: BTreeMap<String, AreaConfig>,

@@ -190,6 +190,9 @@ fn hints(error: &StoreError) -> Vec<String> {
         StoreError::UnknownArea { snapshot, .. } => {
             format!("`evenkeel show {}` lists its areas", snapshot.short(12))
         }
+        StoreError::PackagesLocked { .. } => {
+            "nothing was changed; try again when it is done, or wait longer (`wait-packages` in the configuration)".into()
+        }
         StoreError::Locked { .. } => "wait for the other command to end, then try again".into(),
         StoreError::Unstable { .. } => {
             "stop what writes to them, or record them as they are with --allow-changing".into()

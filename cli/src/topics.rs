@@ -54,6 +54,8 @@ areas and nested roots are errors.
   state = \"/var/lib/evenkeel\"        # this machine's own memory, where --state does not say
   author = \"release@example.org\"     # of commits, where --author does not say [default: user@host]
 
+  wait-packages = 60                 # seconds that dpkg or rpm are waited for when they are at work in an area
+
   [area.etc]
   root = \"/etc\"                      # required
   include = []                       # patterns of what belongs to the area; empty = everything

@@ -288,6 +288,8 @@ fn the_whole_tree() {
                                  attributes, flags, times
           --allow-empty          Allow a snapshot whose area is empty
           --numeric-owners       Restore owners by number even where the master had a name
+          --wait-packages <S>    Seconds to wait for dpkg or rpm when they are at work on files of the
+                                 area [default: the configuration's wait-packages, else 60]
           --exit-nothing         Exit 4 when there was nothing to do
       -h, --help                 Print help
 

@@ -123,6 +123,18 @@ pub enum Error {
         /// What is locked.
         path: PathBuf,
     },
+    /// A package manager is at work.
+    #[error("{program} is at work{}: it still holds {} after {waited_s} s", by(*holder), display(path))]
+    PackagesLocked {
+        /// Which.
+        program: &'static str,
+        /// Its lock.
+        path: PathBuf,
+        /// The process that holds it, where the system tells.
+        holder: Option<u32>,
+        /// How long it was waited for, in seconds.
+        waited_s: u64,
+    },
     /// Source files that changed while they were read.
     #[error("{} changed while being read: {}", count(paths, "file"), list(paths))]
     Unstable {
@@ -236,7 +248,7 @@ impl Error {
             | Error::AmbiguousSnapshot { .. }
             | Error::UnknownPath { .. }
             | Error::UnknownArea { .. } => ErrorKind::Unknown,
-            Error::Locked { .. } => ErrorKind::Locked,
+            Error::Locked { .. } | Error::PackagesLocked { .. } => ErrorKind::Locked,
             Error::Unstable { .. }
             | Error::Unreadable { .. }
             | Error::UnruledXattrs { .. }
@@ -274,7 +286,7 @@ impl Error {
     /// Whether trying again later may help without anyone changing anything.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Error::Locked { .. } | Error::Unstable { .. } => true,
+            Error::Locked { .. } | Error::PackagesLocked { .. } | Error::Unstable { .. } => true,
             Error::Io { source, .. } => {
                 matches!(source.kind(), std::io::ErrorKind::Interrupted | std::io::ErrorKind::TimedOut)
             }
@@ -286,6 +298,10 @@ impl Error {
 fn display(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     escape(path.as_os_str().as_bytes())
+}
+
+fn by(holder: Option<u32>) -> String {
+    holder.map_or_else(String::new, |pid| format!(" (pid {pid})"))
 }
 
 fn count(paths: &[PathBuf], noun: &str) -> String {

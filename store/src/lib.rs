@@ -24,6 +24,7 @@ pub mod files_cache;
 pub mod format;
 pub mod fsio;
 pub mod id;
+pub mod in_use;
 pub mod inode;
 pub mod json;
 pub mod limits;

@@ -8,6 +8,7 @@ mod changing;
 mod checkout;
 mod checkout_exact;
 mod checkout_faults;
+mod checkout_in_use;
 mod checkout_live;
 mod checkout_model;
 mod commit;

@@ -12,6 +12,7 @@ use evenkeel_store::checkout::{
 };
 use evenkeel_store::format::snapshot::Snapshot;
 use evenkeel_store::id::SnapshotId;
+use evenkeel_store::in_use::InUse;
 use evenkeel_store::{Store, fsio};
 use serde::Serialize;
 
@@ -19,6 +20,7 @@ use super::values::parse_ceiling;
 use crate::areas::{self, AreaArg, LocalArea};
 use crate::error::{CommandError, Kind, Result};
 use crate::exit::Exit;
+use crate::output::in_use;
 use crate::output::json::PathField;
 use crate::output::text::{self, bytes, counted, number, seconds};
 use crate::session::Session;
@@ -98,6 +100,10 @@ pub struct Args {
     /// Restore owners by number even where the master had a name.
     #[arg(long)]
     numeric_owners: bool,
+    /// Seconds to wait for dpkg or rpm when they are at work on files of the area
+    /// [default: the configuration's wait-packages, else 60].
+    #[arg(long, value_name = "S")]
+    wait_packages: Option<u32>,
     /// Exit 4 when there was nothing to do.
     #[arg(long)]
     exit_nothing: bool,
@@ -238,7 +244,11 @@ fn options(session: &Session, args: &Args, id: SnapshotId, areas: &[LocalArea]) 
     let mut options = CheckoutOptions::new(id, session.state_dir()?);
     let target = |area: &LocalArea| {
         let target = area.target(&session.config);
-        AreaTarget { numeric_owners: target.numeric_owners || args.numeric_owners, ..target }
+        AreaTarget {
+            numeric_owners: target.numeric_owners || args.numeric_owners,
+            wait_packages_s: args.wait_packages.map_or(target.wait_packages_s, u64::from),
+            ..target
+        }
     };
     options.areas = areas.iter().map(target).collect();
     options.mode = match (args.incremental, args.full, args.force) {
@@ -297,6 +307,7 @@ struct AreaFields {
     changes: Vec<ChangeFields>,
     kept: Vec<KeptFields>,
     kept_aside: Vec<PathField>,
+    in_use: InUse,
     not_held: Vec<NotHeldFields>,
     skipped: Vec<SkippedFields>,
     would_refuse: Option<String>,
@@ -392,6 +403,7 @@ impl AreaFields {
                 })
                 .collect(),
             kept_aside: area.kept_aside.iter().map(path).collect(),
+            in_use: area.in_use.clone(),
             not_held: area
                 .not_held
                 .iter()
@@ -497,6 +509,7 @@ fn print_area(session: &Session, area: &AreaReport, planned: bool) -> Result<()>
     for path in &area.kept_aside {
         out.line(format_args!("  local version kept as {path}"))?;
     }
+    in_use::print(out, &area.in_use)?;
     for lost in &area.not_held {
         let entries = counted(lost.entries, "entry");
         let (name, what, example) = (&area.name, lost.what.name(), &lost.example);

@@ -2,11 +2,13 @@
 //! `evenkeel recover`: finishes a checkout or rollback that was interrupted.
 
 use evenkeel_store::checkout::{self, AreaRecovery};
+use evenkeel_store::in_use::InUse;
 use serde::Serialize;
 
 use crate::areas::{self, AreaArg};
 use crate::error::Result;
 use crate::exit::Exit;
+use crate::output::in_use;
 use crate::output::json::PathField;
 use crate::output::text;
 use crate::session::Session;
@@ -63,6 +65,7 @@ struct AreaFields {
     finished: Option<u64>,
     at: Option<String>,
     left_alone: Vec<PathField>,
+    in_use: InUse,
 }
 
 impl AreaFields {
@@ -74,6 +77,7 @@ impl AreaFields {
             finished: area.number,
             at: area.at.map(|id| id.to_hex()),
             left_alone: area.left_alone.iter().map(|path| PathField::new(path.as_bytes())).collect(),
+            in_use: area.in_use.clone(),
         }
     }
 }
@@ -89,6 +93,7 @@ fn print(session: &Session, area: &AreaRecovery) -> Result<()> {
     for path in &area.left_alone {
         out.line(format_args!("  {}", out.paint.changed(format_args!("{path}  changed meanwhile; left alone"))))?;
     }
+    in_use::print(out, &area.in_use)?;
     match area.at {
         Some(id) => out.line(format_args!("{} {}", out.paint.good("at"), out.paint.id(id.short(12)))),
         None => out.line(format_args!("as it was before the first checkout")),

@@ -2,12 +2,14 @@
 //! `evenkeel rollback`: takes the last checkout back.
 
 use evenkeel_store::checkout::{self, AreaRollback};
+use evenkeel_store::in_use::InUse;
 use evenkeel_store::path::TreePath;
 use serde::Serialize;
 
 use crate::areas::{self, AreaArg};
 use crate::error::Result;
 use crate::exit::Exit;
+use crate::output::in_use;
 use crate::output::json::PathField;
 use crate::output::text::{self, counted};
 use crate::session::Session;
@@ -86,6 +88,7 @@ struct AreaFields {
     changes: u64,
     changed_since: Vec<PathField>,
     left_alone: Vec<PathField>,
+    in_use: InUse,
 }
 
 impl AreaFields {
@@ -103,6 +106,7 @@ impl AreaFields {
             changes: area.changes,
             changed_since: paths(&area.changed_since),
             left_alone: paths(&area.left_alone),
+            in_use: area.in_use.clone(),
         }
     }
 }
@@ -126,6 +130,7 @@ fn print(session: &Session, area: &AreaRollback) -> Result<()> {
             out.line(format_args!("  … and {} more (-v lists all)", paths.len() - shown))?;
         }
     }
+    in_use::print(out, &area.in_use)?;
     match area.after {
         Some(id) => out.line(format_args!("{} {}", out.paint.good("at"), out.paint.id(id.short(12)))),
         None => out.line(format_args!("as it was before the first checkout")),

@@ -4,6 +4,7 @@
 //! [`text`] words things for people, [`json`] for programs, [`progress`] tells how a long operation goes.
 
 pub mod entry;
+pub mod in_use;
 pub mod json;
 pub mod progress;
 pub mod text;

@@ -107,6 +107,7 @@ pub fn counted(count: u64, noun: &str) -> String {
     match (count, noun.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'o', 'u']))) {
         (1, _) => format!("1 {noun}"),
         (_, Some(stem)) => format!("{} {stem}ies", number(count)),
+        (_, None) if noun.ends_with('s') => format!("{} {noun}es", number(count)),
         (_, None) => format!("{} {noun}s", number(count)),
     }
 }

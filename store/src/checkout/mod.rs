@@ -24,6 +24,7 @@ mod live;
 mod merge;
 mod options;
 mod owners;
+mod packages;
 mod plan;
 mod record;
 mod refuse;
@@ -36,6 +37,7 @@ mod state;
 mod steps;
 mod switch;
 mod transaction;
+mod users;
 
 pub use compare::Difference;
 pub use conflict::{ConflictPolicy, ConflictRule};
@@ -44,6 +46,7 @@ pub use fidelity::{Loss, NotHeld};
 pub use history::{Record, RecordedChange, history, recorded_changes};
 pub use merge::{AppliedEntry, LiveTree, MergeRules, plan_area};
 pub use options::{Adopt, AreaTarget, Ceiling, CheckoutOptions, Mode, SwitchMode, UndoLimits};
+pub use packages::WAIT_PACKAGES_S;
 pub use plan::{
     Action, Change, CheckoutPlan, Counts, DroppedEntry, Kept, KeptBecause, Outcome, Reason, Skipped, Wanted,
 };

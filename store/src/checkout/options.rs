@@ -128,6 +128,8 @@ pub struct AreaTarget {
     pub conflict_rules: Vec<ConflictRule>,
     /// Takes owners by number, not by name.
     pub numeric_owners: bool,
+    /// How long a package manager that is at work on files of this area is waited for, in seconds.
+    pub wait_packages_s: u64,
 }
 
 impl AreaTarget {
@@ -140,6 +142,7 @@ impl AreaTarget {
             conflict: ConflictPolicy::default(),
             conflict_rules: Vec::new(),
             numeric_owners: false,
+            wait_packages_s: super::packages::WAIT_PACKAGES_S,
         }
     }
 }

@@ -8,6 +8,7 @@ use super::options::Mode;
 use super::plan::{Change, CheckoutPlan, Counts, Kept, Reason, Skipped, Wanted};
 use super::saved_plan::SavedPlan;
 use crate::id::SnapshotId;
+use crate::in_use::InUse;
 use crate::path::TreePath;
 
 /// What happened to a path.
@@ -96,6 +97,8 @@ pub struct AreaReport {
     pub not_held: Vec<NotHeld>,
     /// Local versions that were kept beside the reference's, by their new path.
     pub kept_aside: Vec<TreePath>,
+    /// Processes that still use what was replaced or removed.
+    pub in_use: InUse,
     /// Strays left alone.
     pub strays: u64,
     /// Paths delivered once, since dropped from the reference, and left alone.
@@ -134,6 +137,7 @@ impl AreaReport {
             skipped: plan.skipped.clone(),
             not_held: Vec::new(),
             kept_aside: Vec::new(),
+            in_use: InUse::default(),
             strays: plan.counts.strays_left,
             dropped_delivered: plan.counts.dropped_left,
             conflicts: plan.kept.iter().filter(|kept| kept.because.is_conflict()).count() as u64,

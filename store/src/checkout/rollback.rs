@@ -11,6 +11,7 @@ use super::chain::{DirChain, is_other_now};
 use super::displaced;
 use super::journal::{DirTime, Journal, New, Op, Step, Was};
 use super::options::AreaTarget;
+use super::packages::PackageLocks;
 use super::stage::staged_name;
 use super::state::{AreaRoot, HeldArea};
 use super::switch::aside_names;
@@ -18,6 +19,7 @@ use super::transaction::{self, Memory, record_path};
 use crate::error::{Error, Result};
 use crate::fsio::{Dir, Stat};
 use crate::id::SnapshotId;
+use crate::in_use::InUse;
 use crate::path::TreePath;
 use crate::progress::Progress;
 
@@ -45,6 +47,8 @@ pub struct AreaRollback {
     pub changed_since: Vec<TreePath>,
     /// Paths that somebody has taken by now; left alone.
     pub left_alone: Vec<TreePath>,
+    /// Processes that still use what it displaced.
+    pub in_use: InUse,
 }
 
 /// An area's unfinished transaction, carried on.
@@ -60,6 +64,8 @@ pub struct AreaRecovery {
     pub at: Option<SnapshotId>,
     /// Paths that somebody changed meanwhile; left alone.
     pub left_alone: Vec<TreePath>,
+    /// Processes that still use what it displaced.
+    pub in_use: InUse,
 }
 
 /// Finishes what was interrupted in an area.
@@ -68,13 +74,17 @@ pub struct AreaRecovery {
 /// [`Error::Area`] where nothing was ever checked out; [`Error::Locked`]; [`Error::Io`].
 pub fn recover(target: &AreaTarget, state_dir: &std::path::Path, progress: &Progress) -> Result<AreaRecovery> {
     let mut held = hold(target, state_dir)?;
+    let _packages = if held.is_switching() { lock_packages(&held, target, progress)? } else { PackageLocks::default() };
     let finished = transaction::recover(&mut held, progress)?;
+    let number = finished.as_ref().map(|recovered| recovered.journal.number);
+    let switched = finished.map(|recovered| recovered.switched).unwrap_or_default();
     Ok(AreaRecovery {
         name: target.name.clone(),
         root: target.root.clone(),
-        number: finished.as_ref().map(|recovered| recovered.journal.number),
+        number,
         at: held.applied(),
-        left_alone: finished.map(|recovered| recovered.switched.changed_meanwhile).unwrap_or_default(),
+        left_alone: switched.changed_meanwhile,
+        in_use: switched.in_use,
     })
 }
 
@@ -85,6 +95,7 @@ pub fn recover(target: &AreaTarget, state_dir: &std::path::Path, progress: &Prog
 /// [`Error::Io`].
 pub fn rollback(target: &AreaTarget, state_dir: &std::path::Path, progress: &Progress) -> Result<AreaRollback> {
     let mut held = hold(target, state_dir)?;
+    let _packages = lock_packages(&held, target, progress)?;
     let interrupted = if held.is_switching() { transaction::open(&held.state)? } else { None };
     if interrupted.is_none() {
         transaction::recover(&mut held, progress)?;
@@ -120,6 +131,7 @@ pub fn rollback(target: &AreaTarget, state_dir: &std::path::Path, progress: &Pro
         changes: (inverse.steps.len() - switched.changed_meanwhile.len().min(inverse.steps.len())) as u64,
         changed_since,
         left_alone: switched.changed_meanwhile,
+        in_use: switched.in_use,
     })
 }
 
@@ -148,6 +160,14 @@ pub fn undo(
     }
     reachable.retain(|journal| journal.number >= number);
     reachable.iter().map(|_| rollback(target, state_dir, progress)).collect()
+}
+
+/// No package manager may be at work meanwhile; its lock is held until the value is dropped.
+fn lock_packages(held: &HeldArea, target: &AreaTarget, progress: &Progress) -> Result<PackageLocks> {
+    let path = held.root.real_path().map_err(|e| Error::io("look at", held.root.path(), e))?;
+    let mut locks = PackageLocks::default();
+    locks.take(target, &path, progress)?;
+    Ok(locks)
 }
 
 fn hold(target: &AreaTarget, state_dir: &std::path::Path) -> Result<HeldArea> {

@@ -11,6 +11,7 @@ use super::lift::Lifts;
 use super::live::LiveArea;
 use super::merge::{AppliedEntry, MergeRules, plan_area};
 use super::options::{Adopt, AreaTarget, CheckoutOptions, Mode, SwitchMode};
+use super::packages::PackageLocks;
 use super::plan::{CheckoutPlan, Kept, KeptBecause};
 use super::record::{Done, Recording, read_applied};
 use super::refuse;
@@ -53,14 +54,19 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     let mut areas = options.areas.iter().map(|target| run.prepare(target)).collect::<Result<Vec<_>>>()?;
     refuse::overlapping(areas.iter().map(|area| (area.target, area.path.as_path())))?;
     refuse::overlapping_known(areas.iter().map(|area| (area.target, area.path.as_path())), &options.state_dir)?;
+    // Held to the end.
+    let mut packages = PackageLocks::default();
     if !options.dry_run {
-        areas = areas.into_iter().map(|area| run.hold(area)).collect::<Result<_>>()?;
+        areas = areas.into_iter().map(|area| run.hold(area, &mut packages)).collect::<Result<_>>()?;
     }
     for area in &mut areas {
         run.choose_mode(area)?;
     }
     for area in &mut areas {
         run.plan(area)?;
+        if !options.dry_run && !area.needs_adopt {
+            run.lock_packages(area, &mut packages)?;
+        }
     }
     let saved = || {
         let planned = areas.iter().map(|area| PlannedArea {
@@ -212,10 +218,13 @@ impl<'a> Run<'a> {
     }
 
     /// Takes an area for changing.
-    fn hold(&self, mut area: AreaRun<'a>) -> Result<AreaRun<'a>> {
+    fn hold(&self, mut area: AreaRun<'a>, packages: &mut PackageLocks) -> Result<AreaRun<'a>> {
         if let Place::Seen(seen) = area.place {
             let target = area.target;
             let mut held = HeldArea::take(seen, &target.root, &target.name, self.store.id(), &self.options.state_dir)?;
+            if held.is_switching() {
+                packages.take(target, &area.path, self.progress)?;
+            }
             if let Some(recovered) = transaction::recover(&mut held, self.progress)? {
                 area.recovered = Some(recovered.journal.number);
                 // Asked for again, an adoption still is one: what it kept stays.
@@ -340,6 +349,12 @@ impl<'a> Run<'a> {
             Some(root) => refuse::space(area.target, &area.plan, root),
             None => Ok(()),
         }
+    }
+
+    /// No package manager may be at work while files change that it may have delivered.
+    fn lock_packages(&self, area: &mut AreaRun<'a>, packages: &mut PackageLocks) -> Result<()> {
+        let waited = !area.plan.is_empty() && packages.take(area.target, &area.path, self.progress)?;
+        if waited { self.plan(area) } else { Ok(()) }
     }
 
     fn apply(&self, mut areas: Vec<AreaRun<'a>>) -> Result<Vec<AreaReport>> {
@@ -469,6 +484,7 @@ impl<'a> Run<'a> {
         report.number = area.number;
         report.dropped_undo = area.dropped_undo.clone();
         report.kept_aside = done.kept_aside.clone();
+        report.in_use = done.in_use.clone();
         report.not_held = area.losses.report();
         report.warnings.extend(self.reader.notes().iter().cloned());
         report.warnings.extend(done.set_aside.iter().map(|(path, name)| {

@@ -21,6 +21,7 @@ use super::stage::staged_name;
 use crate::error::{Error, Result};
 use crate::format::manifest::InodeFlags;
 use crate::fsio::{self, Dir, Replace, Stat};
+use crate::in_use::InUse;
 use crate::path::TreePath;
 use crate::progress::Progress;
 
@@ -33,6 +34,8 @@ pub(super) struct Switched {
     pub(super) changed_meanwhile: Vec<TreePath>,
     /// Local versions that stay beside the reference's, by their new path.
     pub(super) kept_aside: Vec<TreePath>,
+    /// Who still uses what was displaced.
+    pub(super) in_use: InUse,
     /// What somebody put at a path in the instant in which it changed, and could not be given its name back: the path,
     /// and the name by which it is kept with what gave way.
     pub(super) set_aside: Vec<(TreePath, String)>,

@@ -21,6 +21,7 @@ use super::lift::Lifts;
 use super::options::{Adopt, UndoLimits};
 use super::state::HeldArea;
 use super::switch::{Care, Switch, Switched};
+use super::users;
 use crate::error::{Error, Result};
 use crate::files_cache::CacheWriter;
 use crate::format::manifest::Timestamp;
@@ -166,7 +167,11 @@ pub(super) fn switch(held: &HeldArea, journal: &Journal, resumed: bool, progress
         lifts,
         done: Switched::default(),
     };
-    switch.run(progress)
+    let mut switched = switch.run(progress)?;
+    progress.start("looking who uses what was replaced", 0, 0);
+    let users = users::of_displaced(journal, &switched.changed_meanwhile, &held.root);
+    switched.in_use = users.map_err(|e| Error::io("look at", held.root.path(), e))?;
+    Ok(switched)
 }
 
 /// Ends a transaction whose switch is durable. `memory` is a better one than what was prepared.

@@ -14,6 +14,8 @@ mod durable;
 mod local;
 mod lock;
 mod map;
+mod process;
+mod record_lock;
 mod stat;
 mod write;
 
@@ -32,5 +34,7 @@ pub use local::{
 };
 pub use lock::Lock;
 pub use map::Mapped;
+pub use process::{Mapping, Process, process_ids};
+pub use record_lock::{RecordLock, TriedLock};
 pub use stat::{FileType, Stat};
 pub use write::{effective_owner, groups, set_len, write_all_at};

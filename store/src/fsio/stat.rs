@@ -85,8 +85,11 @@ pub struct Stat {
 
 impl Stat {
     pub(super) fn of_name(dir: impl AsFd, name: &[u8]) -> std::io::Result<Stat> {
-        let found =
-            rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, StatxFlags::BASIC_STATS)?;
+        Stat::of_name_with(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    pub(super) fn of_name_with(dir: impl AsFd, name: &[u8], flags: AtFlags) -> std::io::Result<Stat> {
+        let found = rustix::fs::statx(dir, name, flags | AtFlags::NO_AUTOMOUNT, StatxFlags::BASIC_STATS)?;
         Ok(Stat::from_statx(&found))
     }
 
