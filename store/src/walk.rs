@@ -12,8 +12,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::area::{RuleSet, Verdict};
-use crate::fsio::{Dir, Stat};
+use crate::fsio::{self, Dir, Stat};
 use crate::path::TreePath;
+
+/// How often one name is looked at again because it is something else than a moment before.
+const CHANGES_MAX: u32 = 8;
 
 /// One thing found in a live tree.
 #[derive(Debug, Clone)]
@@ -149,8 +152,8 @@ impl<'rules> Walk<'rules> {
         self.ready.push_back(Ok(found));
     }
 
-    /// Looks at one name of the innermost directory.
-    fn step(&mut self, parent: &Arc<Dir>, parent_path: &TreePath, name: &[u8]) -> Result<(), WalkError> {
+    /// Looks at one name of the innermost directory; `again` times more if it becomes something else meanwhile.
+    fn step(&mut self, parent: &Arc<Dir>, parent_path: &TreePath, name: &[u8], again: u32) -> Result<(), WalkError> {
         let failed = |path: TreePath| {
             let full_path = parent.path_of(name);
             move |source| WalkError { path, full_path, source }
@@ -188,7 +191,9 @@ impl<'rules> Walk<'rules> {
             return Ok(());
         }
         let dir = match parent.open_dir(name) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()), // Gone since it was looked at.
+            // Gone since it was looked at, or something else, which is looked at in its turn.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if again > 0 && is_no_directory(&e) => return self.step(parent, parent_path, name, again - 1),
             dir => Arc::new(dir.map_err(failed(found.path.clone()))?),
         };
         let opened = dir.stat(b"").map_err(failed(found.path.clone()))?;
@@ -215,6 +220,11 @@ impl<'rules> Walk<'rules> {
         }
         self.enter(&dir, &path).map_err(failed(path.clone()))
     }
+}
+
+/// Whether a directory that was seen is something else now: a symlink, a file, a mount point.
+fn is_no_directory(e: &io::Error) -> bool {
+    fsio::is_symlink_refused(e) || matches!(e.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::CrossesDevices)
 }
 
 impl Iterator for Walk<'_> {
@@ -251,7 +261,7 @@ impl Iterator for Walk<'_> {
                 continue;
             };
             let (dir, path) = (Arc::clone(&frame.dir), frame.path.clone());
-            if let Err(error) = self.step(&dir, &path, &name) {
+            if let Err(error) = self.step(&dir, &path, &name, CHANGES_MAX) {
                 self.ready.push_back(Err(error));
             }
         }

@@ -50,8 +50,18 @@ impl Fixture {
         Self::with(&InitOptions { chunker: ChunkerParams::around(8 << 10), pack_size: 1 << 20 })
     }
 
+    /// As [`Fixture::small`], on a file system in memory where there is one: for thousands of runs, which would wait for
+    /// a disk most of the time.
+    pub fn in_memory() -> Fixture {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| crate::temp_dir());
+        Self::inside(dir, &InitOptions { chunker: ChunkerParams::around(8 << 10), pack_size: 1 << 20 })
+    }
+
     pub fn with(options: &InitOptions) -> Fixture {
-        let dir = crate::temp_dir();
+        Self::inside(crate::temp_dir(), options)
+    }
+
+    fn inside(dir: tempfile::TempDir, options: &InitOptions) -> Fixture {
         let store = Store::create(&dir.path().join("store"), options).unwrap();
         let tree = Tree::new(dir.path().join("tree"));
         let state = dir.path().join("state");

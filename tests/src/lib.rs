@@ -7,6 +7,7 @@ pub mod build;
 pub mod fixture;
 pub mod mounted;
 pub mod naive;
+pub mod neighbour;
 pub mod place;
 
 pub use build::Tree;

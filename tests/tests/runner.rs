@@ -18,6 +18,7 @@ mod faults;
 mod index;
 mod model;
 mod plans;
+mod races;
 mod repair;
 mod rollback;
 mod rules;

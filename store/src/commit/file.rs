@@ -6,8 +6,6 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::io::Errno;
-
 use crate::chunk::Chunker;
 use crate::error::{Error, Result};
 use crate::format::manifest::{ChunkList, ChunkRun, FileContent, Timestamp, encode_chunk_list};
@@ -307,11 +305,9 @@ fn wait_for_tick(ctime: Timestamp) {
 fn read_some(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut read = 0;
     while read < buffer.len() {
-        match rustix::io::pread(fd, &mut buffer[read..], offset + read as u64) {
-            Ok(0) => break,
-            Ok(more) => read += more,
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
+        match fsio::read_at(fd, &mut buffer[read..], offset + read as u64)? {
+            0 => break,
+            more => read += more,
         }
     }
     Ok(read)

@@ -8,10 +8,11 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use rustix::fs::{Gid, IFlags, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{IFlags, Mode, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::dir::Dir;
+use super::sys;
 use crate::format::manifest::{Ace, AceTag, Acl, InodeFlags, Timestamp};
 use crate::limits;
 
@@ -47,7 +48,7 @@ impl FdAttrs<'_> {
     /// # Errors
     /// What the system says, except "not supported".
     pub fn xattr_names(&self) -> io::Result<Vec<Vec<u8>>> {
-        grow(|buffer| rustix::fs::flistxattr(self.0, buffer)).map(split_names)
+        grow(|buffer| sys::flistxattr(self.0, buffer)).map(split_names)
     }
 
     /// Value of one extended attribute; `None` when it is not set.
@@ -55,7 +56,7 @@ impl FdAttrs<'_> {
     /// # Errors
     /// What the system says, except "no data" and "not supported".
     pub fn xattr(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        absent_as_none(grow(|buffer| rustix::fs::fgetxattr(self.0, name, buffer)))
+        absent_as_none(grow(|buffer| sys::fgetxattr(self.0, name, buffer)))
     }
 
     /// Sets one extended attribute.
@@ -63,7 +64,7 @@ impl FdAttrs<'_> {
     /// # Errors
     /// What the system says.
     pub fn set_xattr(&self, name: &[u8], value: &[u8]) -> io::Result<()> {
-        Ok(rustix::fs::fsetxattr(self.0, name, value, XattrFlags::empty())?)
+        Ok(sys::fsetxattr(self.0, name, value)?)
     }
 
     /// Removes one extended attribute; it need not be set.
@@ -71,7 +72,7 @@ impl FdAttrs<'_> {
     /// # Errors
     /// What the system says, except "no data" and "not supported".
     pub fn remove_xattr(&self, name: &[u8]) -> io::Result<()> {
-        match rustix::fs::fremovexattr(self.0, name) {
+        match sys::fremovexattr(self.0, name) {
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
             Err(e) => Err(e.into()),
         }
@@ -82,7 +83,7 @@ impl FdAttrs<'_> {
     /// # Errors
     /// What the system says, except "not supported".
     pub fn flags(&self) -> io::Result<InodeFlags> {
-        match rustix::fs::ioctl_getflags(self.0) {
+        match sys::getflags(self.0) {
             Ok(found) => Ok(flags_from_system(found)),
             Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => Ok(InodeFlags::default()),
             Err(e) => Err(e.into()),
@@ -94,7 +95,7 @@ impl FdAttrs<'_> {
     /// # Errors
     /// What the system says.
     pub fn set_flags(&self, wanted: InodeFlags) -> io::Result<()> {
-        let found = rustix::fs::ioctl_getflags(self.0)?;
+        let found = sys::getflags(self.0)?;
         let known = FLAG_TABLE.iter().fold(IFlags::empty(), |all, (flag, _)| all | *flag);
         let mut next = found & !known;
         for (flag, name) in FLAG_TABLE {
@@ -102,7 +103,7 @@ impl FdAttrs<'_> {
                 next |= *flag;
             }
         }
-        if next == found { Ok(()) } else { Ok(rustix::fs::ioctl_setflags(self.0, next)?) }
+        if next == found { Ok(()) } else { Ok(sys::setflags(self.0, next)?) }
     }
 
     /// Sets owner and group. Clears set-id bits and capabilities, as the kernel does.
@@ -110,7 +111,7 @@ impl FdAttrs<'_> {
     /// # Errors
     /// What the system says.
     pub fn set_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
-        Ok(rustix::fs::fchown(self.0, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
+        Ok(sys::fchown(self.0, uid, gid)?)
     }
 
     /// Sets the permission bits.
@@ -118,7 +119,7 @@ impl FdAttrs<'_> {
     /// # Errors
     /// What the system says.
     pub fn set_mode(&self, mode: u16) -> io::Result<()> {
-        Ok(rustix::fs::fchmod(self.0, Mode::from_raw_mode(u32::from(mode)))?)
+        Ok(sys::fchmod(self.0, Mode::from_raw_mode(u32::from(mode)))?)
     }
 
     /// Sets the mtime, and the atime to the same.
@@ -126,7 +127,7 @@ impl FdAttrs<'_> {
     /// # Errors
     /// What the system says.
     pub fn set_mtime(&self, mtime: Timestamp) -> io::Result<()> {
-        Ok(rustix::fs::futimens(self.0, &timestamps(mtime))?)
+        Ok(sys::futimens(self.0, &timestamps(mtime))?)
     }
 }
 
@@ -141,7 +142,7 @@ impl NameAttrs<'_> {
     /// What the system says, except "not supported".
     pub fn xattr_names(&self) -> io::Result<Vec<Vec<u8>>> {
         let path = self.path();
-        grow(|buffer| rustix::fs::llistxattr(path.as_c_str(), buffer)).map(split_names)
+        grow(|buffer| sys::llistxattr(&path, buffer)).map(split_names)
     }
 
     /// As [`FdAttrs::xattr`].
@@ -150,7 +151,7 @@ impl NameAttrs<'_> {
     /// What the system says, except "no data" and "not supported".
     pub fn xattr(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let path = self.path();
-        absent_as_none(grow(|buffer| rustix::fs::lgetxattr(path.as_c_str(), name, buffer)))
+        absent_as_none(grow(|buffer| sys::lgetxattr(&path, name, buffer)))
     }
 
     /// As [`FdAttrs::set_xattr`].
@@ -158,7 +159,7 @@ impl NameAttrs<'_> {
     /// # Errors
     /// What the system says.
     pub fn set_xattr(&self, name: &[u8], value: &[u8]) -> io::Result<()> {
-        Ok(rustix::fs::lsetxattr(self.path().as_c_str(), name, value, XattrFlags::empty())?)
+        Ok(sys::lsetxattr(&self.path(), name, value)?)
     }
 }
 

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::dir::Dir;
 use super::stat::Stat;
+use super::sys;
 
 /// Whether `error` says that there is a symlink where none may be.
 pub fn is_symlink_refused(error: &io::Error) -> bool {
@@ -55,7 +56,7 @@ impl Dir {
     fn resolve_below(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        match rustix::fs::openat2(self, path, flags, Mode::empty(), resolve) {
+        match sys::openat2(self, path, flags, Mode::empty(), resolve) {
             Err(Errno::NOSYS | Errno::PERM) => self.walk_below(path, flags),
             found => Ok(found?),
         }
@@ -69,10 +70,10 @@ impl Dir {
         let mut at: Option<OwnedFd> = None;
         for component in components {
             let from = at.as_ref().map_or(self.as_fd(), AsFd::as_fd);
-            at = Some(rustix::fs::openat(from, component, on_the_way, Mode::empty())?);
+            at = Some(sys::openat(from, component, on_the_way, Mode::empty())?);
         }
         let from = at.as_ref().map_or(self.as_fd(), AsFd::as_fd);
-        Ok(rustix::fs::openat(from, last, flags, Mode::empty())?)
+        Ok(sys::openat(from, last, flags, Mode::empty())?)
     }
 }
 

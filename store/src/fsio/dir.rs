@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::stat::{FileType, Stat};
+use super::sys;
 use crate::error::{Error, Result};
 use crate::format::manifest::{InodeFlags, Timestamp};
 
@@ -41,7 +42,7 @@ impl Dir {
     /// [`Error::Io`]; `NotADirectory` when it is something else.
     pub fn open(path: &Path) -> Result<Dir> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())
+        let fd = sys::openat(CWD, path, flags, Mode::empty())
             .map_err(|e| Error::io("open directory", path, io::Error::from(e)))?;
         Ok(Dir { fd, path: path.to_path_buf() })
     }
@@ -85,7 +86,7 @@ impl Dir {
     /// What the system says; `EEXIST` when the name is taken.
     pub fn create_file(&self, name: &[u8]) -> io::Result<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))?)
+        Ok(sys::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))?)
     }
 
     /// Opens or creates a private file (mode 0600) for locking or for small local state.
@@ -94,17 +95,17 @@ impl Dir {
     /// What the system says.
     pub fn open_or_create(&self, name: &[u8]) -> io::Result<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))?)
+        Ok(sys::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))?)
     }
 
     fn open_beneath(&self, name: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
         let resolve =
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
-        match rustix::fs::openat2(&self.fd, name, flags, mode, resolve) {
+        match sys::openat2(&self.fd, name, flags, mode, resolve) {
             // Kernels before 5.6 and some sandboxes: one component with NOFOLLOW is as tight, except for mounts,
             // which callers see by the device number of what they opened.
-            Err(Errno::NOSYS | Errno::PERM) => Ok(rustix::fs::openat(&self.fd, name, flags, mode)?),
-            Err(Errno::AGAIN) => Ok(rustix::fs::openat2(&self.fd, name, flags, mode, resolve)?),
+            Err(Errno::NOSYS | Errno::PERM) => Ok(sys::openat(&self.fd, name, flags, mode)?),
+            Err(Errno::AGAIN) => Ok(sys::openat2(&self.fd, name, flags, mode, resolve)?),
             found => Ok(found?),
         }
     }
@@ -129,17 +130,30 @@ impl Dir {
         }
     }
 
-    /// Names in this directory, sorted bytewise, without `.` and `..`.
+    /// Names in this directory, sorted bytewise, without `.` and `..`; none in one that was removed meanwhile.
     ///
     /// # Errors
     /// What the system says.
     pub fn names(&self) -> io::Result<Vec<Vec<u8>>> {
+        let mut names = loop {
+            match self.read_names() {
+                Err(Errno::INTR) => {}
+                Err(Errno::NOENT) => break Vec::new(),
+                names => break names?,
+            }
+        };
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn read_names(&self) -> rustix::io::Result<Vec<Vec<u8>>> {
         // A fresh descriptor: the position of ours must not matter.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, c".", flags, Mode::empty())?;
+        let fd = sys::openat(&self.fd, c".", flags, Mode::empty())?;
         let mut names = Vec::new();
         let mut buffer = Vec::with_capacity(32 << 10);
         let mut iter = rustix::fs::RawDir::new(fd, buffer.spare_capacity_mut());
+        sys::before("getdents64", sys::On::Fd(self.fd.as_fd()))?;
         while let Some(entry) = iter.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
@@ -147,7 +161,6 @@ impl Dir {
                 names.push(name.to_vec());
             }
         }
-        names.sort_unstable();
         Ok(names)
     }
 
@@ -156,7 +169,7 @@ impl Dir {
     /// # Errors
     /// What the system says.
     pub fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>> {
-        Ok(rustix::fs::readlinkat(&self.fd, name, Vec::new())?.into_bytes())
+        Ok(sys::readlinkat(&self.fd, name)?)
     }
 
     /// Makes a directory with mode 0700.
@@ -164,7 +177,7 @@ impl Dir {
     /// # Errors
     /// What the system says.
     pub fn make_dir(&self, name: &[u8]) -> io::Result<()> {
-        Ok(rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o700))?)
+        Ok(sys::mkdirat(&self.fd, name, Mode::from_raw_mode(0o700))?)
     }
 
     /// Makes a directory (0700) unless it is there, and opens it.
@@ -185,7 +198,7 @@ impl Dir {
     /// # Errors
     /// What the system says.
     pub fn make_symlink(&self, target: &[u8], name: &[u8]) -> io::Result<()> {
-        Ok(rustix::fs::symlinkat(target, &self.fd, name)?)
+        Ok(sys::symlinkat(target, &self.fd, name)?)
     }
 
     /// Makes a FIFO, socket or device node with mode 0600.
@@ -204,7 +217,7 @@ impl Dir {
             }
         };
         let device = rustix::fs::makedev(device.0, device.1);
-        Ok(rustix::fs::mknodat(&self.fd, name, raw, Mode::from_raw_mode(0o600), device)?)
+        Ok(sys::mknodat(&self.fd, name, raw, Mode::from_raw_mode(0o600), device)?)
     }
 
     /// Gives the inode `name` a further name in `to`.
@@ -212,7 +225,7 @@ impl Dir {
     /// # Errors
     /// What the system says.
     pub fn link(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> io::Result<()> {
-        Ok(rustix::fs::linkat(&self.fd, name, &to.fd, to_name, AtFlags::empty())?)
+        Ok(sys::linkat(&self.fd, name, &to.fd, to_name, AtFlags::empty())?)
     }
 
     /// Renames `name` to `to_name` in `to`.
@@ -222,10 +235,10 @@ impl Dir {
     pub fn rename(&self, name: &[u8], to: &Dir, to_name: &[u8], replace: Replace) -> io::Result<()> {
         let flags = match replace {
             Replace::Never => RenameFlags::NOREPLACE,
-            Replace::Allowed => return Ok(rustix::fs::renameat(&self.fd, name, &to.fd, to_name)?),
+            Replace::Allowed => return Ok(sys::renameat(&self.fd, name, &to.fd, to_name)?),
             Replace::Exchange => RenameFlags::EXCHANGE,
         };
-        Ok(rustix::fs::renameat_with(&self.fd, name, &to.fd, to_name, flags)?)
+        Ok(sys::renameat_with(&self.fd, name, &to.fd, to_name, flags)?)
     }
 
     /// Removes a name that is not a directory.
@@ -233,7 +246,7 @@ impl Dir {
     /// # Errors
     /// What the system says.
     pub fn unlink(&self, name: &[u8]) -> io::Result<()> {
-        Ok(rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())?)
+        Ok(sys::unlinkat(&self.fd, name, AtFlags::empty())?)
     }
 
     /// Removes an empty directory.
@@ -241,7 +254,7 @@ impl Dir {
     /// # Errors
     /// What the system says.
     pub fn remove_dir(&self, name: &[u8]) -> io::Result<()> {
-        Ok(rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
+        Ok(sys::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
     }
 
     /// Removes `name` and everything in it, never through a symlink and never across a mount point. Inode flags and modes
@@ -303,7 +316,7 @@ impl Dir {
         if mode & OWNER_ALL != OWNER_ALL && !rustix::process::geteuid().is_root() {
             // A directory that may not be read cannot be opened to change that. The name is in a private directory.
             let mode = Mode::from_raw_mode(u32::from(mode | OWNER_ALL));
-            rustix::fs::chmodat(&self.fd, name, mode, AtFlags::empty())?;
+            sys::chmodat(&self.fd, name, mode, AtFlags::empty())?;
         }
         let dir = self.open_dir(name)?;
         let attrs = super::attrs::FdAttrs(dir.as_fd());
@@ -319,8 +332,7 @@ impl Dir {
     /// # Errors
     /// What the system says.
     pub fn set_owner(&self, name: &[u8], uid: u32, gid: u32) -> io::Result<()> {
-        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-        Ok(rustix::fs::chownat(&self.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(sys::chownat(&self.fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// Sets the mtime of `name` itself (atime to the same), never of what a symlink points at.
@@ -328,7 +340,7 @@ impl Dir {
     /// # Errors
     /// What the system says.
     pub fn set_mtime(&self, name: &[u8], mtime: Timestamp) -> io::Result<()> {
-        Ok(rustix::fs::utimensat(&self.fd, name, &super::attrs::timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(sys::utimensat(&self.fd, name, &super::attrs::timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// Sets the permission bits of a FIFO, socket or device node that this program has just made in a private directory.
@@ -338,12 +350,12 @@ impl Dir {
     pub fn set_mode_of_special(&self, name: &[u8], mode: u16) -> io::Result<()> {
         // O_PATH never opens the device; its magic link reaches exactly this inode.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())?;
+        let fd = sys::openat(&self.fd, name, flags, Mode::empty())?;
         if Stat::of_fd(&fd)?.file_type == FileType::Symlink {
             return Err(io::Error::from(Errno::OPNOTSUPP));
         }
         let link = super::attrs::proc_path(&fd, b"");
-        Ok(rustix::fs::chmodat(CWD, link.as_c_str(), Mode::from_raw_mode(u32::from(mode)), AtFlags::empty())?)
+        Ok(sys::chmodat(CWD, link.as_c_str(), Mode::from_raw_mode(u32::from(mode)), AtFlags::empty())?)
     }
 
     /// Makes this directory's names durable.
@@ -351,7 +363,7 @@ impl Dir {
     /// # Errors
     /// What `fsync` says; the transaction is then void (a second `fsync` would lie).
     pub fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::fsync(&self.fd)?)
+        Ok(sys::fsync(&self.fd)?)
     }
 
     /// Makes everything on this file system durable.
@@ -359,7 +371,7 @@ impl Dir {
     /// # Errors
     /// What `syncfs` says; the transaction is then void.
     pub fn sync_filesystem(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(&self.fd)?)
+        Ok(sys::syncfs(&self.fd)?)
     }
 
     /// A second descriptor of the same directory.
@@ -367,7 +379,7 @@ impl Dir {
     /// # Errors
     /// What `dup` says.
     pub fn try_clone(&self) -> io::Result<Dir> {
-        Ok(Dir { fd: self.fd.try_clone()?, path: self.path.clone() })
+        Ok(Dir { fd: sys::dup(&self.fd)?, path: self.path.clone() })
     }
 }
 

@@ -2,7 +2,6 @@
 //! The one way to make a file durable: temporary name, write, sync, rename, sync the directory.
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,9 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::local::{OpenFile, list_dir, remove_file, sync_dir};
+use super::stat::Stat;
+use super::sys::{self, On};
+use super::write::write_all_at;
 use crate::error::{Error, Result};
 
 /// Names of files that are being written begin with this.
@@ -35,7 +37,7 @@ impl TempFile {
                 .map_err(|e| Error::io("draw random bytes for", dir, std::io::Error::other(e)))?;
             let path = dir.join(format!("{PREFIX}{}", crate::id::encode_hex(&random)));
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            match rustix::fs::openat(CWD, &path, flags, Mode::from_raw_mode(0o600)) {
+            match sys::openat(CWD, &path, flags, Mode::from_raw_mode(0o600)) {
                 Ok(fd) => return Ok(TempFile { file: Some(fd.into()), path, len: 0 }),
                 Err(Errno::EXIST) => {}
                 Err(e) => return Err(Error::io("create", path, e)),
@@ -49,7 +51,7 @@ impl TempFile {
     /// [`Error::Io`].
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let file = self.file.as_mut().expect("open until published");
-        file.write_all(bytes).map_err(|e| Error::io("write", &self.path, e))?;
+        write_all(file, bytes).map_err(|e| Error::io("write", &self.path, e))?;
         self.len += bytes.len() as u64;
         Ok(())
     }
@@ -59,9 +61,8 @@ impl TempFile {
     /// # Errors
     /// [`Error::Io`].
     pub fn write_at(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
-        use std::os::unix::fs::FileExt;
         let file = self.file.as_mut().expect("open until published");
-        file.write_all_at(bytes, offset).map_err(|e| Error::io("write", &self.path, e))
+        write_all_at(file, bytes, offset).map_err(|e| Error::io("write", &self.path, e))
     }
 
     /// What was written, open for reading; it stays readable when this is dropped.
@@ -70,8 +71,8 @@ impl TempFile {
     /// [`Error::Io`].
     pub fn reopen(&self) -> Result<OpenFile> {
         let file = self.file.as_ref().expect("open until published");
-        let copy = file.try_clone().map_err(|e| Error::io("open", &self.path, e))?;
-        OpenFile::from_fd(copy.into(), &self.path)
+        let copy = sys::dup(file).map_err(|e| Error::io("open", &self.path, e))?;
+        OpenFile::from_fd(copy, &self.path)
     }
 
     /// Bytes written so far.
@@ -96,13 +97,13 @@ impl TempFile {
     /// [`Error::Io`]; the target is then as it was.
     pub fn publish_unsynced_name(mut self, target: &Path) -> Result<()> {
         let file = self.file.take().expect("open until published");
-        let found = file.metadata().map_err(|e| Error::io("stat", &self.path, e))?.len();
+        let found = Stat::of_fd(&file).map_err(|e| Error::io("stat", &self.path, e))?.size;
         if found != self.len {
             return Err(Error::io("write all of", &self.path, std::io::Error::from(std::io::ErrorKind::WriteZero)));
         }
         let fd: OwnedFd = file.into();
-        rustix::fs::fsync(&fd).map_err(|e| Error::io("sync", &self.path, e))?;
-        rustix::fs::renameat(CWD, &self.path, CWD, target).map_err(|e| Error::io("rename to", target, e))?;
+        sys::fsync(&fd).map_err(|e| Error::io("sync", &self.path, e))?;
+        sys::renameat(CWD, &self.path, CWD, target).map_err(|e| Error::io("rename to", target, e))?;
         self.path = PathBuf::new();
         Ok(())
     }
@@ -122,8 +123,7 @@ impl AppendFile {
     /// [`Error::Io`].
     pub fn open(path: &Path) -> Result<AppendFile> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd =
-            rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(0o600)).map_err(|e| Error::io("open", path, e))?;
+        let fd = sys::openat(CWD, path, flags, Mode::from_raw_mode(0o600)).map_err(|e| Error::io("open", path, e))?;
         Ok(AppendFile { fd, path: path.to_path_buf() })
     }
 
@@ -131,17 +131,21 @@ impl AppendFile {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn append_durably(&mut self, mut bytes: &[u8]) -> Result<()> {
-        let failed = |e| Error::io("write", &self.path, e);
-        while !bytes.is_empty() {
-            match rustix::io::write(&self.fd, bytes) {
-                Ok(written) => bytes = &bytes[written..],
-                Err(Errno::INTR) => {}
-                Err(e) => return Err(failed(e)),
-            }
-        }
-        rustix::fs::fdatasync(&self.fd).map_err(failed)
+    pub fn append_durably(&mut self, bytes: &[u8]) -> Result<()> {
+        write_all(&self.fd, bytes).map_err(|e| Error::io("write", &self.path, e))?;
+        sys::fdatasync(&self.fd).map_err(|e| Error::io("sync", &self.path, e))
     }
+}
+
+/// Writes all of `bytes` where the file's position is.
+fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        match sys::write(&fd, bytes)? {
+            0 => return Err(std::io::ErrorKind::WriteZero.into()),
+            written => bytes = &bytes[written..],
+        }
+    }
+    Ok(())
 }
 
 /// Copies everything that a file holds into a new one; shares it where the file system can.
@@ -149,6 +153,7 @@ impl AppendFile {
 /// # Errors
 /// What the system says.
 pub fn copy_content(from: &impl std::os::fd::AsFd, to: &impl std::os::fd::AsFd) -> std::io::Result<()> {
+    sys::before("copy_file_range", On::Fd(to.as_fd()))?;
     let mut from = std::fs::File::from(from.as_fd().try_clone_to_owned()?);
     let mut to = std::fs::File::from(to.as_fd().try_clone_to_owned()?);
     std::io::Seek::rewind(&mut from)?;
@@ -160,14 +165,14 @@ pub fn copy_content(from: &impl std::os::fd::AsFd, to: &impl std::os::fd::AsFd) 
 /// # Errors
 /// What `fsync` says.
 pub fn sync_file(file: &impl std::os::fd::AsFd) -> std::io::Result<()> {
-    Ok(rustix::fs::fsync(file)?)
+    Ok(sys::fsync(file)?)
 }
 
 impl Drop for TempFile {
     fn drop(&mut self) {
         if !self.path.as_os_str().is_empty() {
             // A leftover is garbage that the next writer sweeps; there is nobody to tell here.
-            let _ = rustix::fs::unlinkat(CWD, &self.path, AtFlags::empty());
+            let _ = sys::unlinkat(CWD, &self.path, AtFlags::empty());
         }
     }
 }

@@ -11,6 +11,7 @@ use rustix::time::ClockId;
 
 use super::dir::Dir;
 use super::stat::Stat;
+use super::sys;
 use crate::error::{Error, Result};
 use crate::format::manifest::Timestamp;
 use crate::format::{DecodeError, Reason};
@@ -31,7 +32,7 @@ impl OpenFile {
     /// # Errors
     /// [`Error::Io`].
     pub fn open(path: &Path) -> Result<OpenFile> {
-        let fd = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
+        let fd = sys::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
             .map_err(|e| Error::io("open", path, e))?;
         OpenFile::from_fd(fd, path)
     }
@@ -120,19 +121,26 @@ impl OpenFile {
     }
 }
 
+/// Reads into `buffer` from `offset` of `fd`; gives the bytes read, 0 at the end.
+///
+/// # Errors
+/// What the system says.
+pub fn read_at(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    Ok(sys::pread(fd, buffer, offset)?)
+}
+
 /// Fills `buffer` from `offset` of `fd`.
 ///
 /// # Errors
 /// What the system says; `UnexpectedEof` when the file ends first.
 pub fn read_exact_at(fd: impl AsFd, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
     while !buffer.is_empty() {
-        match rustix::io::pread(&fd, &mut *buffer, offset) {
+        match sys::pread(&fd, buffer, offset) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => {
                 buffer = &mut buffer[read..];
                 offset += read as u64;
             }
-            Err(Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
     }
@@ -164,7 +172,7 @@ pub fn data_runs(fd: impl AsFd, size: u64) -> io::Result<Vec<DataRun>> {
     let mut runs = Vec::new();
     let mut at = 0;
     while at < size {
-        let start = match rustix::fs::seek(&fd, SeekFrom::Data(at)) {
+        let start = match sys::seek(&fd, SeekFrom::Data(at)) {
             Ok(start) => start,
             Err(Errno::NXIO) => break,
             Err(Errno::INVAL) => return Ok(vec![DataRun { start: 0, end: size }]),
@@ -173,7 +181,7 @@ pub fn data_runs(fd: impl AsFd, size: u64) -> io::Result<Vec<DataRun>> {
         if start >= size {
             break;
         }
-        let end = rustix::fs::seek(&fd, SeekFrom::Hole(start))?.min(size);
+        let end = sys::seek(&fd, SeekFrom::Hole(start))?.min(size);
         runs.push(DataRun { start, end });
         at = end;
     }
@@ -185,6 +193,7 @@ pub fn data_runs(fd: impl AsFd, size: u64) -> io::Result<Vec<DataRun>> {
 /// # Errors
 /// [`Error::Io`].
 pub fn canonicalize(path: &Path) -> Result<PathBuf> {
+    sys::before("realpath", sys::On::Path(path)).map_err(|e| Error::io("find", path, e))?;
     #[expect(clippy::disallowed_methods, reason = "the one place where a path is resolved before it is opened")]
     let found = std::fs::canonicalize(path);
     found.map_err(|e| Error::io("find", path, e))
@@ -195,7 +204,7 @@ pub fn canonicalize(path: &Path) -> Result<PathBuf> {
 /// # Errors
 /// [`Error::Io`] when that cannot be told.
 pub fn exists(path: &Path) -> Result<bool> {
-    match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+    match sys::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(_) => Ok(true),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
         Err(e) => Err(Error::io("stat", path, e)),
@@ -207,7 +216,7 @@ pub fn exists(path: &Path) -> Result<bool> {
 /// # Errors
 /// [`Error::Io`].
 pub fn file_len(path: &Path) -> Result<Option<u64>> {
-    match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+    match sys::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(u64::try_from(stat.st_size).ok()),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(e) => Err(Error::io("stat", path, e)),
@@ -219,7 +228,7 @@ pub fn file_len(path: &Path) -> Result<Option<u64>> {
 /// # Errors
 /// [`Error::Io`].
 pub fn create_dir_all(path: &Path) -> Result<bool> {
-    match rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o700)) {
+    match sys::mkdirat(CWD, path, Mode::from_raw_mode(0o700)) {
         Ok(()) => {
             sync_dir(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
             Ok(true)
@@ -239,7 +248,7 @@ pub fn create_dir_all(path: &Path) -> Result<bool> {
 /// # Errors
 /// [`Error::Io`].
 pub fn create_dir(path: &Path) -> Result<()> {
-    match rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o700)) {
+    match sys::mkdirat(CWD, path, Mode::from_raw_mode(0o700)) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(e) => Err(Error::io("create directory", path, e)),
     }
@@ -258,7 +267,7 @@ pub fn list_dir(path: &Path) -> Result<Vec<Vec<u8>>> {
 /// # Errors
 /// [`Error::Io`].
 pub fn remove_file(path: &Path) -> Result<()> {
-    match rustix::fs::unlinkat(CWD, path, AtFlags::empty()) {
+    match sys::unlinkat(CWD, path, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(e) => Err(Error::io("remove", path, e)),
     }
@@ -269,7 +278,7 @@ pub fn remove_file(path: &Path) -> Result<()> {
 /// # Errors
 /// [`Error::Io`].
 pub fn link(from: &Path, to: &Path) -> Result<bool> {
-    match rustix::fs::linkat(CWD, from, CWD, to, AtFlags::empty()) {
+    match sys::linkat(CWD, from, CWD, to, AtFlags::empty()) {
         Ok(()) => Ok(true),
         Err(Errno::NOENT) => Ok(false),
         Err(e) => Err(Error::io("link to", to, e)),
@@ -306,7 +315,7 @@ pub fn sync_dir(path: &Path) -> Result<()> {
 /// # Errors
 /// [`Error::Io`].
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
-    rustix::fs::renameat(CWD, from, CWD, to).map_err(|e| Error::io("rename to", to, e))
+    sys::renameat(CWD, from, CWD, to).map_err(|e| Error::io("rename to", to, e))
 }
 
 /// Makes a directory of this program's own durable: every file in it, itself, and its name.
@@ -322,7 +331,7 @@ pub fn sync_tree(path: &Path) -> Result<()> {
             sync_tree(&path.join(std::ffi::OsStr::from_bytes(&name)))?;
         } else {
             let file = dir.open_file(&name).map_err(failed)?;
-            rustix::fs::fsync(&file).map_err(|e| Error::io("sync", dir.path_of(&name), e))?;
+            sys::fsync(&file).map_err(|e| Error::io("sync", dir.path_of(&name), e))?;
         }
     }
     dir.sync().map_err(failed)?;
@@ -351,7 +360,7 @@ pub struct Space {
 /// # Errors
 /// What the system says.
 pub fn space(dir: &Dir) -> io::Result<Space> {
-    let found = rustix::fs::fstatvfs(dir)?;
+    let found = sys::fstatvfs(dir)?;
     let inodes = if found.f_files == 0 { u64::MAX } else { found.f_favail };
     Ok(Space { bytes: found.f_bavail.saturating_mul(found.f_frsize), inodes })
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::sys;
 use crate::error::{Error, Result};
 
 /// A held `flock`; released when dropped or when the process dies.
@@ -22,8 +23,8 @@ impl Lock {
     /// [`Error::Locked`] when another process holds it.
     pub fn exclusive(path: &Path) -> Result<Lock> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(0o600))
-            .map_err(|e| Error::io("open lock", path, e))?;
+        let fd =
+            sys::openat(CWD, path, flags, Mode::from_raw_mode(0o600)).map_err(|e| Error::io("open lock", path, e))?;
         Self::take(fd, path)
     }
 
@@ -32,7 +33,7 @@ impl Lock {
     /// # Errors
     /// [`Error::Locked`] when another process holds it.
     pub fn exclusive_existing(path: &Path) -> Result<Lock> {
-        let fd = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        let fd = sys::openat(CWD, path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| Error::io("open lock", path, e))?;
         Self::take(fd, path)
     }
@@ -42,9 +43,9 @@ impl Lock {
     /// # Errors
     /// [`Error::Locked`] when another process holds it.
     pub fn take(fd: OwnedFd, path: &Path) -> Result<Lock> {
-        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        match sys::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
             // Whoever held it took the file away meanwhile: this one is locked for nobody.
-            Ok(()) if rustix::fs::fstat(&fd).is_ok_and(|stat| stat.st_nlink == 0) => {
+            Ok(()) if sys::fstat(&fd).is_ok_and(|stat| stat.st_nlink == 0) => {
                 Err(Error::Locked { path: path.to_path_buf() })
             }
             Ok(()) => Ok(Lock { _fd: fd }),

@@ -3,9 +3,10 @@
 //! would kill the process.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use super::sys;
 use crate::error::{Error, Result};
 
 /// A read-only map of a segment or another immutable object of a store.
@@ -18,6 +19,7 @@ impl Mapped {
     /// # Errors
     /// [`Error::Io`].
     pub fn from_fd(fd: OwnedFd, path: &Path) -> Result<Mapped> {
+        sys::before("mmap", sys::On::Fd(fd.as_fd())).map_err(|e| Error::io("map", path, e))?;
         let file = File::from(fd);
         if file.metadata().map_err(|e| Error::io("stat", path, e))?.len() == 0 {
             return Ok(Mapped(None));

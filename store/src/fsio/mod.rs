@@ -16,7 +16,10 @@ mod lock;
 mod map;
 mod process;
 mod record_lock;
+#[cfg(feature = "faults")]
+pub mod script;
 mod stat;
+mod sys;
 mod write;
 
 pub use attrs::{
@@ -29,8 +32,8 @@ pub use durable::{
 };
 pub use local::{
     DataRun, OpenFile, Space, canonicalize, create_dir, create_dir_all, data_runs, exists, file_len, gid_of_name,
-    group_name, hostname, link, list_dir, now, now_coarse, owner_name, raise_open_files, read_capped, read_exact_at,
-    remove_file, remove_tree, rename, space, sync_dir, sync_filesystem, sync_tree, uid_of_name,
+    group_name, hostname, link, list_dir, now, now_coarse, owner_name, raise_open_files, read_at, read_capped,
+    read_exact_at, remove_file, remove_tree, rename, space, sync_dir, sync_filesystem, sync_tree, uid_of_name,
 };
 pub use lock::Lock;
 pub use map::Mapped;

@@ -15,6 +15,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::dir::Dir;
 use super::stat::{FileType, Stat};
+use super::sys;
 
 /// A held lock; released when dropped or when the process dies.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ impl RecordLock {
     /// What the system says, where it is neither locked nor missing.
     pub fn try_take(dir: &Dir, name: &Path) -> io::Result<TriedLock> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        let fd = match sys::openat(dir, name, flags, Mode::empty()) {
             Ok(fd) => fd,
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::ACCESS | rustix::io::Errno::ROFS) => {
                 return Ok(TriedLock::None);

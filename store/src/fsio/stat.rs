@@ -4,6 +4,7 @@
 use rustix::fs::{AtFlags, Statx, StatxAttributes, StatxFlags};
 use std::os::fd::AsFd;
 
+use super::sys;
 use crate::format::manifest::Timestamp;
 
 /// Kind of an inode.
@@ -89,7 +90,7 @@ impl Stat {
     }
 
     pub(super) fn of_name_with(dir: impl AsFd, name: &[u8], flags: AtFlags) -> std::io::Result<Stat> {
-        let found = rustix::fs::statx(dir, name, flags | AtFlags::NO_AUTOMOUNT, StatxFlags::BASIC_STATS)?;
+        let found = sys::statx(dir, name, flags | AtFlags::NO_AUTOMOUNT, StatxFlags::BASIC_STATS)?;
         Ok(Stat::from_statx(&found))
     }
 
@@ -98,7 +99,7 @@ impl Stat {
     /// # Errors
     /// What `statx` says.
     pub fn of_fd(fd: impl AsFd) -> std::io::Result<Stat> {
-        let found = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+        let found = sys::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
         Ok(Stat::from_statx(&found))
     }
 

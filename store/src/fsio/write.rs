@@ -6,11 +6,11 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::io::Errno;
 
 use super::attrs::{ACL_ACCESS, ACL_DEFAULT, FdAttrs, proc_path};
 use super::dir::{Dir, Replace};
 use super::stat::{FileType, Stat};
+use super::sys;
 use crate::error::Error;
 
 /// Writes all of `bytes` at `offset`.
@@ -19,13 +19,12 @@ use crate::error::Error;
 /// What the system says; `WriteZero` when it takes nothing.
 pub fn write_all_at(fd: impl AsFd, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
-        match rustix::io::pwrite(&fd, bytes, offset) {
+        match sys::pwrite(&fd, bytes, offset) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => {
                 bytes = &bytes[written..];
                 offset += written as u64;
             }
-            Err(Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
     }
@@ -37,7 +36,7 @@ pub fn write_all_at(fd: impl AsFd, mut bytes: &[u8], mut offset: u64) -> io::Res
 /// # Errors
 /// What the system says.
 pub fn set_len(fd: impl AsFd, len: u64) -> io::Result<()> {
-    Ok(rustix::fs::ftruncate(fd, len)?)
+    Ok(sys::ftruncate(fd, len)?)
 }
 
 /// Owner and group that new inodes of this process get.
@@ -63,7 +62,7 @@ impl Dir {
         }
         let fd = self.create_file(&temporary)?;
         write_all_at(&fd, bytes, 0)?;
-        rustix::fs::fsync(&fd)?;
+        sys::fsync(&fd)?;
         self.rename(&temporary, self, name, Replace::Allowed)?;
         self.sync()
     }
@@ -119,8 +118,7 @@ impl Dir {
     /// [`Error::Io`].
     pub fn open_following(path: &Path) -> Result<Dir, Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd =
-            rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|e| Error::io("open directory", path, e))?;
+        let fd = sys::openat(CWD, path, flags, Mode::empty()).map_err(|e| Error::io("open directory", path, e))?;
         Ok(Dir::from_parts(fd, path.to_path_buf()))
     }
 
@@ -131,8 +129,8 @@ impl Dir {
     pub fn real_path(&self) -> io::Result<PathBuf> {
         use std::os::unix::ffi::OsStringExt;
         let link = proc_path(self, b"");
-        let target = rustix::fs::readlinkat(CWD, link.as_c_str(), Vec::new())?;
-        Ok(PathBuf::from(std::ffi::OsString::from_vec(target.into_bytes())))
+        let target = sys::readlinkat(CWD, link.as_c_str())?;
+        Ok(PathBuf::from(std::ffi::OsString::from_vec(target)))
     }
 }
 

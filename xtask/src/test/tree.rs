@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::Result;
-use crate::shell::workspace;
+use crate::shell::{Cmd, workspace};
 
 /// A dependency earns its place; raising this is a decision, not an accident.
 const PACKAGES_MAX: usize = 300;
@@ -42,6 +42,8 @@ pub fn check() -> Result<String> {
         }
         if let Some(inside) = name.strip_prefix("store/src/") {
             broken.extend(upward_uses(inside, &text).map(|used| format!("{name}: uses crate::{used}, a layer above")));
+            broken
+                .extend(calls_beside_the_seam(inside, &text).map(|call| format!("{name}: calls {call}, not fsio/sys")));
         }
         if name == "Cargo.lock" {
             let packages = text.lines().filter(|line| *line == "[[package]]").count();
@@ -49,6 +51,9 @@ pub fn check() -> Result<String> {
                 broken.push(format!("Cargo.lock: {packages} packages, at most {PACKAGES_MAX} are allowed"));
             }
         }
+    }
+    if program_has_faults()? {
+        broken.push("cli/Cargo.toml: the program is built with the store's feature `faults`".to_owned());
     }
     if broken.is_empty() {
         return Ok(format!("{} files", files.len()));
@@ -106,6 +111,32 @@ fn upward_uses<'a>(file: &str, text: &'a str) -> impl Iterator<Item = &'a str> {
     used.filter(move |module| matches!((own, layer_of(module)), (Some(own), Some(theirs)) if theirs > own))
 }
 
+/// System calls that a file of `store/src` makes without going through the functions that tests can make fail.
+fn calls_beside_the_seam<'a>(file: &str, text: &'a str) -> impl Iterator<Item = &'a str> {
+    /// No calls, though named as if they were.
+    const NONE: [&str; 2] = ["rustix::fs::makedev", "rustix::io::Errno"];
+    let is_seam = ["fsio/sys.rs", "fsio/script.rs"].contains(&file);
+    let code = text.split("#[cfg(test)]").next().filter(|_| !is_seam).unwrap_or_default();
+    let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let modules = ["rustix::fs::", "rustix::io::"];
+    let calls = code.flat_map(move |line| {
+        modules.into_iter().flat_map(move |module| {
+            line.match_indices(module).filter_map(move |(at, _)| {
+                let len = line[at + module.len()..].find(|c: char| !c.is_ascii_alphanumeric() && c != '_')?;
+                let is_call = line[at + module.len() + len..].starts_with('(');
+                line.get(at..at + module.len() + len).filter(|_| is_call)
+            })
+        })
+    });
+    calls.filter(|call| !NONE.contains(call))
+}
+
+/// Whether the program that is shipped could be told to fail: the feature is for the tests' crate alone.
+fn program_has_faults() -> Result<bool> {
+    let args = ["tree", "--package", "evenkeel", "--edges", "features,no-dev", "--invert", "evenkeel-store"];
+    Ok(Cmd::cargo().args(args).read()?.contains("\"faults\""))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +148,13 @@ mod tests {
         assert_eq!(upward_uses("format/pack.rs", text).collect::<Vec<_>>(), ["commit"]);
         assert_eq!(upward_uses("commit/mod.rs", text).count(), 0);
         assert_eq!(upward_uses("lib.rs", text).count(), 0);
+    }
+
+    #[test]
+    fn a_call_beside_the_seam_is_found() {
+        let text = "let x = rustix::fs::fsync(&fd)?;\nuse rustix::fs::{Mode, OFlags};\nrustix::fs::RawDir::new(fd, b);";
+        assert_eq!(calls_beside_the_seam("fsio/dir.rs", text).collect::<Vec<_>>(), ["rustix::fs::fsync"]);
+        assert_eq!(calls_beside_the_seam("fsio/sys.rs", text).count(), 0);
     }
 
     #[test]

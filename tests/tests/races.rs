@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A neighbour acts at every single call of a checkout that touches the live tree, one call a run.
+//!
+//! Whatever they do, and whenever: nothing outside the tree changes, the operation comes to its end or has not begun,
+//! what they put anywhere is still somewhere, and the next checkout gives exactly the reference's tree.
+//! `EVENKEEL_RACES=all` takes every call and every act; without it a sample is taken that differs between operations.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use evenkeel_store::Result;
+use evenkeel_store::checkout::{Adopt, AreaTarget, CheckoutOptions, Mode, checkout, recover, rollback, undo};
+use evenkeel_store::fsio::script::{Call, Script};
+use evenkeel_store::id::SnapshotId;
+use evenkeel_store::{Error, Progress, Store};
+use evenkeel_tests::neighbour::{Act, Neighbour, differences, holds};
+use evenkeel_tests::{Fixture, Place};
+
+/// Runs of one test, unless every one is asked for.
+const RUNS_MAX: usize = 120;
+/// No operation of these tests takes longer, unless it waits for something that never comes.
+const TIME_MAX: Duration = Duration::from_secs(60);
+
+/// What is raced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Full,
+    Incremental,
+    Adoption,
+    Rollback,
+    Undo,
+    /// Of a switch that was cut off after some steps.
+    Recover,
+    /// A rollback of such a switch.
+    TurnAround,
+}
+
+impl Operation {
+    fn run(self, store: &Store, place: &Paths, target: &SnapshotId) -> Result<()> {
+        let (area, progress) = (AreaTarget::new("tree", &place.root), Progress::default());
+        match self {
+            Operation::Rollback | Operation::TurnAround => rollback(&area, &place.state, &progress).map(drop),
+            Operation::Undo => undo(&area, &place.state, 2, &progress).map(drop),
+            Operation::Recover => recover(&area, &place.state, &progress).map(drop),
+            Operation::Full | Operation::Incremental | Operation::Adoption => {
+                let mode = if self == Operation::Incremental { Mode::Incremental } else { Mode::Full };
+                let options = CheckoutOptions {
+                    areas: vec![area],
+                    mode: Some(mode),
+                    adopt: (self == Operation::Adoption).then_some(Adopt::Replace),
+                    threads: 1,
+                    ..CheckoutOptions::new(*target, place.state.clone())
+                };
+                checkout(store, &options, &progress).map(drop)
+            }
+        }
+    }
+}
+
+/// Where a place is, for another thread.
+#[derive(Debug, Clone)]
+struct Paths {
+    root: PathBuf,
+    state: PathBuf,
+}
+
+/// Two releases with every kind of step between them, and names that a canary has, too.
+fn releases() -> (Fixture, [SnapshotId; 2]) {
+    let fixture = Fixture::in_memory();
+    let tree = &fixture.tree;
+    tree.file("d/changed", "one").file("d/mode", "m").file("d/gone", "g").file("d/same", "same").symlink("d/link", "x");
+    tree.file("gone/f", "f").file("kind/dir/f", "f").file("kind/file", "f").file("d/suid", "s").mode("d/suid", 0o4755);
+    tree.file("l/a", "l").link("l/a", "l/b").file("read-only/f", "1").mode("read-only", 0o555).dir("d/sub");
+    let first = fixture.commit_new();
+    tree.file("d/changed", "two!").mode("d/mode", 0o640).remove("d/gone").remove("d/link").symlink("d/link", "y");
+    tree.remove("gone").remove("kind").file("kind/dir", "a file").file("kind/file/f", "f").remove("d/suid");
+    tree.file("d/suid", "other").mode("d/suid", 0o4755).file("d/new", "n").file("new/deep/f", "f").mode("d/sub", 0o700);
+    tree.remove("l/b").link("l/a", "l/c").mode("read-only", 0o755).file("read-only/f", "2").mode("read-only", 0o555);
+    let second = fixture.commit_new();
+    (fixture, [first, second])
+}
+
+/// What stands in a canary's directory under the names that a tree's directories have.
+const CANARY_NAMES: [(&str, bool); 12] = [
+    ("changed", false),
+    ("mode", false),
+    ("gone", false),
+    ("link", false),
+    ("f", false),
+    ("dir", true),
+    ("file", false),
+    ("suid", false),
+    ("a", false),
+    ("b", false),
+    ("sub", true),
+    ("deep", true),
+];
+
+struct Races {
+    fixture: Fixture,
+    releases: [SnapshotId; 2],
+    operation: Operation,
+    runs: usize,
+}
+
+impl Races {
+    fn new(operation: Operation) -> Races {
+        let (fixture, releases) = releases();
+        Races { fixture, releases, operation, runs: 0 }
+    }
+
+    /// A place where the operation may begin.
+    fn place(&self) -> Place<'_> {
+        let place = Place::new(&self.fixture, &format!("server-{}", self.runs));
+        let [first, second] = &self.releases;
+        let full = |options: &mut CheckoutOptions| options.mode = Some(Mode::Full);
+        if self.operation == Operation::Adoption {
+            place.tree().file("d/changed", "was here").file("mine/f", "too").file("d/mode", "m");
+            return place;
+        }
+        place.try_checkout(first, full).unwrap();
+        place.tree().file("d/stray", "stray").file("d/same", "edited");
+        match self.operation {
+            Operation::Rollback | Operation::Undo => drop(place.try_checkout(second, full).unwrap()),
+            Operation::Recover | Operation::TurnAround => {
+                let steps = AtomicUsize::new(0);
+                let cut_off = Script::new(&place.root, move |call| match call.name {
+                    "renameat2" if steps.fetch_add(1, Ordering::Relaxed) == 6 => Err(5),
+                    _ => Ok(()),
+                });
+                assert!(place.try_checkout(second, full).is_err());
+                drop(cut_off);
+                assert!(place.status().areas[0].interrupted.is_some());
+            }
+            Operation::Full | Operation::Incremental | Operation::Adoption => {}
+        }
+        place
+    }
+
+    /// Live paths that the operation's calls act on, in order.
+    fn points(&mut self) -> Vec<(&'static str, PathBuf)> {
+        self.runs += 1;
+        let place = self.place();
+        let (root, points) = (place.root.clone(), Arc::new(Mutex::new(Vec::new())));
+        let seen = Arc::clone(&points);
+        let script = Script::new(&place.root.clone(), move |call| {
+            seen.lock().unwrap().extend(live(call, &root).map(|path| (call.name, path)));
+            Ok(())
+        });
+        let paths = Paths { root: place.root.clone(), state: place.state.clone() };
+        self.operation.run(&self.fixture.store, &paths, &self.releases[1]).unwrap();
+        drop(script);
+        std::mem::take(&mut points.lock().unwrap())
+    }
+
+    /// Races at every point with every act, or at a sample of them.
+    fn race(&mut self, acts: &[Act], times: usize) {
+        let points = self.points();
+        let all = points.len() * acts.len();
+        let take_all = std::env::var_os("EVENKEEL_RACES").is_some_and(|value| value == "all");
+        let stride = if take_all { 1 } else { all.div_ceil(RUNS_MAX) };
+        let mut reached = 0;
+        for number in (0..all).step_by(stride) {
+            let (at, act) = (number / acts.len(), acts[number % acts.len()]);
+            let what = format!("{:?}, {act:?} at {} {}", self.operation, at + 1, points[at].0);
+            reached += usize::from(self.one(&what, act, at, times));
+        }
+        assert!(reached > 0, "{:?} was never raced", self.operation);
+        println!("{:?}: {} points, {reached} races", self.operation, points.len());
+    }
+
+    /// One race: the neighbour acts before the live call number `at`, and before the next ones at the same path until they
+    /// have acted `times`.
+    fn one(&mut self, what: &str, act: Act, at: usize, times: usize) -> bool {
+        self.runs += 1;
+        let place = self.place();
+        let own = self.fixture.dir().join(format!("own-{}", self.runs));
+        let neighbour = Neighbour::new(&place.root, &own);
+        CANARY_NAMES.iter().for_each(|(name, is_dir)| neighbour.canary.with(name, *is_dir));
+        let before = neighbour.canary.look(true);
+        let raced = Arc::new(Raced::default());
+        let script = raced.script(&place.root, neighbour.clone(), act, at, times);
+        let paths = Paths { root: place.root.clone(), state: place.state.clone() };
+        let (store, operation, target) = (self.fixture.store.clone(), self.operation, self.releases[1]);
+        let (tell, told) = mpsc::channel();
+        let thread = std::thread::spawn(move || drop(tell.send(operation.run(&store, &paths, &target))));
+        let done = told.recv_timeout(TIME_MAX).unwrap_or_else(|_| panic!("{what}: it hangs, or panicked"));
+        thread.join().unwrap();
+        drop(script);
+        if let Some(path) = raced.path.lock().unwrap().as_ref() {
+            let what = format!("{what} {}", path.strip_prefix(&place.root).unwrap().display());
+            let changed = differences(&before, &neighbour.canary.look(true));
+            assert!(changed.is_empty(), "{what}: outside of the tree: {changed:#?}");
+            let begun = place.status().areas[0].interrupted.is_some();
+            assert!(done.is_ok() || !begun, "{what}: it ended half-way: {}", words(&done));
+            for mark in raced.marks.lock().unwrap().iter() {
+                assert!(holds(&place.root, mark) || holds(&own, mark), "{what}: {mark} is lost");
+            }
+            self.goes_on(&what, &place);
+        }
+        for path in [&place.root, &place.state, &own] {
+            std::fs::remove_dir_all(path).unwrap();
+        }
+        raced.acted.load(Ordering::Relaxed)
+    }
+
+    /// The next checkout is as any other.
+    fn goes_on(&self, what: &str, place: &Place<'_>) {
+        let target = &self.releases[1];
+        let unlimited = |options: &mut CheckoutOptions| {
+            (options.mode, options.adopt) = (Some(Mode::Full), Some(Adopt::Replace));
+        };
+        let failed = |e: Error| panic!("{what}: the next one: {e}");
+        // An adoption removes nothing, so it takes one more.
+        place.try_checkout(target, unlimited).unwrap_or_else(failed);
+        let next = place.try_checkout(target, unlimited).unwrap_or_else(failed);
+        assert!(next.in_sync, "{what}: {:?}", next.areas[0].kept);
+        place.assert_is(target);
+        assert!(place.private_names().iter().all(|name| name != "staging"), "{what}");
+    }
+}
+
+/// Words of an error and its cause.
+fn words(done: &Result<()>) -> String {
+    match done {
+        Ok(()) => "it succeeded".into(),
+        Err(e) => format!("{e}: {:?}", std::error::Error::source(e).map(ToString::to_string)),
+    }
+}
+
+/// The live path that a call acts on.
+fn live(call: &Call, root: &Path) -> Option<PathBuf> {
+    let private = root.join(".evenkeel");
+    let is_live = |path: &&PathBuf| path.starts_with(root) && *path != root && !path.starts_with(&private);
+    call.paths.iter().find(is_live).cloned()
+}
+
+/// What has become of one race.
+#[derive(Default)]
+struct Raced {
+    acted: AtomicBool,
+    /// Where.
+    path: Mutex<Option<PathBuf>>,
+    /// What they have put somewhere.
+    marks: Mutex<Vec<String>>,
+}
+
+impl Raced {
+    fn script(self: &Arc<Self>, root: &Path, neighbour: Neighbour, act: Act, at: usize, times: usize) -> Script {
+        let (raced, inside) = (Arc::clone(self), root.to_path_buf());
+        let (calls, acts) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Script::new(root, move |call| {
+            let Some(path) = live(call, &inside) else { return Ok(()) };
+            let is_it = calls.fetch_add(1, Ordering::Relaxed) == at;
+            let mut victim = raced.path.lock().unwrap();
+            let again = victim.as_ref().is_some_and(|victim| *victim == path);
+            if is_it || (again && acts.load(Ordering::Relaxed) < times) {
+                let number = acts.fetch_add(1, Ordering::Relaxed);
+                // What they replace or overwrite themselves need not be kept.
+                if neighbour.act(act, &path, number) {
+                    *raced.marks.lock().unwrap() = vec![Neighbour::mark(number)];
+                }
+                raced.acted.store(true, Ordering::Relaxed);
+                *victim = Some(path);
+            }
+            Ok(())
+        })
+    }
+}
+
+#[test]
+fn a_full_checkout() {
+    Races::new(Operation::Full).race(&Act::ALL, 1);
+}
+
+#[test]
+fn an_incremental_checkout() {
+    Races::new(Operation::Incremental).race(&Act::ALL, 1);
+}
+
+#[test]
+fn an_adoption() {
+    Races::new(Operation::Adoption).race(&Act::ALL, 1);
+}
+
+#[test]
+fn a_rollback() {
+    Races::new(Operation::Rollback).race(&Act::ALL, 1);
+}
+
+#[test]
+fn an_undo() {
+    Races::new(Operation::Undo).race(&Act::ALL, 1);
+}
+
+#[test]
+fn a_recovery() {
+    Races::new(Operation::Recover).race(&Act::ALL, 1);
+}
+
+#[test]
+fn a_rollback_of_what_was_cut_off() {
+    Races::new(Operation::TurnAround).race(&Act::ALL, 1);
+}
+
+/// Whoever is faster is faster again when an exchange is taken back.
+#[test]
+fn a_neighbour_who_is_faster_again_and_again() {
+    let acts = [Act::File, Act::Remove, Act::Directory, Act::Write, Act::RemoveParent];
+    for times in [2, 3, 40] {
+        Races::new(Operation::Full).race(&acts, times);
+    }
+}
