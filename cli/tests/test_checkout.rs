@@ -134,6 +134,44 @@ fn a_plan_is_saved_approved_and_carried_out() {
     ");
 }
 
+/// Back is back to what was there, which may differ from the snapshot: it is no claim to be in sync.
+#[test]
+fn rollback_says_what_it_leads_back_to() {
+    let world = World::with_history();
+    let run = |command: &[&str]| world.run(&[command, AREA].concat());
+    checkout(&world, &["@latest~1"]);
+    world.write("r/etc/app.conf", "mine\n");
+    checkout(&world, &["@latest", "--full"]);
+    world.write("r/etc/motd", "somebody's\n");
+    insta::assert_snapshot!(run(&["rollback"]), @"
+    exit 0
+    --- stdout
+    os at r  checkout 2 taken back, 2 names
+      etc/motd  changed since the checkout; left alone
+    back at [id1 short], as it was before number 2 but for 1 path
+    ");
+    insta::assert_snapshot!(run(&["status"]), @"
+    exit 5
+    --- stdout
+    os at r
+      at [id1 short], 2 differences; 7 entries
+      content   etc/app.conf  mtime
+      content   etc/motd  mtime
+    ");
+    insta::assert_snapshot!(run(&["rollback"]), @"
+    exit 0
+    --- stdout
+    os at r  checkout 1 taken back, 3 names
+    as it was before the first checkout
+    ");
+    insta::assert_snapshot!(run(&["rollback"]), @"
+    exit 2
+    --- stderr
+    error: area `os` has no checkout that could be taken back
+    hint: `evenkeel checkout SNAP --full` goes to any snapshot of the store
+    ");
+}
+
 #[test]
 fn status_without_arguments_knows_what_was_checked_out_here() {
     let world = World::with_history();

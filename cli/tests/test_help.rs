@@ -474,8 +474,8 @@ fn the_whole_tree() {
 
     Copies up to 200 MiB of this machine's /usr (or --area DIR) into a temporary directory as the
     master's tree, commits it, checks it out as a remote server would, changes it, follows incrementally
-    and in full, finds and repairs drift, and goes back. Needs no privileges and no network, and removes
-    everything at the end.
+    and in full, finds and repairs drift, takes a checkout back, and carries out a saved plan. Needs no
+    privileges and no network, and removes everything at the end.
 
     Examples:
       evenkeel demo

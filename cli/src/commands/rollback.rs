@@ -131,8 +131,20 @@ fn print(session: &Session, area: &AreaRollback) -> Result<()> {
         }
     }
     in_use::print(out, &area.in_use)?;
+    // What was different before is different again, so this is no claim to be in sync.
+    let but = match area.left_alone.len() as u64 {
+        0 => String::new(),
+        paths => out.paint.changed(format_args!(" but for {}", counted(paths, "path"))).to_string(),
+    };
     match area.after {
-        Some(id) => out.line(format_args!("{} {}", out.paint.good("at"), out.paint.id(id.short(12)))),
-        None => out.line(format_args!("as it was before the first checkout")),
+        Some(id) => {
+            let back = out.paint.good("back at");
+            out.line(format_args!(
+                "{back} {}, as it was before number {}{but}",
+                out.paint.id(id.short(12)),
+                area.undone
+            ))
+        }
+        None => out.line(format_args!("as it was before the first checkout{but}")),
     }
 }
