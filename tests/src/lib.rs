@@ -8,6 +8,7 @@ pub mod fixture;
 pub mod mounted;
 pub mod naive;
 pub mod neighbour;
+pub mod operation;
 pub mod place;
 
 pub use build::Tree;

@@ -13,6 +13,7 @@ use evenkeel_store::{Progress, Result};
 use crate::build::Tree;
 use crate::fixture::{AREA, Fixture, assert_same, settle};
 use crate::naive::read_tree;
+use crate::operation::Paths;
 
 /// A server in a test.
 #[derive(Debug)]
@@ -39,6 +40,11 @@ impl<'f> Place<'f> {
     /// The store that it is checked out from.
     pub fn store(&self) -> &evenkeel_store::Store {
         &self.fixture.store
+    }
+
+    /// Where it is, for another thread.
+    pub fn paths(&self) -> Paths {
+        Paths { root: self.root.clone(), state: self.state.clone() }
     }
 
     fn area(&self) -> AreaTarget {

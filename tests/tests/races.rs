@@ -10,77 +10,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use evenkeel_store::Result;
-use evenkeel_store::checkout::{Adopt, AreaTarget, CheckoutOptions, Mode, checkout, recover, rollback, undo};
+use evenkeel_store::checkout::{Adopt, CheckoutOptions, Mode};
 use evenkeel_store::fsio::script::{Call, Script};
 use evenkeel_store::id::SnapshotId;
-use evenkeel_store::{Error, Progress, Store};
+use evenkeel_store::{Error, Result};
 use evenkeel_tests::neighbour::{Act, Neighbour, differences, holds};
+use evenkeel_tests::operation::{Operation, releases};
 use evenkeel_tests::{Fixture, Place};
 
 /// Runs of one test, unless every one is asked for.
-const RUNS_MAX: usize = 120;
+const RUNS_MAX: usize = 80;
 /// No operation of these tests takes longer, unless it waits for something that never comes.
 const TIME_MAX: Duration = Duration::from_secs(60);
-
-/// What is raced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operation {
-    Full,
-    Incremental,
-    Adoption,
-    Rollback,
-    Undo,
-    /// Of a switch that was cut off after some steps.
-    Recover,
-    /// A rollback of such a switch.
-    TurnAround,
-}
-
-impl Operation {
-    fn run(self, store: &Store, place: &Paths, target: &SnapshotId) -> Result<()> {
-        let (area, progress) = (AreaTarget::new("tree", &place.root), Progress::default());
-        match self {
-            Operation::Rollback | Operation::TurnAround => rollback(&area, &place.state, &progress).map(drop),
-            Operation::Undo => undo(&area, &place.state, 2, &progress).map(drop),
-            Operation::Recover => recover(&area, &place.state, &progress).map(drop),
-            Operation::Full | Operation::Incremental | Operation::Adoption => {
-                let mode = if self == Operation::Incremental { Mode::Incremental } else { Mode::Full };
-                let options = CheckoutOptions {
-                    areas: vec![area],
-                    mode: Some(mode),
-                    adopt: (self == Operation::Adoption).then_some(Adopt::Replace),
-                    threads: 1,
-                    ..CheckoutOptions::new(*target, place.state.clone())
-                };
-                checkout(store, &options, &progress).map(drop)
-            }
-        }
-    }
-}
-
-/// Where a place is, for another thread.
-#[derive(Debug, Clone)]
-struct Paths {
-    root: PathBuf,
-    state: PathBuf,
-}
-
-/// Two releases with every kind of step between them, and names that a canary has, too.
-fn releases() -> (Fixture, [SnapshotId; 2]) {
-    let fixture = Fixture::in_memory();
-    let tree = &fixture.tree;
-    tree.file("d/changed", "one").file("d/mode", "m").file("d/gone", "g").file("d/same", "same").symlink("d/link", "x");
-    tree.file("gone/f", "f").file("kind/dir/f", "f").file("kind/file", "f").file("d/suid", "s").mode("d/suid", 0o4755);
-    tree.file("l/a", "l").link("l/a", "l/b").file("read-only/f", "1").mode("read-only", 0o555).dir("d/sub");
-    let first = fixture.commit_new();
-    tree.file("d/changed", "two!").mode("d/mode", 0o640).remove("d/gone").remove("d/link").symlink("d/link", "y");
-    tree.remove("gone").remove("kind").file("kind/dir", "a file").file("kind/file/f", "f").remove("d/suid");
-    tree.file("d/suid", "other").mode("d/suid", 0o4755).file("d/new", "n").file("new/deep/f", "f").mode("d/sub", 0o700);
-    tree.remove("l/b").link("l/a", "l/c").mode("read-only", 0o755).file("read-only/f", "2").mode("read-only", 0o555);
-    let second = fixture.commit_new();
-    (fixture, [first, second])
-}
 
 /// What stands in a canary's directory under the names that a tree's directories have.
 const CANARY_NAMES: [(&str, bool); 12] = [
@@ -113,30 +54,7 @@ impl Races {
 
     /// A place where the operation may begin.
     fn place(&self) -> Place<'_> {
-        let place = Place::new(&self.fixture, &format!("server-{}", self.runs));
-        let [first, second] = &self.releases;
-        let full = |options: &mut CheckoutOptions| options.mode = Some(Mode::Full);
-        if self.operation == Operation::Adoption {
-            place.tree().file("d/changed", "was here").file("mine/f", "too").file("d/mode", "m");
-            return place;
-        }
-        place.try_checkout(first, full).unwrap();
-        place.tree().file("d/stray", "stray").file("d/same", "edited");
-        match self.operation {
-            Operation::Rollback | Operation::Undo => drop(place.try_checkout(second, full).unwrap()),
-            Operation::Recover | Operation::TurnAround => {
-                let steps = AtomicUsize::new(0);
-                let cut_off = Script::new(&place.root, move |call| match call.name {
-                    "renameat2" if steps.fetch_add(1, Ordering::Relaxed) == 6 => Err(5),
-                    _ => Ok(()),
-                });
-                assert!(place.try_checkout(second, full).is_err());
-                drop(cut_off);
-                assert!(place.status().areas[0].interrupted.is_some());
-            }
-            Operation::Full | Operation::Incremental | Operation::Adoption => {}
-        }
-        place
+        self.operation.place(&self.fixture, &format!("server-{}", self.runs), &self.releases)
     }
 
     /// Live paths that the operation's calls act on, in order.
@@ -149,8 +67,7 @@ impl Races {
             seen.lock().unwrap().extend(live(call, &root).map(|path| (call.name, path)));
             Ok(())
         });
-        let paths = Paths { root: place.root.clone(), state: place.state.clone() };
-        self.operation.run(&self.fixture.store, &paths, &self.releases[1]).unwrap();
+        self.operation.run(&self.fixture.store, &place.paths(), &self.releases[1]).unwrap();
         drop(script);
         std::mem::take(&mut points.lock().unwrap())
     }
@@ -182,7 +99,7 @@ impl Races {
         let before = neighbour.canary.look(true);
         let raced = Arc::new(Raced::default());
         let script = raced.script(&place.root, neighbour.clone(), act, at, times);
-        let paths = Paths { root: place.root.clone(), state: place.state.clone() };
+        let paths = place.paths();
         let (store, operation, target) = (self.fixture.store.clone(), self.operation, self.releases[1]);
         let (tell, told) = mpsc::channel();
         let thread = std::thread::spawn(move || drop(tell.send(operation.run(&store, &paths, &target))));

@@ -22,6 +22,7 @@ mod races;
 mod repair;
 mod rollback;
 mod rules;
+mod sweeps;
 mod vectors;
 
 /// Files of this folder that no `mod` above names would silently not be tested.

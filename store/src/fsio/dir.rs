@@ -153,7 +153,7 @@ impl Dir {
         let mut names = Vec::new();
         let mut buffer = Vec::with_capacity(32 << 10);
         let mut iter = rustix::fs::RawDir::new(fd, buffer.spare_capacity_mut());
-        sys::before("getdents64", sys::On::Fd(self.fd.as_fd()))?;
+        sys::before_others("getdents64", sys::On::Fd(self.fd.as_fd()))?;
         while let Some(entry) = iter.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();

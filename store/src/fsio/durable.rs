@@ -153,7 +153,7 @@ fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> std::io::Result<()> {
 /// # Errors
 /// What the system says.
 pub fn copy_content(from: &impl std::os::fd::AsFd, to: &impl std::os::fd::AsFd) -> std::io::Result<()> {
-    sys::before("copy_file_range", On::Fd(to.as_fd()))?;
+    sys::before_others("copy_file_range", On::Fd(to.as_fd()))?;
     let mut from = std::fs::File::from(from.as_fd().try_clone_to_owned()?);
     let mut to = std::fs::File::from(to.as_fd().try_clone_to_owned()?);
     std::io::Seek::rewind(&mut from)?;

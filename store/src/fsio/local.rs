@@ -193,7 +193,7 @@ pub fn data_runs(fd: impl AsFd, size: u64) -> io::Result<Vec<DataRun>> {
 /// # Errors
 /// [`Error::Io`].
 pub fn canonicalize(path: &Path) -> Result<PathBuf> {
-    sys::before("realpath", sys::On::Path(path)).map_err(|e| Error::io("find", path, e))?;
+    sys::before_others("realpath", sys::On::Path(path)).map_err(|e| Error::io("find", path, e))?;
     #[expect(clippy::disallowed_methods, reason = "the one place where a path is resolved before it is opened")]
     let found = std::fs::canonicalize(path);
     found.map_err(|e| Error::io("find", path, e))

@@ -19,7 +19,7 @@ impl Mapped {
     /// # Errors
     /// [`Error::Io`].
     pub fn from_fd(fd: OwnedFd, path: &Path) -> Result<Mapped> {
-        sys::before("mmap", sys::On::Fd(fd.as_fd())).map_err(|e| Error::io("map", path, e))?;
+        sys::before_others("mmap", sys::On::Fd(fd.as_fd())).map_err(|e| Error::io("map", path, e))?;
         let file = File::from(fd);
         if file.metadata().map_err(|e| Error::io("stat", path, e))?.len() == 0 {
             return Ok(Mapped(None));

@@ -36,15 +36,19 @@ fn call<T>(name: &'static str, on: On<'_>, mut work: impl FnMut() -> Result<T>) 
     }
 }
 
-/// Before a call that is made elsewhere, as by a library.
+/// To be called before a call that is made elsewhere, as by a library.
+pub(super) fn before_others(name: &'static str, on: On<'_>) -> Result<()> {
+    call(name, on, || Ok(()))
+}
+
 #[cfg(not(feature = "faults"))]
 #[inline(always)]
-pub(super) fn before(_name: &'static str, _on: On<'_>) -> Result<()> {
+fn before(_name: &'static str, _on: On<'_>) -> Result<()> {
     Ok(())
 }
 
 #[cfg(feature = "faults")]
-pub(super) use super::script::before;
+use super::script::before;
 
 pub(super) fn openat(dir: impl AsFd, path: impl Arg, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
     path.into_with_c_str(|path| {

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Every single system call of an operation fails once, one call a run, in this process.
+//!
+//! Whatever fails, and whenever: the error says where, nothing panics, going on or going back leads to a right tree, the
+//! store is sound, and nothing temporary is left. `EVENKEEL_SWEEP=all` takes every call with every error; without it a
+//! sample is taken.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use evenkeel_store::Error;
+use evenkeel_store::Result;
+use evenkeel_store::checkout::{Adopt, CheckoutOptions, Mode};
+use evenkeel_store::fsio::script::Script;
+use evenkeel_store::id::SnapshotId;
+use evenkeel_tests::fixture::{assert_same, settle};
+use evenkeel_tests::operation::{EIO, Operation, releases};
+use evenkeel_tests::{Fixture, Item, Kind, Place, noise, read_tree};
+
+const EINTR: i32 = 4;
+const EACCES: i32 = 13;
+const EMFILE: i32 = 24;
+const ENOSPC: i32 = 28;
+const EDQUOT: i32 = 122;
+const ERRORS: [i32; 5] = [EIO, ENOSPC, EMFILE, EDQUOT, EACCES];
+/// Runs of one test, unless every one is asked for.
+const RUNS_MAX: usize = 120;
+
+/// The calls that fail, by their number from 1, and how.
+fn points(calls: u64, errors: &[i32]) -> Vec<(u64, i32)> {
+    let all = (1..=calls).flat_map(|number| errors.iter().map(move |error| (number, *error)));
+    let take_all = std::env::var_os("EVENKEEL_SWEEP").is_some_and(|value| value == "all");
+    let many = usize::try_from(calls).unwrap() * errors.len();
+    let stride = if take_all { 1 } else { many.div_ceil(RUNS_MAX) };
+    // Not a multiple of the number of errors: each has its turn.
+    let stride = if stride > 1 && stride % errors.len() == 0 { stride + 1 } else { stride };
+    all.step_by(stride).collect()
+}
+
+/// Fails the call with this number below `dir`, and with `error`.
+fn fail(dir: &Path, number: u64, error: i32) -> Script {
+    Script::new(dir, move |call| if call.number == number { Err(error) } else { Ok(()) })
+}
+
+/// The error says what was done to what, or which object cannot be read.
+fn is_clean(error: &Error) -> bool {
+    let words = error.to_string();
+    let cause = std::error::Error::source(error).is_some();
+    match error {
+        Error::Io { path, .. } => !path.as_os_str().is_empty() && cause,
+        _ => words.contains('/') || words.contains("object"),
+    }
+}
+
+struct Sweep {
+    fixture: Fixture,
+    releases: [SnapshotId; 2],
+    operation: Operation,
+}
+
+impl Sweep {
+    fn new(operation: Operation) -> Sweep {
+        let (fixture, releases) = releases();
+        Sweep { fixture, releases, operation }
+    }
+
+    fn run(&self, place: &Place<'_>) -> Result<()> {
+        self.operation.run(&self.fixture.store, &place.paths(), &self.releases[1])
+    }
+
+    /// The tree as it is compared: which directory's time an adoption has changed before it failed is not remembered.
+    fn read(&self, place: &Place<'_>) -> BTreeMap<Vec<u8>, Item> {
+        let mut tree = read_tree(&place.root);
+        if self.operation == Operation::Adoption {
+            tree.values_mut().filter(|item| item.kind == Kind::Dir).for_each(|item| item.mtime = (0, 0));
+        }
+        tree
+    }
+
+    /// Lets each call fail with each of `errors`.
+    fn sweep(&self, errors: &[i32]) {
+        let place = self.place(0);
+        let counted = Script::new(self.fixture.dir(), |_| Ok(()));
+        self.run(&place).unwrap();
+        let calls = counted.calls();
+        drop(counted);
+        let mut expected = self.read(&place);
+        let mut failed = 0;
+        for (at, (number, error)) in points(calls, errors).into_iter().enumerate() {
+            let place = self.place(at + 1);
+            let what = format!("{:?}, call {number} of {calls} fails with {error}", self.operation);
+            let script = fail(self.fixture.dir(), number, error);
+            let done = self.run(&place);
+            drop(script);
+            if let Err(e) = &done {
+                failed += 1;
+                assert!(is_clean(e), "{what}: {e}: {e:?}");
+                assert_ne!(error, EINTR, "{what}: {e}: {:?}", std::error::Error::source(e));
+                self.go_on(&what, &place);
+            }
+            // The stray and the edited file of each place have times of their own.
+            self.take_times(&mut expected, &place);
+            println!("{what}");
+            assert_same(&self.read(&place), &expected);
+            self.nothing_is_left(&what, &place);
+            if at % 16 == 0 {
+                self.fixture.assert_sound();
+            }
+            for path in [&place.root, &place.state] {
+                std::fs::remove_dir_all(path).unwrap();
+            }
+        }
+        println!("{:?}: {calls} calls, {failed} failures", self.operation);
+        assert!(failed > 10 || errors == [EINTR], "only {failed} failed");
+    }
+
+    fn place(&self, number: usize) -> Place<'_> {
+        self.operation.place(&self.fixture, &format!("server-{number}"), &self.releases)
+    }
+
+    fn take_times(&self, expected: &mut BTreeMap<Vec<u8>, Item>, place: &Place<'_>) {
+        let found = self.read(place);
+        for path in [&b""[..], b"d", b"d/stray", b"d/same", b"mine", b"mine/f"] {
+            if let (Some(item), Some(found)) = (expected.get_mut(path), found.get(path)) {
+                item.mtime = found.mtime;
+            }
+        }
+    }
+
+    /// Whoever is told of a failure goes on, or calls the same again.
+    fn go_on(&self, what: &str, place: &Place<'_>) {
+        let target = &self.releases[1];
+        let status = &place.status().areas[0];
+        let (is_begun, is_done) = (status.interrupted.is_some(), status.applied == Some(*target));
+        let again = match self.operation {
+            Operation::Full | Operation::Incremental => self.run(place),
+            Operation::Adoption if is_done => Ok(()),
+            Operation::Adoption => self.run(place),
+            // What was begun goes on by itself; what was not is asked for again.
+            Operation::Rollback | Operation::Undo | Operation::TurnAround => {
+                if is_begun {
+                    Operation::Recover.run(&self.fixture.store, &place.paths(), target).unwrap();
+                }
+                let is_back = place.status().areas[0].interrupted.is_none()
+                    && place.status().areas[0].applied == Some(self.releases[0]);
+                if is_back { Ok(()) } else { Operation::Rollback.run(&self.fixture.store, &place.paths(), target) }
+            }
+            Operation::Recover => self.run(place),
+        };
+        again.unwrap_or_else(|e| panic!("{what}: again: {e}: {:?}", std::error::Error::source(&e)));
+    }
+
+    /// No temporary name is left once the next run has begun.
+    fn nothing_is_left(&self, what: &str, place: &Place<'_>) {
+        let full = |options: &mut CheckoutOptions| {
+            (options.mode, options.adopt) = (Some(Mode::Incremental), Some(Adopt::Keep));
+        };
+        place.try_checkout(&self.releases[1], full).unwrap_or_else(|e| panic!("{what}: the next one: {e}"));
+        let is_temporary = |name: &str| name.starts_with("tmp-") || name.ends_with(".new") || name == "staging";
+        let left: Vec<String> = names_below(&place.state)
+            .into_iter()
+            .chain(names_below(&place.root.join(".evenkeel")))
+            .chain(names_below(self.fixture.store.path()))
+            .filter(|name| is_temporary(name))
+            .collect();
+        assert!(left.is_empty(), "{what}: {left:?}");
+    }
+}
+
+fn names_below(dir: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        names.push(entry.file_name().to_string_lossy().into_owned());
+        if entry.file_type().unwrap().is_dir() && entry.file_name() != "undo" {
+            names.extend(names_below(&entry.path()));
+        }
+    }
+    names
+}
+
+#[test]
+fn a_full_checkout() {
+    Sweep::new(Operation::Full).sweep(&ERRORS);
+}
+
+#[test]
+fn an_incremental_checkout() {
+    Sweep::new(Operation::Incremental).sweep(&ERRORS);
+}
+
+#[test]
+fn an_adoption() {
+    Sweep::new(Operation::Adoption).sweep(&ERRORS);
+}
+
+#[test]
+fn a_rollback() {
+    Sweep::new(Operation::Rollback).sweep(&ERRORS);
+}
+
+#[test]
+fn an_undo() {
+    Sweep::new(Operation::Undo).sweep(&ERRORS);
+}
+
+#[test]
+fn a_recovery() {
+    Sweep::new(Operation::Recover).sweep(&ERRORS);
+}
+
+#[test]
+fn a_rollback_of_what_was_cut_off() {
+    Sweep::new(Operation::TurnAround).sweep(&ERRORS);
+}
+
+/// A signal is no failure.
+#[test]
+fn interrupted_calls_are_made_again() {
+    for operation in [Operation::Full, Operation::Rollback, Operation::Recover] {
+        Sweep::new(operation).sweep(&[EINTR]);
+    }
+}
+
+/// Commits something new, with one call failing; the next commit works. Gives the calls made and whether it failed.
+fn commit(fixture: &Fixture, number: u64, error: i32) -> (u64, bool) {
+    let what = format!("commit, call {number} fails with {error}");
+    fixture.tree.file("new/large", noise(number % 97, 60_000)).file("etc/empty", &what);
+    settle();
+    let script = fail(fixture.dir(), number, error);
+    let done = fixture.try_commit(|options| options.threads = 1);
+    let calls = script.calls();
+    drop(script);
+    if let Err(e) = &done {
+        assert_ne!(error, EINTR, "{what}: {e}");
+        assert!(is_clean(e), "{what}: {e}: {e:?}");
+    }
+    let next = fixture.try_commit(|_| {}).unwrap_or_else(|e| panic!("{what}: the next one: {e}"));
+    println!("{what}");
+    fixture.assert_holds_tree(&next.snapshot.unwrap());
+    let names = names_below(fixture.store.path()).into_iter().chain(names_below(&fixture.state));
+    let left: Vec<String> = names.filter(|name| name.starts_with("tmp-")).collect();
+    assert!(left.is_empty(), "{what}: {left:?}");
+    (calls, done.is_err())
+}
+
+#[test]
+fn a_commit() {
+    let fixture = Fixture::in_memory();
+    fixture.tree.sample();
+    fixture.commit_new();
+    let (calls, _) = commit(&fixture, u64::MAX, EIO);
+    let mut points = points(calls, &ERRORS);
+    points.extend((1..=calls).step_by(7).map(|number| (number, EINTR)));
+    let failed = points.into_iter().filter(|(number, error)| commit(&fixture, *number, *error).1).count();
+    assert!(failed > 10, "only {failed} failed");
+    fixture.assert_sound();
+}
