@@ -47,21 +47,28 @@ pub fn program(name: &str) -> PathBuf {
 /// Runs `work` without root's powers: directly if the tests are not run by root, else in a thread that gives them up.
 /// `owned` and everything below belong to that user then.
 pub fn without_privilege<T: Send>(owned: &std::path::Path, work: impl FnOnce() -> T + Send) -> T {
-    const NOBODY: u32 = 65534;
     if !rustix::process::geteuid().is_root() {
         return work();
     }
     give_away(owned, NOBODY);
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            let (uid, gid) = (rustix::process::Uid::from_raw(NOBODY), rustix::process::Gid::from_raw(NOBODY));
-            rustix::thread::set_thread_groups(&[]).unwrap();
-            rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
-            rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+            become_nobody();
             work()
         });
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Who has no rights.
+pub const NOBODY: u32 = 65534;
+
+/// Makes this thread, which must be root's, one of a user without any right. It cannot go back.
+pub fn become_nobody() {
+    let (uid, gid) = (rustix::process::Uid::from_raw(NOBODY), rustix::process::Gid::from_raw(NOBODY));
+    rustix::thread::set_thread_groups(&[]).unwrap();
+    rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
+    rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
 }
 
 fn give_away(path: &std::path::Path, uid: u32) {

@@ -151,7 +151,8 @@ pub struct Canary {
 pub type Seen = (u64, u32, u32, u32, i64, i64, i64, i64, Vec<u8>);
 
 impl Canary {
-    fn new(dir: &Path) -> Canary {
+    /// A directory with one file; [`Canary::with`] adds more.
+    pub fn new(dir: &Path) -> Canary {
         std::fs::create_dir_all(dir).unwrap();
         let canary = Canary { dir: dir.into() };
         std::fs::write(canary.file(), "canary").unwrap();

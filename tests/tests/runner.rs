@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The one test binary.
 
+mod attacks;
 mod bad_input;
 mod catalog;
 mod cddl;
