@@ -16,7 +16,7 @@ use evenkeel_store::id::SnapshotId;
 use evenkeel_store::{Error, Result};
 use evenkeel_tests::neighbour::{Act, Neighbour, differences, holds};
 use evenkeel_tests::operation::{Operation, releases};
-use evenkeel_tests::{Fixture, Place};
+use evenkeel_tests::{Fixture, Place, Tree};
 
 /// Runs of one test, unless every one is asked for.
 const RUNS_MAX: usize = 80;
@@ -220,6 +220,42 @@ fn a_recovery() {
 #[test]
 fn a_rollback_of_what_was_cut_off() {
     Races::new(Operation::TurnAround).race(&Act::ALL, 1);
+}
+
+/// A commit under the same neighbour: it ends, and nothing that is outside the tree is in the snapshot.
+#[test]
+fn a_commit_reads_nothing_outside() {
+    let fixture = Fixture::in_memory();
+    let canary = format!("{:?}", blake3::hash(b"canary").as_bytes());
+    let acts = [Act::Remove, Act::File, Act::Symlink, Act::Directory, Act::Fifo, Act::SwapParent, Act::RemoveParent];
+    let commit = |number: usize, act: Act, at: usize| {
+        let tree = Tree::new(fixture.dir().join(format!("tree-{number}")));
+        tree.file("d/changed", "c").file("d/deep/f", "f").symlink("d/link", "x").file("d/mode", "m").fifo("pipe");
+        let neighbour = Neighbour::new(tree.root(), &fixture.dir().join(format!("own-{number}")));
+        CANARY_NAMES.iter().for_each(|(name, is_dir)| neighbour.canary.with(name, *is_dir));
+        let before = neighbour.canary.look(true);
+        let raced = Arc::new(Raced::default());
+        let script = raced.script(tree.root(), neighbour.clone(), act, at, 1);
+        let done = fixture.try_commit(|options| {
+            (options.areas[0].root, options.threads) = (tree.root().into(), 1);
+            options.areas[0].rules.devices = true;
+        });
+        let calls = script.calls();
+        drop(script);
+        assert!(differences(&before, &neighbour.canary.look(true)).is_empty(), "{act:?} at {at}");
+        if let Some(id) = done.ok().and_then(|report| report.snapshot) {
+            for (path, item) in fixture.read(&id) {
+                let what = format!("{act:?} at {at}: {} {item:?}", path.escape_ascii());
+                assert!(!what.contains(&canary) && !path.ends_with(b"/canary"), "{what}");
+            }
+        }
+        (calls, raced.acted.load(Ordering::Relaxed))
+    };
+    let (calls, _) = commit(0, Act::Mode, usize::MAX);
+    let all = (0..usize::try_from(calls).unwrap()).flat_map(|at| acts.map(|act| (at, act)));
+    let raced = all.enumerate().filter(|(number, (at, act))| commit(number + 1, *act, *at).1).count();
+    assert!(raced > 50, "only {raced} races");
+    fixture.assert_sound();
 }
 
 /// Whoever is faster is faster again when an exchange is taken back.
