@@ -50,10 +50,13 @@ impl Fixture {
         Self::with(&InitOptions { chunker: ChunkerParams::around(8 << 10), pack_size: 1 << 20 })
     }
 
-    /// As [`Fixture::small`], on a file system in memory where there is one: for thousands of runs, which would wait for
-    /// a disk most of the time.
+    /// As [`Fixture::small`], on a file system in memory where there is one and no other is asked for: for thousands of
+    /// runs, which would wait for a disk most of the time.
     pub fn in_memory() -> Fixture {
-        let dir = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| crate::temp_dir());
+        let dir = match std::env::var_os("EVENKEEL_TEST_DIR") {
+            Some(_) => crate::temp_dir(),
+            None => tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| crate::temp_dir()),
+        };
         Self::inside(dir, &InitOptions { chunker: ChunkerParams::around(8 << 10), pack_size: 1 << 20 })
     }
 

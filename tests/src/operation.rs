@@ -68,9 +68,9 @@ impl Operation {
             Operation::Rollback | Operation::Undo => drop(place.try_checkout(second, full).unwrap()),
             Operation::Recover | Operation::TurnAround => {
                 let steps = AtomicUsize::new(0);
-                let cut_off = Script::new(&place.root, move |call| match call.name {
-                    "renameat2" if steps.fetch_add(1, Ordering::Relaxed) == STEPS => Err(EIO),
-                    _ => Ok(()),
+                let cut_off = Script::new(&place.root, move |call| {
+                    let is_step = call.name.starts_with("renameat2");
+                    if is_step && steps.fetch_add(1, Ordering::Relaxed) == STEPS { Err(EIO) } else { Ok(()) }
                 });
                 assert!(place.try_checkout(second, full).is_err());
                 drop(cut_off);

@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use evenkeel_store::Error;
 use evenkeel_store::Result;
@@ -211,6 +213,65 @@ fn a_recovery() {
 #[test]
 fn a_rollback_of_what_was_cut_off() {
     Sweep::new(Operation::TurnAround).sweep(&ERRORS);
+}
+
+/// On a file system that cannot exchange two names a file that gives way gets a second name first. That can be cut off,
+/// gone on with and taken back like anything else.
+#[test]
+fn without_an_exchange() {
+    const EINVAL: i32 = 22;
+    let fixture = Fixture::in_memory();
+    let tree = &fixture.tree;
+    tree.file("d/changed", "one").symlink("d/link", "x").file("d/suid", "s").mode("d/suid", 0o4755).file("gone", "g");
+    let first = fixture.commit_new();
+    tree.file("d/changed", "two!").remove("d/link").symlink("d/link", "y").file("d/suid", "other").remove("gone");
+    tree.mode("d/suid", 0o4755).file("d/new", "n");
+    let second = fixture.commit_new();
+    let no_exchange = |number: u64| {
+        Script::new(fixture.dir(), move |call| match call.name {
+            "renameat2 exchange" => Err(EINVAL),
+            _ if call.number == number => Err(EIO),
+            _ => Ok(()),
+        })
+    };
+    let full = |options: &mut CheckoutOptions| (options.mode, options.threads) = (Some(Mode::Full), 1);
+    // Before the first step everything is as it is elsewhere.
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    let begun = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&begun);
+    let script = Script::new(fixture.dir(), move |call| {
+        let is_first = call.name.starts_with("renameat2") && seen.load(Ordering::Relaxed) == 0;
+        seen.fetch_add(if is_first { call.number } else { 0 }, Ordering::Relaxed);
+        Ok(())
+    });
+    place.try_checkout(&second, full).unwrap();
+    drop(script);
+    let (mut number, mut reached) = (begun.load(Ordering::Relaxed) - 1, true);
+    let begin = number;
+    while reached {
+        number += 1;
+        let place = Place::new(&fixture, &format!("server-{number}"));
+        place.try_checkout(&first, full).unwrap();
+        let before = read_tree(&place.root);
+        let cut_off = no_exchange(number);
+        let done = place.try_checkout(&second, full);
+        reached = cut_off.calls() >= number;
+        drop(cut_off);
+        println!("call {number}: {:?}", done.err().map(|e| e.to_string()));
+        let _no_exchange = no_exchange(u64::MAX);
+        if number % 2 == 0 && place.status().areas[0].interrupted.is_some() {
+            place.rollback().unwrap();
+            assert_same(&read_tree(&place.root), &before);
+        }
+        place.try_checkout(&second, full).unwrap();
+        place.assert_is(&second);
+        place.rollback().unwrap();
+        assert_same(&read_tree(&place.root), &before);
+        std::fs::remove_dir_all(&place.root).unwrap();
+        std::fs::remove_dir_all(&place.state).unwrap();
+    }
+    assert!(number > begin + 50, "only {} calls", number - begin);
 }
 
 /// A signal is no failure.

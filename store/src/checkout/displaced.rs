@@ -177,10 +177,20 @@ pub(super) fn exchange_by_link(staging: &Dir, staged: &[u8], dir: &Dir, name: &[
     settle_exchange(staging, staged)
 }
 
-/// Completes such an exchange.
+/// Completes such an exchange, if it came so far that the new inode has the live name.
 pub(super) fn settle_exchange(staging: &Dir, staged: &[u8]) -> io::Result<()> {
+    use io::ErrorKind::{AlreadyExists, NotFound};
     match staging.rename(&old_name(staged), staging, staged, Replace::Never) {
-        Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound) => Err(e),
+        Err(e) if !matches!(e.kind(), NotFound | AlreadyExists) => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Takes back the second name of an inode, `live`, that was not replaced after all.
+pub(super) fn forget_exchange(staging: &Dir, staged: &[u8], live: u64) -> io::Result<()> {
+    let old = old_name(staged);
+    match staging.stat_opt(&old)? {
+        Some(found) if found.ino == live => staging.unlink(&old),
         _ => Ok(()),
     }
 }

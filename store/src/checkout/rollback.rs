@@ -309,10 +309,12 @@ impl Turn<'_> {
     fn come_back(&self, step: &Step, was: &Was) -> Result<Option<New>> {
         let Some(dir) = &self.displaced else { return Ok(None) };
         let (staged, failed) = (staged_name(step.slot), |e| Error::io("look at", dir.path(), e));
+        displaced::settle_exchange(dir, &staged).map_err(failed)?;
         let Some(found) = dir.stat_opt(&staged).map_err(failed)? else { return Ok(None) };
         // In an interrupted switch the new inode may still be waiting there.
         let waits = matches!(&step.op, Op::Replace { new, .. } if new.ino == found.ino);
         if waits {
+            displaced::forget_exchange(dir, &staged, was.ino).map_err(failed)?;
             return Ok(None);
         }
         displaced::give_back(dir, &staged, &step.path, was).map_err(failed)?;

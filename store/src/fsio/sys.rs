@@ -131,7 +131,8 @@ pub(super) fn renameat_with(
     to_path: impl Arg,
     flags: RenameFlags,
 ) -> Result<()> {
-    names(from, path, to, to_path, "renameat2", |from, path, to, to_path| {
+    let name = if flags.contains(RenameFlags::EXCHANGE) { "renameat2 exchange" } else { "renameat2" };
+    names(from, path, to, to_path, name, |from, path, to, to_path| {
         rustix::fs::renameat_with(from, path, to, to_path, flags)
     })
 }
