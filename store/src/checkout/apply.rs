@@ -47,6 +47,20 @@ pub(super) fn finish_late(fd: impl AsFd, mode: u16, flags: InodeFlags) -> io::Re
     if attrs.flags()? == flags { Ok(()) } else { attrs.set_flags(flags) }
 }
 
+/// Gives a new and empty file what it can only have before its content: on btrfs, not to be copied on write.
+pub(super) fn begin_new(fd: impl AsFd, inode: &Inode) -> io::Result<()> {
+    if has_nocow(inode.flags) { FdAttrs(fd.as_fd()).set_flags(nocow()) } else { Ok(()) }
+}
+
+/// Whether a file's flags ask for what only an empty file takes.
+pub(super) fn has_nocow(flags: InodeFlags) -> bool {
+    flags.0 & nocow().0 != 0
+}
+
+fn nocow() -> InodeFlags {
+    InodeFlags::from_name("nocow").expect("a flag of the format")
+}
+
 /// Completes a new regular file or directory, open as `fd`, whose content is there. `moves` says that it is still to be
 /// renamed by itself.
 pub(super) fn finish_new(fd: impl AsFd, inode: &Inode, fresh: Fresh, moves: bool) -> io::Result<()> {

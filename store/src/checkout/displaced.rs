@@ -4,7 +4,7 @@
 //! A user may hold a displaced set-id program by another name or an open descriptor. It keeps neither set-id bits nor
 //! capabilities; the journal has them, and going back gives them to it again, or to a copy where it has other names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -81,20 +81,46 @@ pub(super) fn strip(staging: &Dir, staged: &[u8], path: &TreePath, was: &Was) ->
     Ok(())
 }
 
-/// Gives what gave way its rights again. An inode that somebody may have by another name stays without; a copy takes its
-/// place. Whatever else is there by now gets none: whoever was in a directory when it gave way may still change it. May be
-/// called again.
-pub(super) fn give_back(staging: &Dir, staged: &[u8], path: &TreePath, was: &Was) -> io::Result<()> {
-    let mut chain = DirChain::new(staging);
-    for (place, was) in rights(staged, path, was) {
-        let Some(file) = open(&mut chain, &place, was)? else { continue };
-        if Stat::of_fd(&file)?.nlink == 1 {
-            set_rights(&file, was)?;
-        } else {
-            copy(&mut chain, &place, &file, was)?;
+/// Displaced programs that give rights and have several names.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    /// How many of an inode's names gave way; where that is all of them, nobody else has one.
+    here: HashMap<u64, u32>,
+    /// Where the copy of an inode is, for its other names here.
+    copies: HashMap<u64, Vec<u8>>,
+}
+
+impl Groups {
+    /// Counts the names that gave way in one step. To be called for every step before the first [`Groups::give_back`].
+    pub(super) fn count(&mut self, staging: &Dir, staged: &[u8], path: &TreePath, was: &Was) -> io::Result<()> {
+        let mut chain = DirChain::new(staging);
+        for (place, was) in rights(staged, path, was).into_iter().filter(|(_, was)| was.nlink > 1) {
+            if open(&mut chain, &place, was)?.is_some() {
+                *self.here.entry(was.ino).or_default() += 1;
+            }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Gives what gave way in one step its rights again. An inode that somebody may have by another name stays without; a
+    /// copy takes its place. Whatever else is there by now gets none: whoever was in a directory when it gave way may
+    /// still change it. May be called again.
+    pub(super) fn give_back(&mut self, staging: &Dir, staged: &[u8], path: &TreePath, was: &Was) -> io::Result<()> {
+        let mut chain = DirChain::new(staging);
+        for (place, was) in rights(staged, path, was) {
+            let Some(file) = open(&mut chain, &place, was)? else { continue };
+            // First of all: a name that a copy has taken was one of those counted.
+            if let Some(known) = self.copies.get(&was.ino) {
+                link_copy(staging, known, &place, was.ino)?;
+            } else if Stat::of_fd(&file)?.nlink <= self.here.get(&was.ino).copied().unwrap_or(1) {
+                set_rights(&file, was)?;
+            } else {
+                copy(&mut chain, &place, &file, was)?;
+                self.copies.insert(was.ino, place);
+            }
+        }
+        Ok(())
+    }
 }
 
 fn set_rights(file: &OwnedFd, was: &Was) -> io::Result<()> {
@@ -131,14 +157,10 @@ fn without_flags(file: &OwnedFd, change: impl FnOnce(FdAttrs<'_>, &Stat) -> io::
     if flags == InodeFlags::default() { Ok(()) } else { attrs.set_flags(flags) }
 }
 
-/// Puts a copy, complete with its rights but for flags, in the place of a displaced file.
+/// Puts a copy, complete with its rights, in the place of a displaced file.
 fn copy(chain: &mut DirChain<'_>, place: &[u8], file: &OwnedFd, was: &Was) -> io::Result<()> {
-    const COPY: &[u8] = b".copy";
     let (dir, name) = chain.parent(place)?;
-    let temporary = [name, COPY].concat();
-    if dir.stat_opt(&temporary)?.is_some() {
-        dir.unlink(&temporary)?;
-    }
+    let temporary = free_temporary(dir, name)?;
     let new = dir.create_file(&temporary)?;
     fsio::copy_content(file, &new)?;
     let (stat, from, to) = (Stat::of_fd(file)?, FdAttrs(file.as_fd()), FdAttrs(new.as_fd()));
@@ -152,7 +174,37 @@ fn copy(chain: &mut DirChain<'_>, place: &[u8], file: &OwnedFd, was: &Was) -> io
     set_rights(&new, was)?;
     to.set_mtime(stat.mtime)?;
     fsio::sync_file(&new)?;
-    dir.rename(&temporary, dir, name, Replace::Allowed)
+    replace_displaced(dir, &temporary, name, stat.ino)?;
+    // Last: such flags may forbid to rename it.
+    let flags = from.flags()?;
+    if flags == InodeFlags::default() { Ok(()) } else { to.set_flags(flags) }
+}
+
+/// Gives the copy of an inode the place of another displaced name of that inode.
+fn link_copy(staging: &Dir, copy: &[u8], place: &[u8], ino: u64) -> io::Result<()> {
+    let (mut from, mut to) = (DirChain::new(staging), DirChain::new(staging));
+    let ((copies, copy), (dir, name)) = (from.parent(copy)?, to.parent(place)?);
+    let temporary = free_temporary(dir, name)?;
+    let lifted = Moving::lift(copies, copy, |_| true)?;
+    let done = copies.link(copy, dir, &temporary).and_then(|()| replace_displaced(dir, &temporary, name, ino));
+    lifted.map_or(Ok(()), Moving::put_back).and(done)
+}
+
+/// The name of what is to take the place of `name`, with nothing there.
+fn free_temporary(dir: &Dir, name: &[u8]) -> io::Result<Vec<u8>> {
+    const COPY: &[u8] = b".copy";
+    let temporary = [name, COPY].concat();
+    if dir.stat_opt(&temporary)?.is_some() {
+        dir.unlink(&temporary)?;
+    }
+    Ok(temporary)
+}
+
+/// Renames over a displaced inode, also where its flags forbid that. Whoever has it by another name keeps it with its flags.
+fn replace_displaced(dir: &Dir, temporary: &[u8], name: &[u8], ino: u64) -> io::Result<()> {
+    let lifted = Moving::lift(dir, name, |found| found == ino)?;
+    let done = dir.rename(temporary, dir, name, Replace::Allowed);
+    lifted.map_or(Ok(()), Moving::put_back).and(done)
 }
 
 fn old_name(staged: &[u8]) -> Vec<u8> {

@@ -37,7 +37,7 @@ pub enum Loss {
     SystemXattrs,
     /// Inode flags.
     Flags,
-    /// The finer part of a time.
+    /// The finer part of a time, or a time that is too early or too late.
     TimePrecision,
     /// The whole entry: a device node.
     Device,
@@ -137,6 +137,9 @@ pub(super) struct Fidelity {
     flags: InodeFlags,
     /// Nanoseconds that times are multiples of.
     time_step: u32,
+    /// The first and the last second that a time may have.
+    #[serde(default = "any_time")]
+    time_range: (i64, i64),
     devices: bool,
     symlinks: bool,
     fifos: bool,
@@ -158,6 +161,7 @@ impl Fidelity {
             system_xattrs: is_root,
             flags: InodeFlags(if is_root { all_flags } else { all_flags & !for_root }),
             time_step: 1,
+            time_range: any_time(),
             devices: is_root,
             symlinks: true,
             fifos: true,
@@ -203,6 +207,7 @@ impl Fidelity {
             system_xattrs: process.system_xattrs && takes_attribute(file, b"security.evenkeel-probe")?,
             flags: takes_flags(file, dir, process.flags)?,
             time_step: time_step(fine, kept),
+            time_range: time_range(file)?,
             devices: process.devices && special(b"device", FileType::CharDevice, (1, 3))?,
             symlinks: made(b"link", scratch.make_symlink(b"x", b"link"))?,
             fifos: special(b"fifo", FileType::Fifo, (0, 0))?,
@@ -256,14 +261,23 @@ impl Fidelity {
             inode.flags = held;
             losses.count(Loss::Flags, path);
         }
-        let step = inode.mtime.nanos % self.time_step;
-        if step != 0 {
-            inode.mtime.nanos -= step;
+        let held = self.time(inode.mtime);
+        if held != inode.mtime {
+            inode.mtime = held;
             losses.count(Loss::TimePrecision, path);
         }
         if !self.modes && !matches!(inode.kind, InodeKind::Symlink(_)) {
             losses.count(Loss::Mode, path);
         }
+    }
+
+    /// A time as it can be held, which is how the kernel rounds it.
+    fn time(&self, time: Timestamp) -> Timestamp {
+        let (first, last) = self.time_range;
+        if (time.secs <= first && first > i64::MIN) || (time.secs >= last && last < i64::MAX) {
+            return Timestamp { secs: time.secs.clamp(first, last), nanos: 0 };
+        }
+        Timestamp { nanos: time.nanos - time.nanos % self.time_step, ..time }
     }
 
     fn reduce_xattrs(&self, path: &TreePath, inode: &mut Inode, losses: &mut Losses) {
@@ -351,6 +365,24 @@ fn some_acl() -> Acl {
     ])
 }
 
+fn any_time() -> (i64, i64) {
+    (i64::MIN, i64::MAX)
+}
+
+/// The first and the last second that times have there: what is out of range is set to the nearest.
+fn time_range(file: FdAttrs<'_>) -> io::Result<(i64, i64)> {
+    const FAR: i64 = 1 << 60;
+    let kept = |secs| -> io::Result<i64> {
+        file.set_mtime(Timestamp { secs, nanos: 0 })?;
+        Ok(fsio::Stat::of_fd(file.0)?.mtime.secs)
+    };
+    let (first, last) = (kept(-FAR)?, kept(FAR)?);
+    let bound = |kept, asked, none| if kept == asked { none } else { kept };
+    let range = (bound(first, -FAR, i64::MIN), bound(last, FAR, i64::MAX));
+    // Whoever counts in a circle says nothing of its range.
+    Ok(if range.0 < range.1 { range } else { any_time() })
+}
+
 /// What times are multiples of where `fine` was set and `kept` is there.
 fn time_step(fine: Timestamp, kept: Timestamp) -> u32 {
     const SECOND: u32 = 1_000_000_000;
@@ -390,6 +422,7 @@ mod tests {
             system_xattrs: true,
             flags: InodeFlags(u16::MAX),
             time_step: 1,
+            time_range: any_time(),
             devices: true,
             symlinks: true,
             fifos: true,
@@ -423,6 +456,16 @@ mod tests {
         let (found, lost) = reduced(&Fidelity { time_step: 1000, ..everything() });
         assert_eq!((found.mtime.nanos, lost), (123_456_000, vec![Loss::TimePrecision]));
         assert_eq!(reduced(&Fidelity { fifos: false, ..everything() }).1, [Loss::Fifo]);
+    }
+
+    #[test]
+    fn times_out_of_range_are_the_nearest() {
+        let here = Fidelity { time_range: (-10, 10), time_step: 1000, ..everything() };
+        let of = |secs, nanos| (here.time(Timestamp { secs, nanos }).secs, here.time(Timestamp { secs, nanos }).nanos);
+        let found = [of(-11, 5), of(-10, 5), of(-9, 5001), of(9, 999_999_999), of(10, 1), of(i64::MAX, 0)];
+        assert_eq!(found, [(-10, 0), (-10, 0), (-9, 5000), (9, 999_999_000), (10, 0), (10, 0)]);
+        let time = Timestamp { secs: i64::MIN, nanos: 1 };
+        assert_eq!(everything().time(time), time);
     }
 
     #[test]

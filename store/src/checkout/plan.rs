@@ -3,6 +3,7 @@
 //!
 //! Invariant: knows no files. [`super::merge`] makes a plan, [`super::stage`] and [`super::switch`] carry it out.
 
+use super::apply;
 use super::compare::Difference;
 use crate::format::manifest::{ChunkList, ChunkRun, FileContent, Inode, InodeKind, Timestamp};
 use crate::fsio::{FileType, Stat};
@@ -340,7 +341,7 @@ fn data_bytes(content: &FileContent) -> u64 {
 }
 
 /// Whether only the metadata of a live file may be changed in place: it has one name, and neither version has rights
-/// that must never appear half-set (set-id bits, capabilities).
+/// that must never appear half-set (set-id bits, capabilities), nor one a flag that only an empty file takes.
 pub(super) fn may_change_in_place(was: &Stat, inode: &Inode, live: &Inode) -> bool {
     const SET_ID: u16 = 0o6000;
     let special =
@@ -350,4 +351,5 @@ pub(super) fn may_change_in_place(was: &Stat, inode: &Inode, live: &Inode) -> bo
         && inode.links == 1
         && !special(was.mode, live)
         && !special(inode.mode, inode)
+        && apply::has_nocow(live.flags) == apply::has_nocow(inode.flags)
 }

@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 
 use super::chain::{DirChain, is_other_now};
-use super::displaced;
+use super::displaced::Groups;
 use super::journal::{DirTime, Journal, New, Op, Step, Was};
 use super::options::AreaTarget;
 use super::packages::PackageLocks;
@@ -233,7 +233,9 @@ fn turned_around(
     let next_slot = journal.steps.iter().map(|step| step.slot + 1).max().unwrap_or(0);
     let chain = DirChain::new(&held.root);
     let (steps, changed_since) = (Vec::new(), Vec::new());
-    let mut turn = Turn { root: &held.root, displaced, chain, steps, next_slot, changed_since };
+    let groups = Groups::default();
+    let mut turn = Turn { root: &held.root, displaced, groups, chain, steps, next_slot, changed_since };
+    turn.count_groups(&journal.steps)?;
     for step in &journal.steps {
         turn.step(step)?;
         progress.advance(1, 0);
@@ -254,6 +256,7 @@ struct Turn<'a> {
     root: &'a Dir,
     /// Where what gave way is; `None` when nothing did.
     displaced: Option<Dir>,
+    groups: Groups,
     chain: DirChain<'a>,
     steps: Vec<Step>,
     /// The first number that no step has.
@@ -262,6 +265,17 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
+    fn count_groups(&mut self, steps: &[Step]) -> Result<()> {
+        let Some(dir) = &self.displaced else { return Ok(()) };
+        for step in steps {
+            if let Op::Replace { was, .. } | Op::Remove { was } = &step.op {
+                let counted = self.groups.count(dir, &staged_name(step.slot), &step.path, was);
+                counted.map_err(|e| Error::io("look at", dir.path(), e))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Turns one step around, if it was taken and what it left is still there.
     fn step(&mut self, step: &Step) -> Result<()> {
         let live = self.live(&step.path)?;
@@ -306,7 +320,7 @@ impl Turn<'_> {
     }
 
     /// What gave way in a step, with its rights; `None` when it did not, or is not kept.
-    fn come_back(&self, step: &Step, was: &Was) -> Result<Option<New>> {
+    fn come_back(&mut self, step: &Step, was: &Was) -> Result<Option<New>> {
         let Some(dir) = &self.displaced else { return Ok(None) };
         let (staged, failed) = (staged_name(step.slot), |e| Error::io("look at", dir.path(), e));
         displaced::settle_exchange(dir, &staged).map_err(failed)?;
@@ -317,7 +331,7 @@ impl Turn<'_> {
             displaced::forget_exchange(dir, &staged, was.ino).map_err(failed)?;
             return Ok(None);
         }
-        displaced::give_back(dir, &staged, &step.path, was).map_err(failed)?;
+        self.groups.give_back(dir, &staged, &step.path, was).map_err(failed)?;
         let ino = dir.stat(&staged).map_err(failed)?.ino;
         Ok(Some(New { ino, mtime: was.mtime, late: None }))
     }

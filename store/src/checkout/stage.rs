@@ -201,6 +201,7 @@ impl Shared<'_> {
         };
         let fd = dir.create_file(name).map_err(|e| failed(dir, name, e))?;
         if content.size > 0 {
+            apply::begin_new(&fd, inode).map_err(|e| failed(dir, name, e))?;
             let runs = content_runs(self.reader, content)?;
             if runs.iter().any(|run| matches!(run, ChunkRun::Hole { .. })) {
                 fsio::set_len(&fd, content.size).map_err(|e| failed(dir, name, e))?;
@@ -393,6 +394,7 @@ impl<'p> Stager<'_, 'p> {
         let InodeKind::File(content) = &inode.kind else { return Ok(()) };
         let dir = Arc::clone(self.stack.last().map_or(&self.staging, |level| &level.dir));
         let fd = dir.dir.create_file(&name).map_err(|e| failed(&dir.dir, &name, e))?;
+        apply::begin_new(&fd, inode).map_err(|e| failed(&dir.dir, &name, e))?;
         fsio::set_len(&fd, content.size).map_err(|e| failed(&dir.dir, &name, e))?;
         let runs = content_runs(self.shared.reader, content)?;
         let file = Arc::new(SplitFile { fd, dir, name, inode });

@@ -97,7 +97,9 @@ impl FdAttrs<'_> {
     pub fn set_flags(&self, wanted: InodeFlags) -> io::Result<()> {
         let found = sys::getflags(self.0)?;
         let known = FLAG_TABLE.iter().fold(IFlags::empty(), |all, (flag, _)| all | *flag);
-        let mut next = found & !known;
+        // Not `found & !known`: a complement has no bits that have no name, and ext4 takes a missing extents flag as the
+        // wish to have the file in another layout.
+        let mut next = found.difference(known);
         for (flag, name) in FLAG_TABLE {
             if wanted.names().any(|wanted| wanted == *name) {
                 next |= *flag;

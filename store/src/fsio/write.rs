@@ -12,6 +12,7 @@ use super::dir::{Dir, Replace};
 use super::stat::{FileType, Stat};
 use super::sys;
 use crate::error::Error;
+use crate::format::manifest::InodeFlags;
 
 /// Writes all of `bytes` at `offset`.
 ///
@@ -67,8 +68,8 @@ impl Dir {
         self.sync()
     }
 
-    /// Makes or opens a directory of this program's own: mode 0700, owned by this process, without the ACL and set-group
-    /// bit that it may have inherited. Also gives whether it was made.
+    /// Makes or opens a directory of this program's own: mode 0700, owned by this process, without the ACL, set-group bit
+    /// and flags that it may have inherited: what is made in it would inherit them again. Also gives whether it was made.
     ///
     /// # Errors
     /// What the system says.
@@ -91,6 +92,9 @@ impl Dir {
             if stat.mode & 0o077 != 0 || stat.uid != effective_owner().0 {
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not private to this user"));
             }
+        }
+        if attrs.flags()? != InodeFlags::default() {
+            attrs.set_flags(InodeFlags::default())?;
         }
         Ok((dir, made))
     }
