@@ -4,12 +4,14 @@
 //! Nothing here goes through the library's own walk, chunker or reader of files, so that a mistake there shows.
 
 pub mod build;
+pub mod classes;
 pub mod fixture;
 pub mod mounted;
 pub mod naive;
 pub mod neighbour;
 pub mod operation;
 pub mod place;
+pub mod portrait;
 
 pub use build::Tree;
 pub use fixture::Fixture;

@@ -17,6 +17,7 @@ mod content;
 mod damage;
 mod faults;
 mod index;
+mod matrix;
 mod model;
 mod plans;
 mod races;
