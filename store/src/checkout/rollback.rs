@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 
 use super::chain::{DirChain, is_other_now};
-use super::displaced::Groups;
+use super::displaced::{self, Groups};
 use super::journal::{DirTime, Journal, New, Op, Step, Was};
 use super::options::AreaTarget;
 use super::packages::PackageLocks;
