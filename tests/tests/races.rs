@@ -5,6 +5,7 @@
 //! what they put anywhere is still somewhere, and the next checkout gives exactly the reference's tree.
 //! `EVENKEEL_RACES=all` takes every call and every act; without it a sample is taken that differs between operations.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -115,6 +116,7 @@ impl Races {
             for mark in raced.marks.lock().unwrap().iter() {
                 assert!(holds(&place.root, mark) || holds(&own, mark), "{what}: {mark} is lost");
             }
+            assert_no_rights_kept(&what, &own, &place.root);
             self.goes_on(&what, &place);
         }
         for path in [&place.root, &place.state, &own] {
@@ -136,6 +138,17 @@ impl Races {
         assert!(next.in_sync, "{what}: {:?}", next.areas[0].kept);
         place.assert_is(target);
         assert!(place.private_names().iter().all(|name| name != "staging"), "{what}");
+    }
+}
+
+/// A set-id program that a neighbour has given a name of their own has its rights only as long as it is the live one.
+#[track_caller]
+fn assert_no_rights_kept(what: &str, own: &Path, root: &Path) {
+    let live = root.join("d/suid").symlink_metadata().map(|stat| stat.ino()).ok();
+    for entry in std::fs::read_dir(own).unwrap().map(std::result::Result::unwrap) {
+        let stat = entry.metadata().unwrap();
+        let gives_rights = stat.is_file() && stat.mode() & 0o6000 != 0;
+        assert!(!gives_rights || Some(stat.ino()) == live, "{what}: a set-id program was kept");
     }
 }
 
@@ -256,6 +269,14 @@ fn a_commit_reads_nothing_outside() {
     let raced = all.enumerate().filter(|(number, (at, act))| commit(number + 1, *act, *at).1).count();
     assert!(raced > 50, "only {raced} races");
     fixture.assert_sound();
+}
+
+/// Who keeps a set-id program by another name, whenever they take it, keeps no rights.
+#[test]
+fn a_program_that_somebody_keeps() {
+    for operation in [Operation::Full, Operation::Rollback, Operation::Recover, Operation::TurnAround] {
+        Races::new(operation).race(&[Act::Link], 1);
+    }
 }
 
 /// Whoever is faster is faster again when an exchange is taken back.
