@@ -41,7 +41,13 @@ fn points(calls: u64, errors: &[i32]) -> Vec<(u64, i32)> {
 
 /// Fails the call with this number below `dir`, and with `error`.
 fn fail(dir: &Path, number: u64, error: i32) -> Script {
-    Script::new(dir, move |call| if call.number == number { Err(error) } else { Ok(()) })
+    Script::new(dir, move |call| {
+        if call.number != number {
+            return Ok(());
+        }
+        println!("{} {:?}", call.name, call.paths);
+        Err(error)
+    })
 }
 
 /// The error says what was done to what, or which object cannot be read.
@@ -188,6 +194,32 @@ fn a_full_checkout() {
 #[test]
 fn an_incremental_checkout() {
     Sweep::new(Operation::Incremental).sweep(&ERRORS);
+}
+
+/// An error at the first look at the tree passed for an empty tree, where there is nothing to adopt: everything that had been
+/// there went to undo.
+#[test]
+fn a_tree_that_cannot_be_read_is_not_taken_for_an_empty_one() {
+    let sweep = Sweep::new(Operation::Adoption);
+    // Fails the look at the root with this number. Gives how many there were.
+    let run = |number: u64| {
+        let place = sweep.place(usize::try_from(number).unwrap());
+        let (root, looks) = (place.root.clone(), Arc::new(AtomicU64::new(0)));
+        let counted = Arc::clone(&looks);
+        let script = Script::new(&place.root, move |call| {
+            let is_it = call.paths.contains(&root) && counted.fetch_add(1, Ordering::Relaxed) + 1 == number;
+            if is_it { Err(EIO) } else { Ok(()) }
+        });
+        let done = sweep.run(&place);
+        drop(script);
+        assert_eq!(std::fs::read(place.root.join("mine/f")).unwrap(), b"too", "look {number}: {done:?}");
+        looks.load(Ordering::Relaxed)
+    };
+    let looks = run(0);
+    assert!(looks > 10, "only {looks} looks");
+    for number in 1..=looks {
+        run(number);
+    }
 }
 
 #[test]

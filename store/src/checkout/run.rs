@@ -506,7 +506,13 @@ fn is_occupied(root: Option<&Dir>, rules: &RuleSet) -> Result<bool> {
     let Some(root) = root else { return Ok(false) };
     let failed = |e| Error::io("list", root.path(), e);
     let walk = Walk::new(root.try_clone().map_err(failed)?, rules).map_err(failed)?;
-    Ok(walk.take(2).count() > 1)
+    let mut found = 0;
+    for item in walk.take(2) {
+        // What cannot be looked at must not pass for an empty tree: everything in it would go.
+        item.map_err(|e| Error::io("look at", e.full_path, e.source))?;
+        found += 1;
+    }
+    Ok(found > 1)
 }
 
 fn root_time(manifest: &Manifest<'_>, here: &Here) -> Result<Option<(TreePath, Timestamp)>> {
