@@ -284,6 +284,9 @@ fn the_whole_tree() {
                                  its entries in SNAP [default: 20 or 2%, the greater]
           --max-removals <N|P%>  Most delivered paths that may be removed from an area; P% of its
                                  entries in SNAP [default: 100 or 25%, the greater]
+          --switch <HOW>         `files` one after the other, or the whole `tree` in one step (full and
+                                 force only) [default: files]
+          --allow-busy           Switch the whole tree although processes use it
           --exact                Refuse a place that cannot hold all of the snapshot: owners, ACLs,
                                  attributes, flags, times
           --allow-empty          Allow a snapshot whose area is empty

@@ -24,6 +24,11 @@ pub const DEFAULT_XATTRS: [&str; 2] = ["security.capability", "user.*"];
 /// What XFS shows of ACLs a second time, for root.
 const MIRRORED_ACLS: [&[u8]; 2] = [b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"];
 
+/// Whether an attribute only shows an ACL a second time.
+pub(crate) fn is_mirrored_acl(name: &[u8]) -> bool {
+    MIRRORED_ACLS.contains(&name)
+}
+
 /// An area as it is committed: a name, where its tree is on this machine, and its rules.
 #[derive(Debug, Clone)]
 pub struct AreaSpec {
@@ -182,7 +187,7 @@ impl XattrRules {
 
     /// Judges one attribute name.
     pub fn verdict(&self, name: &[u8]) -> XattrVerdict {
-        if MIRRORED_ACLS.contains(&name) {
+        if is_mirrored_acl(name) {
             return XattrVerdict::Local;
         }
         let fits = |pattern: &str| match pattern.strip_suffix('*') {

@@ -113,6 +113,9 @@ impl Case {
                     points += 1;
                     let point = format!("{call} number {when}, {how}");
                     assert_only_old_or_new(&point, &read_tree(&place.root), &before, &expected);
+                    if self.mode == "tree" {
+                        assert_old_or_new_as_a_whole(&point, read_tree(&place.root), &before, &expected);
+                    }
                     // A checkout that only did not come to say so is done; again, it would not be an adoption.
                     let status = &place.status().areas[0];
                     let is_done = status.applied == Some(self.target) && status.interrupted.is_none();
@@ -227,6 +230,21 @@ fn assert_only_old_or_new(
     }
 }
 
+/// The root's own time apart, which `.evenkeel` moves while it goes over.
+#[track_caller]
+fn assert_old_or_new_as_a_whole(
+    point: &str,
+    mut now: BTreeMap<Vec<u8>, Item>,
+    before: &BTreeMap<Vec<u8>, Item>,
+    after: &BTreeMap<Vec<u8>, Item>,
+) {
+    let mut is = |tree: &BTreeMap<Vec<u8>, Item>| {
+        now.entry(Vec::new()).and_modify(|root| root.mtime = tree[&b""[..]].mtime);
+        now == *tree
+    };
+    assert!(is(before) || is(after), "{point}: a mixture of both trees");
+}
+
 fn remove(path: &Path) {
     match std::fs::remove_dir_all(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => panic!("{}: {e}", path.display()),
@@ -301,4 +319,34 @@ fn root_killed_anywhere_and_taken_back() {
     assert!(points > 40, "only {points} points were reached");
     let points = case.sweep_rollback("error=EIO", &["renameat", "renameat2", "utimensat", "syncfs"]);
     assert!(points > 20, "only {points} points were reached");
+}
+
+/// Calls of a tree switch that change a name or make it durable, and those that fill the new tree.
+const OF_A_TREE: [&str; 8] =
+    ["renameat", "renameat2", "mkdirat", "unlinkat", "fsync", "syncfs", "utimensat", "copy_file_range"];
+
+#[test]
+#[ignore = "root: runs checkouts under strace"]
+fn root_a_tree_switch_is_killed_or_fails_anywhere() {
+    let (fixture, [first, second]) = releases();
+    let case = Case { fixture, before: Some(first), target: second, mode: "tree", adopt: "-" };
+    let killed = case.sweep("signal=KILL", &OF_A_TREE);
+    assert!(killed > 60, "only {killed} points were reached");
+    let failed =
+        case.sweep("error=EIO", &OF_A_TREE) + case.sweep("error=ENOSPC", &["renameat2", "mkdirat", "pwrite64"]);
+    assert!(failed > 60, "only {failed} points were reached");
+}
+
+#[test]
+#[ignore = "root: runs checkouts under strace"]
+fn root_a_tree_switch_is_killed_anywhere_and_taken_back() {
+    let (fixture, [first, second]) = releases();
+    let case = Case { fixture, before: Some(first), target: second, mode: "tree", adopt: "-" };
+    let calls = ["renameat", "renameat2", "mkdirat", "unlinkat", "utimensat", "fsync", "syncfs"];
+    let points = case.sweep_and_roll_back("signal=KILL", &calls);
+    assert!(points > 40, "only {points} points were reached");
+    let points = case.sweep_rollback("signal=KILL", &calls);
+    assert!(points > 30, "only {points} points were reached");
+    let points = case.sweep_rollback("error=EIO", &["renameat", "renameat2", "mkdirat", "utimensat", "syncfs"]);
+    assert!(points > 15, "only {points} points were reached");
 }

@@ -12,6 +12,7 @@ mod checkout_faults;
 mod checkout_in_use;
 mod checkout_live;
 mod checkout_model;
+mod checkout_tree;
 mod commit;
 mod content;
 mod damage;

@@ -88,9 +88,13 @@ pub struct Args {
     /// [default: 100 or 25%, the greater].
     #[arg(long, value_name = "N|P%", value_parser = parse_ceiling)]
     max_removals: Option<Ceiling>,
-    /// `direct` keeps neither journal nor undo. For measurements only.
-    #[arg(long, hide = true, value_enum, default_value_t = SwitchArg::Files)]
+    /// `files` one after the other, or the whole `tree` in one step (full and force only) [default: files].
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = SwitchArg::Files, hide_default_value = true,
+        hide_possible_values = true)]
     switch: SwitchArg,
+    /// Switch the whole tree although processes use it.
+    #[arg(long)]
+    allow_busy: bool,
     /// Refuse a place that cannot hold all of the snapshot: owners, ACLs, attributes, flags, times.
     #[arg(long)]
     exact: bool,
@@ -123,7 +127,10 @@ enum AdoptArg {
 enum SwitchArg {
     /// File by file, with journal and undo.
     Files,
-    /// File by file, with neither.
+    /// The whole tree in one step.
+    Tree,
+    /// File by file, with neither. For measurements only.
+    #[value(hide = true)]
     Direct,
 }
 
@@ -271,9 +278,12 @@ fn options(session: &Session, args: &Args, id: SnapshotId, areas: &[LocalArea]) 
     }
     options.exact = args.exact;
     options.undo = session.config.undo.limits();
-    if args.switch == SwitchArg::Direct {
-        options.switch = SwitchMode::Direct;
-    }
+    options.switch = match args.switch {
+        SwitchArg::Files => SwitchMode::Files,
+        SwitchArg::Tree => SwitchMode::Tree,
+        SwitchArg::Direct => SwitchMode::Direct,
+    };
+    options.allow_busy = args.allow_busy;
     options.allow_empty = args.allow_empty;
     options.protected = session.protected()?;
     Ok(options)

@@ -56,7 +56,7 @@ impl Record {
             before: journal.base,
             after: journal.target,
             undoes: journal.undoes,
-            names: journal.steps.len() as u64,
+            names: journal.tree().map_or(journal.steps.len(), |tree| tree.changes.len()) as u64,
             undone_by: None,
             kept: true,
         }
@@ -142,12 +142,17 @@ pub fn recorded_changes(target: &AreaTarget, state_dir: &Path, number: u64) -> R
     }
     let journal = transaction::finished(&state, number)?;
     Ok(journal.map(|journal| {
+        if let Some(tree) = journal.tree() {
+            let change =
+                |(path, action): &(TreePath, ChangeKind)| RecordedChange { path: path.clone(), action: *action };
+            return tree.changes.iter().map(change).collect();
+        }
         let change = |step: super::journal::Step| {
             let action = match step.op {
                 Op::Add { .. } => ChangeKind::Add,
                 Op::Replace { .. } => ChangeKind::Replace,
                 Op::Remove { .. } => ChangeKind::Remove,
-                Op::Metadata { .. } => ChangeKind::Metadata,
+                Op::Metadata { .. } | Op::Tree(_) => ChangeKind::Metadata,
             };
             RecordedChange { path: step.path, action }
         };

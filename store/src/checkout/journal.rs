@@ -10,6 +10,8 @@
 //! numbers tell which of the two has happened. It is local to one machine and one version; a journal of another version
 //! is refused, not guessed at.
 
+mod tree;
+
 use crate::error::{Error, Result};
 use crate::format::cbor::{Reader, Writer};
 use crate::format::manifest::{InodeFlags, Timestamp};
@@ -17,6 +19,8 @@ use crate::format::{DecodeError, Reason};
 use crate::fsio::{self, FileType, Stat};
 use crate::id::SnapshotId;
 use crate::path::TreePath;
+
+pub(super) use tree::TreeStep;
 
 const MAGIC: &[u8; 8] = b"EKJRNL01";
 const HASH_LEN: usize = 32;
@@ -61,6 +65,8 @@ pub(super) enum Op {
     Remove { was: Was },
     /// The inode stays, its metadata changes.
     Metadata { was: Was, before: Meta, after: Meta },
+    /// The whole tree is another; then it is the only step.
+    Tree(Box<TreeStep>),
 }
 
 /// A staged inode.
@@ -171,6 +177,14 @@ impl Journal {
         out
     }
 
+    /// The one step of a tree switch.
+    pub(super) fn tree(&self) -> Option<&TreeStep> {
+        match self.steps.first().map(|step| &step.op) {
+            Some(Op::Tree(tree)) => Some(tree),
+            _ => None,
+        }
+    }
+
     /// Bytes of the files that give way.
     pub(super) fn displaced_bytes(&self) -> u64 {
         let of = |was: &Was| -> u64 {
@@ -179,6 +193,7 @@ impl Journal {
         };
         let gone = self.steps.iter().map(|step| match &step.op {
             Op::Replace { was, .. } | Op::Remove { was } => of(was),
+            Op::Tree(tree) => tree.bytes,
             Op::Add { .. } | Op::Metadata { .. } => 0,
         });
         gone.fold(0, u64::saturating_add)
@@ -210,7 +225,11 @@ impl Journal {
         let number = r.uint("number")?;
         let (base, target) = (read_snapshot(r)?, read_snapshot(r)?);
         let undoes = Some(r.uint("undoes")?).filter(|number| *number > 0);
-        let steps = (0..r.array_len("steps", STEPS_MAX)?).map(|_| Step::read(r)).collect::<Result<_, _>>()?;
+        let start = r.offset();
+        let steps = (0..r.array_len("steps", STEPS_MAX)?).map(|_| Step::read(r)).collect::<Result<Vec<_>, _>>()?;
+        if steps.len() > 1 && steps.iter().any(|step| matches!(step.op, Op::Tree(_))) {
+            return Err(r.error(start, "steps", Reason::Rule("a tree switch is the only step")));
+        }
         let dirs = (0..r.array_len("directories", STEPS_MAX)?).map(|_| DirTime::read(r)).collect::<Result<_, _>>()?;
         r.finish()?;
         Ok(Journal { number, base, target, undoes, steps, dirs })
@@ -234,6 +253,7 @@ mod op {
     pub(super) const REPLACE_ASIDE: u64 = 2;
     pub(super) const REMOVE: u64 = 3;
     pub(super) const METADATA: u64 = 4;
+    pub(super) const TREE: u64 = 5;
 }
 
 impl Step {
@@ -259,6 +279,10 @@ impl Step {
                 before.write(w);
                 after.write(w);
             }
+            Op::Tree(tree) => {
+                w.uint(op::TREE);
+                tree.write(w);
+            }
         }
     }
 
@@ -266,7 +290,7 @@ impl Step {
         r.tuple("step", 4)?;
         let path = read_path(r)?;
         let slot = r.small("slot", 0, u64::MAX)?;
-        let op = match r.uint_in("operation", op::ADD, op::METADATA)? {
+        let op = match r.uint_in("operation", op::ADD, op::TREE)? {
             op::ADD => {
                 r.tuple("add", 1)?;
                 Op::Add { new: New::read(r)? }
@@ -279,6 +303,7 @@ impl Step {
                 r.tuple("metadata", 3)?;
                 Op::Metadata { was: Was::read(r)?, before: Meta::read(r)?, after: Meta::read(r)? }
             }
+            op::TREE => Op::Tree(Box::new(TreeStep::read(r)?)),
             replace => {
                 r.tuple("replace", 2)?;
                 Op::Replace { new: New::read(r)?, was: Was::read(r)?, keep_aside: replace == op::REPLACE_ASIDE }
@@ -420,6 +445,7 @@ fn read_path(r: &mut Reader<'_>) -> Result<TreePath, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkout::report::ChangeKind;
 
     fn was(ino: u64) -> Was {
         Was {
@@ -467,21 +493,43 @@ mod tests {
         }
     }
 
+    fn of_a_tree() -> Journal {
+        let change = |path: &str, kind| (TreePath::new(path).unwrap(), kind);
+        let tree = TreeStep {
+            new: New { ino: 7, mtime: Timestamp { secs: 1, nanos: 2 }, late: None },
+            was: Was { file_type: FileType::Directory, within: vec![(TreePath::new("su").unwrap(), was(9))], ..was(8) },
+            private: 10,
+            bytes: u64::MAX,
+            changes: vec![change("a", ChangeKind::Add), change("b", ChangeKind::Remove)],
+        };
+        let step = Step { path: TreePath::root(), slot: 0, op: Op::Tree(Box::new(tree)) };
+        Journal { steps: vec![step], ..journal() }
+    }
+
     #[test]
     fn round_trip() {
         let path = std::path::Path::new("journal");
         assert_eq!(Journal::decode(&journal().encode(), path).unwrap(), journal());
+        assert_eq!(Journal::decode(&of_a_tree().encode(), path).unwrap(), of_a_tree());
+        assert!(journal().tree().is_none() && of_a_tree().tree().is_some());
+        let both = Journal { steps: [journal().steps, of_a_tree().steps].concat(), ..journal() };
+        assert!(Journal::decode(&both.encode(), path).is_err());
     }
 
     #[test]
     fn no_broken_journal_is_believed() {
         let path = std::path::Path::new("the journal");
-        let bytes = journal().encode();
+        for journal in [journal(), of_a_tree()] {
+            no_broken_one_is_believed(&journal.encode(), path);
+        }
+    }
+
+    fn no_broken_one_is_believed(bytes: &[u8], path: &std::path::Path) {
         for len in 0..bytes.len() {
             assert!(Journal::decode(&bytes[..len], path).is_err(), "{len} bytes");
         }
         for at in 0..bytes.len() {
-            let mut bad = bytes.clone();
+            let mut bad = bytes.to_vec();
             bad[at] ^= 0x10;
             let refused = Journal::decode(&bad, path).unwrap_err();
             assert!(refused.to_string().contains("the journal cannot be understood"), "{refused}");

@@ -37,6 +37,7 @@ mod state;
 mod steps;
 mod switch;
 mod transaction;
+mod tree;
 mod users;
 
 pub use compare::Difference;

@@ -91,6 +91,8 @@ pub enum SwitchMode {
     /// File by file, with a journal; what gives way is kept.
     #[default]
     Files,
+    /// A complete new tree is made beside the old one, and they change places in one step. Full and force only.
+    Tree,
     /// File by file, with neither: what is cut off is a mixture, what gives way is gone. For measurements only.
     Direct,
 }
@@ -170,6 +172,8 @@ pub struct CheckoutOptions {
     pub max_removals: Ceiling,
     /// How what is staged takes its place.
     pub switch: SwitchMode,
+    /// Allows a tree switch although processes use the old tree.
+    pub allow_busy: bool,
     /// How long what gives way is kept.
     pub undo: UndoLimits,
     /// Refuses a place that cannot hold all of the reference.
@@ -198,6 +202,7 @@ impl CheckoutOptions {
             max_delete: Ceiling::STRAYS,
             max_removals: Ceiling::RELEASE,
             switch: SwitchMode::Files,
+            allow_busy: false,
             undo: UndoLimits::default(),
             exact: false,
             allow_empty: false,

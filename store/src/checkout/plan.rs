@@ -61,6 +61,8 @@ impl Reason {
 pub enum Wanted {
     /// A new inode.
     Inode(Box<Inode>),
+    /// A new inode; if it is a file, with the content of the live one at its path. Only for a tree switch.
+    Copy(Box<Inode>),
     /// A further name of the inode at `leader`.
     Link {
         /// Path of the group's member that holds the inode.
@@ -138,7 +140,7 @@ impl Action {
 
     /// Whether a directory is put there.
     pub fn makes_directory(&self) -> bool {
-        matches!(self.wanted(), Some(Wanted::Inode(inode)) if inode.kind == InodeKind::Directory)
+        matches!(self.wanted(), Some(Wanted::Inode(inode) | Wanted::Copy(inode)) if inode.kind == InodeKind::Directory)
     }
 }
 
@@ -315,7 +317,7 @@ impl CheckoutPlan {
                 Reason::Dropped => counts.removed += 1,
                 Reason::Stray => counts.strays_removed += 1,
             }
-            if let Some(Wanted::Inode(_)) = action.wanted() {
+            if let Some(Wanted::Inode(_) | Wanted::Copy(_)) = action.wanted() {
                 counts.inodes_to_create += 1;
             }
             if let Some(content) = action.content() {
@@ -326,7 +328,7 @@ impl CheckoutPlan {
 }
 
 /// Bytes that a file's data takes, in whole blocks; an indirect list counts as if it had no holes.
-fn data_bytes(content: &FileContent) -> u64 {
+pub(super) fn data_bytes(content: &FileContent) -> u64 {
     let data = match &content.chunks {
         ChunkList::Whole | ChunkList::Indirect { .. } => content.size,
         ChunkList::Inline(runs) => runs

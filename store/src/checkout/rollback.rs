@@ -16,10 +16,11 @@ use super::stage::staged_name;
 use super::state::{AreaRoot, HeldArea};
 use super::switch::aside_names;
 use super::transaction::{self, Memory, record_path};
+use super::tree;
 use crate::error::{Error, Result};
 use crate::fsio::{Dir, Stat};
 use crate::id::SnapshotId;
-use crate::in_use::InUse;
+use crate::in_use::{self, InUse, Inodes};
 use crate::path::TreePath;
 use crate::progress::Progress;
 
@@ -109,7 +110,13 @@ pub fn rollback(target: &AreaTarget, state_dir: &std::path::Path, progress: &Pro
         })?,
     };
     let number = transaction::next_number(&held)?.max(journal.number + 1);
-    let (inverse, changed_since) = turned_around(&held, &journal, was_interrupted, number, progress)?;
+    let (inverse, changed_since, going) = if journal.tree().is_some() {
+        let turned = tree::turned_around(&mut held, target, &journal, was_interrupted, number, progress)?;
+        (turned.journal, turned.changed_since, turned.going)
+    } else {
+        let (inverse, changed_since) = turned_around(&held, &journal, was_interrupted, number, progress)?;
+        (inverse, changed_since, Inodes::new())
+    };
     if was_interrupted {
         transaction::turn_around(&mut held, &inverse)?;
     } else {
@@ -117,9 +124,13 @@ pub fn rollback(target: &AreaTarget, state_dir: &std::path::Path, progress: &Pro
         let path = held.root.real_path().map_err(|e| Error::io("look at", held.root.path(), e))?;
         transaction::begin(&mut held, &inverse, Memory::Before(&record), None, &path)?;
     }
-    let switched = transaction::switch(&held, &inverse, was_interrupted, progress)?;
+    let mut switched = transaction::switch(&mut held, &inverse, was_interrupted, progress)?;
+    if inverse.tree().is_some() {
+        switched.in_use = in_use::find(&going);
+    }
     held.root.sync_filesystem().map_err(|e| Error::io("sync file system of", held.root.path(), e))?;
     transaction::finish(&mut held, &inverse, None)?;
+    let names = inverse.tree().map_or(inverse.steps.len(), |tree| tree.changes.len());
     Ok(AreaRollback {
         name: target.name.clone(),
         root: target.root.clone(),
@@ -128,7 +139,7 @@ pub fn rollback(target: &AreaTarget, state_dir: &std::path::Path, progress: &Pro
         number,
         before: inverse.base,
         after: inverse.target,
-        changes: (inverse.steps.len() - switched.changed_meanwhile.len().min(inverse.steps.len())) as u64,
+        changes: (names - switched.changed_meanwhile.len().min(names)) as u64,
         changed_since,
         left_alone: switched.changed_meanwhile,
         in_use: switched.in_use,
@@ -301,6 +312,8 @@ impl Turn<'_> {
                 Some(old) => Op::Add { new: old },
                 None => return Ok(()),
             },
+            // Turned around elsewhere.
+            Op::Tree(_) => return Ok(()),
             Op::Metadata { was, before, after } => match live.filter(|live| live.ino == was.ino) {
                 Some(live) => Op::Metadata { was: Was::of(&live), before: after.clone(), after: before.clone() },
                 None => return Ok(()),

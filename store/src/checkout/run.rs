@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Drives a checkout: all areas are planned and judged before any is staged, all are staged before any is switched.
 
+mod tree;
+
 use std::path::Path;
 use std::time::Instant;
 
@@ -22,6 +24,7 @@ use super::state::{AreaRoot, HeldArea, Marker, applied_path, state_path};
 use super::steps;
 use super::switch::{Care, Switch, Switched};
 use super::transaction::{self, Memory};
+use super::tree::WholeTree;
 use crate::area::{self, RuleSet, Verdict};
 use crate::error::{Error, Result};
 use crate::files_cache::{CacheReader, CacheWriter};
@@ -132,6 +135,8 @@ struct AreaRun<'a> {
     adopting: Option<Adopt>,
     walk_start: Timestamp,
     plan: CheckoutPlan,
+    /// The whole new tree, for a tree switch.
+    tree: Option<Box<WholeTree>>,
     ready: Option<Ready>,
     /// An interrupted transaction that was finished first.
     recovered: Option<u64>,
@@ -210,6 +215,7 @@ impl<'a> Run<'a> {
             adopting: None,
             walk_start: Timestamp::default(),
             plan: CheckoutPlan::default(),
+            tree: None,
             ready: None,
             recovered: None,
             dropped_undo: Vec::new(),
@@ -345,6 +351,9 @@ impl<'a> Run<'a> {
         }
         refuse::ceiling(area.target, &area.plan, true, self.options.max_delete.limit(entries))?;
         refuse::ceiling(area.target, &area.plan, false, self.options.max_removals.limit(entries))?;
+        if self.options.switch == SwitchMode::Tree {
+            return self.check_tree(area);
+        }
         match area.root() {
             Some(root) => refuse::space(area.target, &area.plan, root),
             None => Ok(()),
@@ -372,10 +381,13 @@ impl<'a> Run<'a> {
     }
 
     /// Makes everything new, durable, and what will be remembered of it.
-    fn stage(&self, area: &mut AreaRun<'_>) -> Result<()> {
+    fn stage(&self, area: &mut AreaRun<'a>) -> Result<()> {
         let Place::Held(held) = &area.place else { return Ok(()) };
         if area.plan.is_empty() {
             return Ok(());
+        }
+        if self.options.switch == SwitchMode::Tree {
+            return self.stage_tree(area);
         }
         let staging = held.staging()?;
         stage(&area.plan, &staging, &held.root, self.reader, threads(self.options.threads), self.progress)?;
@@ -402,7 +414,7 @@ impl<'a> Run<'a> {
     /// Makes everything in the area's file system durable, and meanwhile what is remembered of it.
     fn sync_and_record(&self, area: &AreaRun<'_>, held: &HeldArea, done: Option<&Done>) -> Result<CacheWriter> {
         let recording = Recording {
-            plan: &area.plan,
+            plan: area.tree.as_ref().map_or(&area.plan, |whole| &whole.plan),
             here: &area.here,
             root: &held.root,
             rules: &area.rules,
@@ -434,7 +446,11 @@ impl<'a> Run<'a> {
                 let memory = Memory::Record(Box::new(record), target, area.reference.manifest);
                 transaction::begin(held, &journal, memory, area.adopting, &area.path)?;
                 area.number = Some(journal.number);
-                (transaction::switch(held, &journal, false, self.progress)?, Some(journal))
+                let mut switched = transaction::switch(held, &journal, false, self.progress)?;
+                if let Some(whole) = &area.tree {
+                    tree::look_back(held, whole, &journal, &mut switched, self.progress)?;
+                }
+                (switched, Some(journal))
             }
             None => {
                 held.begin(target, area.adopting, &area.path)?;

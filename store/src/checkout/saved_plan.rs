@@ -406,7 +406,7 @@ fn seen(stat: &Stat) -> Was {
 
 fn comes(wanted: &Wanted) -> Comes<'_> {
     match wanted {
-        Wanted::Inode(inode) => inode_comes(inode),
+        Wanted::Inode(inode) | Wanted::Copy(inode) => inode_comes(inode),
         Wanted::Link { leader, .. } => Comes::Link { link_to: PathField::new(leader.as_bytes()) },
     }
 }

@@ -19,7 +19,7 @@ use super::chain::{DirChain, is_other_now};
 use super::plan::{Action, Change, CheckoutPlan, Wanted};
 use crate::error::{Error, Result};
 use crate::format::manifest::{ChunkRun, Inode, InodeKind};
-use crate::fsio::{self, Dir};
+use crate::fsio::{self, Dir, FileType, Stat};
 use crate::manifest::content_runs;
 use crate::path::TreePath;
 use crate::progress::Progress;
@@ -60,6 +60,7 @@ pub(super) fn stage(
     let (sender, receiver) = bounded(QUEUE_DEPTH);
     let shared = Shared {
         reader,
+        root,
         progress,
         fresh: Fresh::of_this_process(),
         failed: AtomicBool::new(false),
@@ -120,14 +121,24 @@ struct SplitFile<'p> {
     inode: &'p Inode,
 }
 
+/// Something to make that is no directory.
+struct Leaf<'p> {
+    name: Vec<u8>,
+    inode: &'p Inode,
+    /// The live file whose content it gets.
+    live: Option<&'p TreePath>,
+}
+
 enum Job<'p> {
-    Files { dir: Arc<StagedDir<'p>>, files: Vec<(Vec<u8>, &'p Inode)> },
+    Files { dir: Arc<StagedDir<'p>>, files: Vec<Leaf<'p>> },
     Range { file: Arc<SplitFile<'p>>, offset: u64, runs: Vec<ChunkRun> },
 }
 
 /// What all workers use.
 struct Shared<'a> {
     reader: &'a ChunkReader,
+    /// The area's root.
+    root: &'a Dir,
     progress: &'a Progress,
     fresh: Fresh,
     failed: AtomicBool,
@@ -175,8 +186,8 @@ impl Shared<'_> {
         self.progress.check_cancelled()?;
         match job {
             Job::Files { dir, files } => {
-                for (name, inode) in files {
-                    self.make_leaf(&dir, &name, inode, scratch)?;
+                for leaf in files {
+                    self.make_leaf(&dir, &leaf, scratch)?;
                 }
                 self.release(dir)
             }
@@ -192,8 +203,9 @@ impl Shared<'_> {
     }
 
     /// Makes one thing that is no directory.
-    fn make_leaf(&self, parent: &StagedDir<'_>, name: &[u8], inode: &Inode, scratch: &mut ReadScratch) -> Result<()> {
+    fn make_leaf(&self, parent: &StagedDir<'_>, leaf: &Leaf<'_>, scratch: &mut ReadScratch) -> Result<()> {
         let (dir, moves) = (&parent.dir, parent.inode.is_none());
+        let Leaf { name, inode, live } = leaf;
         let InodeKind::File(content) = &inode.kind else {
             apply::make_special(dir, name, inode, self.fresh).map_err(|e| failed(dir, name, e))?;
             self.progress.advance(1, 0);
@@ -202,6 +214,10 @@ impl Shared<'_> {
         let fd = dir.create_file(name).map_err(|e| failed(dir, name, e))?;
         if content.size > 0 {
             apply::begin_new(&fd, inode).map_err(|e| failed(dir, name, e))?;
+        }
+        if let Some(live) = live {
+            self.copy_live(live, &fd, content.size)?;
+        } else if content.size > 0 {
             let runs = content_runs(self.reader, content)?;
             if runs.iter().any(|run| matches!(run, ChunkRun::Hole { .. })) {
                 fsio::set_len(&fd, content.size).map_err(|e| failed(dir, name, e))?;
@@ -210,6 +226,25 @@ impl Shared<'_> {
         }
         apply::finish_new(&fd, inode, self.fresh, moves).map_err(|e| failed(dir, name, e))?;
         self.progress.advance(1, 0);
+        Ok(())
+    }
+
+    /// Gives a staged file the content of a live one, which is compared once more when everything is staged.
+    fn copy_live(&self, path: &TreePath, fd: &OwnedFd, size: u64) -> Result<()> {
+        use std::os::unix::ffi::OsStrExt;
+        let below = std::path::Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()));
+        let live = match self.root.open_below(below) {
+            Err(e) if is_other_now(&e) => return Err(unstable(self.root, path)),
+            live => live.map_err(|e| Error::io("open", self.root.path_of(path.as_bytes()), e))?,
+        };
+        let stat = Stat::of_fd(&live).map_err(|e| Error::io("look at", self.root.path_of(path.as_bytes()), e))?;
+        if (stat.file_type, stat.size) != (FileType::File, size) {
+            return Err(unstable(self.root, path));
+        }
+        let copied = fsio::clone_or_copy(&live, fd, size)
+            .map_err(|e| Error::io("copy", self.root.path_of(path.as_bytes()), e))?;
+        self.written.fetch_add(copied, Ordering::Relaxed);
+        self.progress.advance(0, copied);
         Ok(())
     }
 
@@ -268,7 +303,7 @@ struct Stager<'s, 'p> {
     staging: Arc<StagedDir<'p>>,
     stack: Vec<Level<'p>>,
     /// Files of the innermost directory that no worker has yet.
-    batch: Vec<(Vec<u8>, &'p Inode)>,
+    batch: Vec<Leaf<'p>>,
     batch_bytes: u64,
     /// Where hard-link leaders are: their path below staging.
     places: HashMap<&'p TreePath, Vec<u8>>,
@@ -302,7 +337,7 @@ impl<'p> Stager<'_, 'p> {
                         level.waits = true;
                     }
                 }
-                Wanted::Inode(inode) => self.inode(plan, action, inode)?,
+                Wanted::Inode(inode) | Wanted::Copy(inode) => self.inode(plan, action, inode)?,
             }
         }
         while !self.stack.is_empty() {
@@ -358,6 +393,7 @@ impl<'p> Stager<'_, 'p> {
             }
             self.places.insert(&action.path, place);
         }
+        let live = matches!(action.wanted(), Some(Wanted::Copy(_))).then_some(&action.path);
         let parent = self.stack.last().map_or(&self.staging, |level| &level.dir);
         match &inode.kind {
             InodeKind::Directory => {
@@ -369,10 +405,10 @@ impl<'p> Stager<'_, 'p> {
                 self.stack.push(Level { path: &action.path, dir, waits: false });
                 Ok(())
             }
-            InodeKind::File(content) if content.size > SPLIT_BYTES => self.split(name, inode),
+            InodeKind::File(content) if content.size > SPLIT_BYTES && live.is_none() => self.split(name, inode),
             kind => {
                 self.batch_bytes += if let InodeKind::File(content) = kind { content.size } else { 0 };
-                self.batch.push((name, inode));
+                self.batch.push(Leaf { name, inode, live });
                 if self.batch.len() >= BATCH_FILES || self.batch_bytes >= BATCH_BYTES { self.flush() } else { Ok(()) }
             }
         }
@@ -426,7 +462,9 @@ impl<'p> Stager<'_, 'p> {
 /// Path below staging of `path`, which is at or below the top of the tree that action `top` makes.
 fn below_top(top_path: &TreePath, path: &TreePath, top: usize) -> Vec<u8> {
     let rest = path.as_bytes().get(top_path.as_bytes().len()..).unwrap_or_default();
-    [&staged_name(top), rest].concat()
+    // Only below the area's root does it begin without a separator.
+    let separator: &[u8] = if rest.is_empty() || rest.starts_with(b"/") { b"" } else { b"/" };
+    [&staged_name(top), separator, rest].concat()
 }
 
 /// Gives inodes their further names, once all files are there.

@@ -329,6 +329,10 @@ impl HeldArea {
         let state = state_path(state_dir, marker.area);
         let unused = made_private.then_some(Unused { mtime, root: made_root });
         let held = HeldArea { root: dir, private, made_private, state, marker, unused, _lock: lock };
+        if !is_at(&held.root, given)? {
+            // Another process has exchanged the tree since it was opened here.
+            return Err(Error::Locked { path: held.private.path_of(LOCK) });
+        }
         if transaction::open(&held.state)?.is_none() {
             held.leave_no_staging()?;
         }
@@ -361,6 +365,35 @@ impl HeldArea {
     /// The snapshot it is at.
     pub(super) fn applied(&self) -> Option<SnapshotId> {
         self.marker.applied
+    }
+
+    /// Which area it is.
+    pub(super) fn area(&self) -> AreaId {
+        self.marker.area
+    }
+
+    /// Puts the marker into another private directory, durably, and locks that one, too.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn copy_marker(&self, private: &Dir) -> Result<Lock> {
+        let failed = |e| Error::io("prepare", private.path(), e);
+        let lock = Lock::take(private.open_or_create(LOCK).map_err(failed)?, &private.path_of(LOCK))?;
+        private.publish(MARKER, self.marker.encode().as_bytes()).map_err(failed)?;
+        Ok(lock)
+    }
+
+    /// Goes on with another root and its private directory, which is locked already if `has_lock`.
+    ///
+    /// # Errors
+    /// [`Error::Locked`]; [`Error::Io`].
+    pub(super) fn take_over(&mut self, root: Dir, private: Dir, has_lock: bool) -> Result<()> {
+        if !has_lock {
+            let file = private.open_or_create(LOCK).map_err(|e| Error::io("lock", private.path(), e))?;
+            self._lock = Lock::take(file, &private.path_of(LOCK))?;
+        }
+        (self.root, self.private) = (root, private);
+        Ok(())
     }
 
     /// Makes its place in the state directory.
@@ -552,6 +585,13 @@ impl Drop for HeldArea {
             _ => drop(FdAttrs(self.root.as_fd()).set_mtime(mtime)),
         }
     }
+}
+
+/// Whether the directory at `path` still is `dir`.
+fn is_at(dir: &Dir, path: &Path) -> Result<bool> {
+    let failed = |e| Error::io("look at", path, e);
+    let (held, there) = (dir.stat(b"").map_err(failed)?, Dir::open(path)?.stat(b"").map_err(failed)?);
+    Ok((held.dev, held.ino) == (there.dev, there.ino))
 }
 
 /// An area's place in the state directory.

@@ -97,7 +97,9 @@ impl Maker<'_> {
     fn staged(&self, index: usize, action: &Action, wanted: &Wanted) -> Result<New> {
         let name = staged_name(index);
         let stat = self.staging.stat(&name).map_err(|e| Error::io("look at", self.staging.path_of(&name), e))?;
-        let Wanted::Inode(inode) = wanted else { return Ok(New { ino: stat.ino, mtime: stat.mtime, late: None }) };
+        let (Wanted::Inode(inode) | Wanted::Copy(inode)) = wanted else {
+            return Ok(New { ino: stat.ino, mtime: stat.mtime, late: None });
+        };
         if !is_as_wanted(&stat, inode) {
             return Err(Error::Refused {
                 reason: format!("{} was written and is not there as it was written", action.path),

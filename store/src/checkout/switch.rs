@@ -91,7 +91,7 @@ impl Switch<'_> {
             match &step.op {
                 Op::Replace { new, was, keep_aside } => self.replace(&mut chain, step, new, was, *keep_aside)?,
                 Op::Metadata { was, before, after } => self.change_file(&mut chain, step, was, before, after)?,
-                Op::Add { .. } | Op::Remove { .. } => continue,
+                Op::Add { .. } | Op::Remove { .. } | Op::Tree(_) => continue,
             }
             progress.advance(1, 0);
         }

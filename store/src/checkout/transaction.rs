@@ -16,11 +16,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::history::Record;
-use super::journal::Journal;
+use super::journal::{Journal, TreeStep};
 use super::lift::Lifts;
 use super::options::{Adopt, UndoLimits};
 use super::state::HeldArea;
 use super::switch::{Care, Switch, Switched};
+use super::tree;
 use super::users;
 use crate::error::{Error, Result};
 use crate::files_cache::CacheWriter;
@@ -151,7 +152,10 @@ fn summarize(tx: &Path, journal: &Journal) -> Result<()> {
 ///
 /// # Errors
 /// The first failure; the next command goes on from there.
-pub(super) fn switch(held: &HeldArea, journal: &Journal, resumed: bool, progress: &Progress) -> Result<Switched> {
+pub(super) fn switch(held: &mut HeldArea, journal: &Journal, resumed: bool, progress: &Progress) -> Result<Switched> {
+    if let Some(step) = journal.tree() {
+        return switch_tree(held, journal, step, resumed, progress);
+    }
     if let Some(number) = journal.undoes {
         held.stage_undo(number)?;
     }
@@ -172,6 +176,25 @@ pub(super) fn switch(held: &HeldArea, journal: &Journal, resumed: bool, progress
     let users = users::of_displaced(journal, &switched.changed_meanwhile, &held.root);
     switched.in_use = users.map_err(|e| Error::io("look at", held.root.path(), e))?;
     Ok(switched)
+}
+
+/// Who uses the old tree is for the caller to find out, who knows what was in it.
+fn switch_tree(
+    held: &mut HeldArea,
+    journal: &Journal,
+    step: &TreeStep,
+    resumed: bool,
+    progress: &Progress,
+) -> Result<Switched> {
+    let root = held.root.stat(b"").map_err(|e| Error::io("look at", held.root.path(), e))?;
+    if let Some(number) = journal.undoes.filter(|_| root.ino == step.was.ino) {
+        held.stage_undo(number)?;
+    }
+    let switched = tree::switch(held, journal, step, !resumed, progress);
+    if switched.is_err() && !held.is_switching() {
+        fsio::remove_tree(&held.state.join(TX))?;
+    }
+    switched.map(|()| Switched::default())
 }
 
 /// Ends a transaction whose switch is durable. `memory` is a better one than what was prepared.

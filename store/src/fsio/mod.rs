@@ -9,11 +9,13 @@
 
 mod attrs;
 mod below;
+mod clone;
 mod dir;
 mod durable;
 mod local;
 mod lock;
 mod map;
+mod mounts;
 mod process;
 mod record_lock;
 #[cfg(feature = "faults")]
@@ -26,6 +28,7 @@ pub use attrs::{
     ACL_ACCESS, ACL_DEFAULT, CAPABILITIES, FdAttrs, NameAttrs, decode_acl, encode_acl, xattr_namespace_of_acl,
 };
 pub use below::{is_symlink_refused, is_unopenable};
+pub use clone::{can_share_content, clone_or_copy};
 pub use dir::{Dir, Replace};
 pub use durable::{
     AppendFile, Batch, TempFile, copy_content, is_temporary, publish_file, sweep_temporaries, sync_file,
@@ -37,6 +40,7 @@ pub use local::{
 };
 pub use lock::Lock;
 pub use map::Mapped;
+pub use mounts::mount_points;
 pub use process::{Mapping, Process, process_ids};
 pub use record_lock::{RecordLock, TriedLock};
 pub use stat::{FileType, Stat};

@@ -260,6 +260,18 @@ pub(super) fn write(fd: impl AsFd, bytes: &[u8]) -> Result<usize> {
     call("write", On::Fd(fd.as_fd()), || rustix::io::write(&fd, bytes))
 }
 
+pub(super) fn ficlone(to: impl AsFd, from: impl AsFd) -> Result<()> {
+    call("ficlone", On::Fd(to.as_fd()), || rustix::fs::ioctl_ficlone(&to, &from))
+}
+
+/// Copies at the same offset in both files.
+pub(super) fn copy_file_range(from: impl AsFd, to: impl AsFd, offset: u64, len: usize) -> Result<usize> {
+    call("copy_file_range", On::Fd(to.as_fd()), || {
+        let (mut read_at, mut write_at) = (offset, offset);
+        rustix::fs::copy_file_range(&from, Some(&mut read_at), &to, Some(&mut write_at), len)
+    })
+}
+
 pub(super) fn flock(fd: impl AsFd, operation: FlockOperation) -> Result<()> {
     call("flock", On::Fd(fd.as_fd()), || rustix::fs::flock(&fd, operation))
 }

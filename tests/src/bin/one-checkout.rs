@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use evenkeel_store::checkout::{Adopt, AreaTarget, CheckoutOptions, Mode, checkout, recover, rollback};
+use evenkeel_store::checkout::{Adopt, AreaTarget, CheckoutOptions, Mode, SwitchMode, checkout, recover, rollback};
 use evenkeel_store::{Progress, Store};
 
 fn main() -> std::process::ExitCode {
@@ -18,13 +18,15 @@ fn main() -> std::process::ExitCode {
         "recover" => return ended(recover(&area, Path::new(state), &Progress::default())),
         mode => mode,
     };
-    let mode = if mode == "full" { Mode::Full } else { Mode::Incremental };
+    let switch = if mode == "tree" { SwitchMode::Tree } else { SwitchMode::Files };
+    let mode = if mode == "incremental" { Mode::Incremental } else { Mode::Full };
     let adopt = if adopt == "keep" { Some(Adopt::Keep) } else { None };
     let done = Store::open(Path::new(store)).and_then(|store| {
         let options = CheckoutOptions {
             areas: vec![area],
             adopt,
             mode: Some(mode),
+            switch,
             threads: 1,
             ..CheckoutOptions::new(store.resolve(snapshot)?, state.into())
         };

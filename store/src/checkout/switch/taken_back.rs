@@ -28,6 +28,7 @@ impl Op {
             Op::Add { new } => new.ino == ino,
             Op::Replace { new, was, .. } => new.ino == ino || was.ino == ino,
             Op::Remove { was } | Op::Metadata { was, .. } => was.ino == ino,
+            Op::Tree(tree) => tree.new.ino == ino || tree.was.ino == ino,
         }
     }
 }

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Taking a tree switch back: the two trees change places once more.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::conditions::no_mounts;
+use super::exchange::{is_root, put_back_unused, settle};
+use super::image::{Image, inodes_of, rights_of};
+use crate::checkout::displaced::Groups;
+use crate::checkout::journal::{Journal, New, Op, Step, TreeStep};
+use crate::checkout::options::AreaTarget;
+use crate::checkout::report::ChangeKind;
+use crate::checkout::stage::staged_name;
+use crate::checkout::state::HeldArea;
+use crate::error::{Error, Result};
+use crate::files_cache::{CacheReader, Fingerprint};
+use crate::fsio::Dir;
+use crate::in_use::Inodes;
+use crate::path::TreePath;
+use crate::progress::Progress;
+
+/// A tree switch, turned around.
+pub(in crate::checkout) struct TurnedAround {
+    pub(in crate::checkout) journal: Journal,
+    /// Paths that are not as that switch had left them.
+    pub(in crate::checkout) changed_since: Vec<TreePath>,
+    /// What gives way now.
+    pub(in crate::checkout) going: Inodes,
+}
+
+/// The transaction that takes the tree switch `journal` back. What was interrupted is brought to one of its two ends first.
+///
+/// # Errors
+/// [`Error::Refused`] when the old tree is not there any more, or something is mounted in the present one; [`Error::Io`].
+pub(in crate::checkout) fn turned_around(
+    held: &mut HeldArea,
+    target: &AreaTarget,
+    journal: &Journal,
+    interrupted: bool,
+    number: u64,
+    progress: &Progress,
+) -> Result<TurnedAround> {
+    let step = journal.tree().expect("the caller has seen that it is one");
+    let inverse = |steps| Journal {
+        number,
+        base: journal.target,
+        target: journal.base,
+        undoes: Some(journal.number),
+        steps,
+        dirs: Vec::new(),
+    };
+    if interrupted && is_root(held, step.was.ino)? {
+        put_back_unused(held, journal.undoes)?;
+        return Ok(TurnedAround { journal: inverse(Vec::new()), changed_since: Vec::new(), going: Inodes::new() });
+    }
+    let displaced = if interrupted {
+        settle_interrupted(held, journal, step)?;
+        Some(held.staging()?)
+    } else {
+        held.open_undo(journal.number)?
+    };
+    let old = old_tree(displaced.as_ref(), step)?.ok_or_else(|| Error::Refused {
+        reason: format!("the tree that gave way in number {} is not there any more", journal.number),
+        hint: Some("`evenkeel checkout SNAP --full` goes to any snapshot of the store".into()),
+    })?;
+    let stat = held.root.stat(b"").map_err(|e| Error::io("look at", held.root.path(), e))?;
+    let path = held.root.real_path().map_err(|e| Error::io("look at", held.root.path(), e))?;
+    no_mounts(target, &path, &stat)?;
+    let image = Image::of(&held.root, progress)?;
+    let was = rights_of(&image, &held.root)?;
+    let (mut groups, top) = (Groups::default(), TreePath::root());
+    groups
+        .count(&old, b"", &top, &step.was)
+        .and_then(|()| groups.give_back(&old, b"", &top, &step.was))
+        .map_err(|e| Error::io("give rights back in", old.path(), e))?;
+    let new = New { ino: step.was.ino, mtime: step.was.mtime, late: None };
+    let changes = step.changes.iter().map(|(path, kind)| (path.clone(), turned(*kind))).collect();
+    let changed_since = if interrupted { Vec::new() } else { changed_since(&image, &held.applied_path())? };
+    let back = TreeStep { new, was, private: step.private, bytes: image.bytes(), changes };
+    let steps = vec![Step { path: TreePath::root(), slot: 0, op: Op::Tree(Box::new(back)) }];
+    Ok(TurnedAround { journal: inverse(steps), changed_since, going: inodes_of(&image) })
+}
+
+/// The exchange was made: the old tree comes to staging, however far it has come.
+fn settle_interrupted(held: &mut HeldArea, journal: &Journal, step: &TreeStep) -> Result<()> {
+    if held.private.stat(b"").is_ok_and(|private| private.ino == step.private) {
+        // It may have come as far as to be kept.
+        held.stage_undo(journal.number)?;
+    }
+    settle(held, step)
+}
+
+fn old_tree(displaced: Option<&Dir>, step: &TreeStep) -> Result<Option<Dir>> {
+    let Some(dir) = displaced else { return Ok(None) };
+    let failed = |e| Error::io("look at", dir.path(), e);
+    match dir.stat_opt(&staged_name(0)).map_err(failed)? {
+        Some(stat) if stat.ino == step.was.ino => dir.open_dir(&staged_name(0)).map(Some).map_err(failed),
+        _ => Ok(None),
+    }
+}
+
+fn turned(kind: ChangeKind) -> ChangeKind {
+    match kind {
+        ChangeKind::Add => ChangeKind::Remove,
+        ChangeKind::Remove => ChangeKind::Add,
+        same => same,
+    }
+}
+
+/// What is not as it was delivered, by fingerprint: it goes to the undo of the rollback with everything else.
+fn changed_since(image: &Image, applied: &Path) -> Result<Vec<TreePath>> {
+    let Some(cache) = CacheReader::open(applied)? else { return Ok(Vec::new()) };
+    let mut delivered: HashMap<TreePath, Option<Fingerprint>> = HashMap::new();
+    for record in cache {
+        let record = record?;
+        delivered.insert(record.decode()?.path, record.fingerprint);
+    }
+    let is_other = |path: &TreePath, stat: &crate::fsio::Stat| match delivered.get(path) {
+        None => true,
+        // A directory's time moves with every name in it.
+        Some(_) if stat.is_dir() => false,
+        Some(print) => print.is_some_and(|print| print != Fingerprint::of(stat)),
+    };
+    let mut changed: Vec<TreePath> =
+        image.iter().filter(|(path, stat)| is_other(path, stat)).map(|(path, _)| path.clone()).collect();
+    for (path, _) in image.iter() {
+        delivered.remove(path);
+    }
+    changed.extend(delivered.into_keys());
+    changed.sort();
+    Ok(changed)
+}
