@@ -18,6 +18,10 @@ use crate::path::TreePath;
 
 /// Paths that a refusal names before it only counts.
 const NAMED: usize = 20;
+/// What the area's private directory takes beside what is staged: directories of staging and undo, and a new marker while
+/// the old one is there. Without it, a switch would be done and could not be recorded.
+const OWN_INODES: u64 = 8;
+const OWN_BYTES: u64 = 64 << 10;
 /// Part of the free space and inodes that a checkout leaves to others, as a divisor.
 const RESERVE: u64 = 100;
 
@@ -160,7 +164,12 @@ fn list<'p>(paths: impl Iterator<Item = &'p TreePath>, count: u64) -> String {
 pub(super) fn space(target: &AreaTarget, plan: &CheckoutPlan, root: &Dir) -> Result<()> {
     let free = fsio::space(root).map_err(|e| Error::io("look at free space of", root.path(), e))?;
     let with_reserve = |needed: u64| needed.saturating_add(needed / RESERVE);
-    let (bytes, inodes) = (with_reserve(plan.counts.bytes_to_write), with_reserve(plan.counts.inodes_to_create));
+    let (mut bytes, mut inodes) =
+        (with_reserve(plan.counts.bytes_to_write), with_reserve(plan.counts.inodes_to_create));
+    if !plan.actions.is_empty() {
+        bytes = bytes.saturating_add(OWN_BYTES);
+        inodes = inodes.saturating_add(OWN_INODES);
+    }
     let refuse = |needed: u64, what: &str, free: u64| {
         let reason = format!("area `{}` needs {needed} {what} for staging, {free} are free", target.name);
         Err(Error::io("stage a checkout in", root.path(), io::Error::new(io::ErrorKind::StorageFull, reason)))

@@ -4,7 +4,7 @@
 use super::super::compare::{Difference, differences};
 use super::super::conflict::ConflictPolicy;
 use super::super::options::Adopt;
-use super::super::plan::{Action, Change, DroppedEntry, KeptBecause, Outcome, Reason, may_change_in_place};
+use super::super::plan::{Action, Change, DroppedEntry, KeptBecause, Outcome, Reason, Skipped, may_change_in_place};
 use super::ground::Ground;
 use super::{Applied, LiveTree, Merge, Seen, Target};
 use crate::error::Result;
@@ -205,6 +205,11 @@ impl<L: LiveTree> Merge<'_, L> {
         let stat = *L::stat(&item);
         if L::is_mount_point(&item) {
             self.mark_foreign();
+            if self.removes() {
+                self.plan
+                    .skipped
+                    .push(Skipped { path: path.clone(), reason: "another file system is mounted there, which stays" });
+            }
             return Ok(());
         }
         if L::is_passage(&item) && applied.is_none() {
