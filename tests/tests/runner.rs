@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The one test binary.
 
+mod acceptance;
 mod attacks;
 mod bad_input;
 mod catalog;
@@ -25,6 +26,7 @@ mod races;
 mod repair;
 mod rollback;
 mod rules;
+mod running;
 mod sweeps;
 mod vectors;
 
