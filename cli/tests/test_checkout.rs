@@ -162,6 +162,8 @@ fn rollback_says_what_it_leads_back_to() {
     exit 0
     --- stdout
     os at r  checkout 1 taken back, 3 names
+      etc/app.conf  changed since the checkout; kept in .evenkeel/undo/4
+      etc/motd  changed since the checkout; kept in .evenkeel/undo/4
     as it was before the first checkout
     ");
     insta::assert_snapshot!(run(&["rollback"]), @"

@@ -210,3 +210,25 @@ fn root_rights_are_taken_and_given_back() {
     assert_same(&read_tree(&place.root), &before);
     assert_eq!((rights(&kept.join("suid")), rights(&kept.join("ping"))), ((0o755, 0), (0o755, 0)), "nobody's any more");
 }
+
+/// It went away with the directory that the checkout had brought, and nobody was told.
+#[test]
+fn what_somebody_put_into_a_new_directory_is_named() {
+    let fixture = Fixture::new();
+    fixture.tree.file("f", "f");
+    let first = fixture.commit_new();
+    fixture.tree.file("new/deep/x", "x").file("new/y", "y").remove("f").file("f/z", "z");
+    let second = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    let untouched = read_tree(&place.root);
+    place.checkout_exactly(&second);
+    assert_eq!(place.rollback().unwrap().changed_since, []);
+    assert_same(&read_tree(&place.root), &untouched);
+    place.checkout_exactly(&second);
+    place.tree().file("new/deep/theirs", "t").file("new/y", "edited").file("f/theirs/a", "a");
+    let done = place.rollback().unwrap();
+    let named: Vec<String> = done.changed_since.iter().map(ToString::to_string).collect();
+    assert_eq!(named, ["f/theirs", "f/theirs/a", "new/deep/theirs", "new/y"]);
+    assert_same(&read_tree(&place.root), &untouched);
+}

@@ -32,6 +32,7 @@ mod report;
 mod rollback;
 mod run;
 mod saved_plan;
+mod since;
 mod stage;
 mod state;
 mod steps;

@@ -12,6 +12,7 @@ use super::displaced::{self, Groups};
 use super::journal::{DirTime, Journal, New, Op, Step, Was};
 use super::options::AreaTarget;
 use super::packages::PackageLocks;
+use super::since::put_since;
 use super::stage::staged_name;
 use super::state::{AreaRoot, HeldArea};
 use super::switch::aside_names;
@@ -114,7 +115,10 @@ pub fn rollback(target: &AreaTarget, state_dir: &std::path::Path, progress: &Pro
         let turned = tree::turned_around(&mut held, target, &journal, was_interrupted, number, progress)?;
         (turned.journal, turned.changed_since, turned.going)
     } else {
-        let (inverse, changed_since) = turned_around(&held, &journal, was_interrupted, number, progress)?;
+        let (inverse, mut changed_since) = turned_around(&held, &journal, was_interrupted, number, progress)?;
+        let delivered = if was_interrupted { transaction::prepared_memory(&held.state) } else { held.applied_path() };
+        changed_since.extend(put_since(&inverse, &delivered)?);
+        changed_since.sort_unstable();
         (inverse, changed_since, Inodes::new())
     };
     if was_interrupted {

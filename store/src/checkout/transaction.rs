@@ -79,6 +79,11 @@ pub(super) fn record_path(state: &Path, number: u64) -> PathBuf {
     state.join(RECORDS).join(number.to_string())
 }
 
+/// What the transaction that was interrupted would have delivered.
+pub(super) fn prepared_memory(state: &Path) -> PathBuf {
+    state.join(TX).join(NEXT)
+}
+
 /// The transaction that is under way or was interrupted.
 ///
 /// # Errors
