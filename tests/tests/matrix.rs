@@ -17,7 +17,7 @@ use evenkeel_tests::portrait::{Portrait, portrait};
 use evenkeel_tests::{Fixture, Place, Tree};
 
 /// How what is staged takes its place.
-const SWITCHES: [(&str, SwitchMode); 1] = [("files", SwitchMode::Files)];
+const SWITCHES: [(&str, SwitchMode); 2] = [("files", SwitchMode::Files), ("tree", SwitchMode::Tree)];
 
 /// A file system to deliver to, and what it is known not to hold.
 struct Target {
@@ -61,7 +61,7 @@ impl Target {
     fn mount(&self, dir: &Path) -> Mounted {
         match self.format {
             Some(format) => Mounted::image(dir, format),
-            None => Mounted::tmpfs(dir, "size=200m"),
+            None => Mounted::tmpfs(dir, "size=200m,mode=755"),
         }
     }
 

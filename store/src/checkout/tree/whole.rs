@@ -237,7 +237,9 @@ fn local_attributes(
     let Some(found) = chain.find(path)? else { return Ok(Vec::new()) };
     let is_local = |name: &[u8]| {
         let of_acl = fsio::xattr_namespace_of_acl(name) || is_mirrored_acl(name);
-        !of_acl && !inode.xattrs.contains_key(name) && rules.verdict(name) != XattrVerdict::Recorded
+        // On btrfs setting this sets a flag, which the snapshot does record.
+        let of_flag = name == b"btrfs.compression" && !inode.flags.names().any(|flag| flag == "compress");
+        !of_acl && !of_flag && !inode.xattrs.contains_key(name) && rules.verdict(name) != XattrVerdict::Recorded
     };
     let mut all = Vec::new();
     if let Some(dir) = &found.dir {
