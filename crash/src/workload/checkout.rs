@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use evenkeel_store::checkout::{
-    AreaTarget, CheckoutOptions, Mode, StatusOptions, checkout, recover, rollback, status, verify,
+    AreaTarget, CheckoutOptions, Mode, StatusOptions, SwitchMode, checkout, recover, rollback, status, verify,
 };
 use evenkeel_store::id::SnapshotId;
 use evenkeel_store::{Progress, Store};
@@ -22,12 +22,21 @@ const SET_ID: u32 = 0o6000;
 const RELEASES: usize = 3;
 
 /// Into a place where nothing is.
-pub const FIRST: Checkouts = Checkouts { name: "checkout-first", before: None, steps: &[1], weight: 4 };
+pub const FIRST: Checkouts =
+    Checkouts { name: "checkout-first", before: None, steps: &[1], weight: 4, switch: SwitchMode::Files };
 /// From release 1 with local changes.
-pub const UPDATE: Checkouts = Checkouts { name: "checkout-update", before: Some(1), steps: &[2], weight: 5 };
+pub const UPDATE: Checkouts =
+    Checkouts { name: "checkout-update", before: Some(1), steps: &[2], weight: 5, switch: SwitchMode::Files };
 /// Several in a row, so that what one left is what the next finds.
-pub const BACK_AND_FORTH: Checkouts =
-    Checkouts { name: "checkout-back-and-forth", before: Some(1), steps: &[2, 1, 3], weight: 4 };
+pub const BACK_AND_FORTH: Checkouts = Checkouts {
+    name: "checkout-back-and-forth",
+    before: Some(1),
+    steps: &[2, 1, 3],
+    weight: 4,
+    switch: SwitchMode::Files,
+};
+/// The same, each time the whole tree in one step.
+pub const TREES: Checkouts = Checkouts { name: "checkout-trees", switch: SwitchMode::Tree, ..BACK_AND_FORTH };
 
 /// Full checkouts of one release after the other; each is a step.
 #[derive(Debug)]
@@ -37,6 +46,7 @@ pub struct Checkouts {
     before: Option<usize>,
     steps: &'static [usize],
     weight: u64,
+    switch: SwitchMode,
 }
 
 /// Releases with every kind of change between them.
@@ -125,12 +135,13 @@ impl Releases {
         Releases { store, ids: (1..=RELEASES).map(id).collect() }
     }
 
-    fn check_out(&self, place: Place<'_>, number: usize) -> evenkeel_store::Result<()> {
+    fn check_out(&self, place: Place<'_>, number: usize, switch: SwitchMode) -> evenkeel_store::Result<()> {
         settle();
         let options = CheckoutOptions {
             areas: vec![area_of(place)],
             mode: Some(Mode::Full),
             threads: 1,
+            switch,
             ..CheckoutOptions::new(self.ids[number - 1], state_of(place))
         };
         let report = checkout(&self.store, &options, &Progress::default())?;
@@ -156,7 +167,7 @@ impl Workload for Checkouts {
     fn prepare(&self, place: Place<'_>) {
         let releases = Releases::make(place);
         if let Some(number) = self.before {
-            releases.check_out(place, number).unwrap();
+            releases.check_out(place, number, SwitchMode::Files).unwrap();
             local_changes(&Tree::new(area_of(place).root));
         }
     }
@@ -165,7 +176,7 @@ impl Workload for Checkouts {
         let releases = Releases::open(place);
         for number in self.steps {
             marks.begin();
-            releases.check_out(place, *number).unwrap();
+            releases.check_out(place, *number, self.switch).unwrap();
             marks.acknowledge();
         }
     }
@@ -175,7 +186,7 @@ impl Workload for Checkouts {
         let before = self.before.map(|_| read_tree(&area_of(place).root)).unwrap_or_default();
         let after = self.steps.iter().map(|number| releases.read(*number));
         let trees = std::iter::once(before).chain(after).collect();
-        Box::new(Steps { releases, first: self.before, steps: self.steps, trees })
+        Box::new(Steps { releases, first: self.before, steps: self.steps, switch: self.switch, trees })
     }
 }
 
@@ -184,6 +195,7 @@ struct Steps {
     releases: Releases,
     first: Option<usize>,
     steps: &'static [usize],
+    switch: SwitchMode,
     trees: Vec<Content>,
 }
 
@@ -242,7 +254,8 @@ impl Steps {
                 _ => {}
             }
         }
-        self.releases.check_out(place, number).unwrap_or_else(|error| panic!("release {number}: {}", chain(&error)));
+        let done = self.releases.check_out(place, number, self.switch);
+        done.unwrap_or_else(|error| panic!("release {number}: {}", chain(&error)));
         number
     }
 

@@ -75,6 +75,7 @@ pub const ALL: &[&dyn Workload] = &[
     &checkout::FIRST,
     &checkout::UPDATE,
     &checkout::BACK_AND_FORTH,
+    &checkout::TREES,
     &toy::SOUND,
     &toy::NO_FILE_SYNC,
     &toy::NO_DIR_SYNC,
