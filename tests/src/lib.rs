@@ -36,6 +36,13 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
+/// Address space of this process, in bytes: what a limit on it starts from.
+pub fn address_space() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
 /// The directory that cargo puts built programs into.
 pub fn program(name: &str) -> PathBuf {
     let mut dir = std::env::current_exe().unwrap();

@@ -91,6 +91,28 @@ fn rejects_cost_neither_memory_nor_time() {
     assert!(micros < 500_000, "{said}");
 }
 
+fn manifest_of(entries: u64) {
+    let done = Command::new(env!("CARGO_BIN_EXE_one-manifest"))
+        .args([entries.to_string(), (32 << 10).to_string()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
+    assert!(said.starts_with(&format!("{entries} entries")), "{said}");
+}
+
+/// A manifest is written and read node by node: with 32 MiB to take, whatever its length.
+#[test]
+fn a_manifest_of_half_a_million_entries_takes_no_memory() {
+    manifest_of(500_000);
+}
+
+#[test]
+#[ignore = "slow: ten million entries"]
+fn slow_a_manifest_of_ten_million_entries_takes_no_more() {
+    manifest_of(10_000_000);
+}
+
 /// Nobody's tree is as deep as this but an attacker's: it costs no stack, the limit is named, and nothing is changed.
 #[test]
 fn five_thousand_levels_are_refused_by_name() {

@@ -39,7 +39,7 @@ fn decode(path: &Path, allowed: u64) -> Duration {
     };
     let bytes = std::fs::read(path.with_extension("bin")).unwrap();
     let before = getrlimit(Resource::As);
-    setrlimit(Resource::As, Rlimit { current: Some(taken() + allowed), ..before }).unwrap();
+    setrlimit(Resource::As, Rlimit { current: Some(evenkeel_tests::address_space() + allowed), ..before }).unwrap();
     let start = Instant::now();
     let refused = refuse::refuse(&case, &bytes);
     let took = start.elapsed();
@@ -47,11 +47,4 @@ fn decode(path: &Path, allowed: u64) -> Duration {
     let error = refused.expect_err("a reject is refused");
     assert_eq!(error.reason.name(), text("reason").unwrap(), "{}: {error}", path.display());
     took
-}
-
-/// Address space of this process, in bytes.
-fn taken() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
