@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use evenkeel_store::checkout::{ConflictPolicy, ConflictRule, UndoLimits};
+use evenkeel_store::checkout::{AskedBy, ConflictPolicy, ConflictRule, RecordLimits, UndoLimits};
+use evenkeel_store::path::escape;
 use evenkeel_store::{Error as StoreError, area, fsio};
 use serde::Deserialize;
 use toml::Spanned;
@@ -42,6 +43,9 @@ pub struct Config {
     /// How long what checkouts replaced and removed is kept.
     #[serde(default)]
     pub undo: UndoConfig,
+    /// How many records of what was done are kept.
+    #[serde(default)]
+    pub records: RecordsConfig,
     /// Where this was read from.
     #[serde(skip)]
     pub file: Option<PathBuf>,
@@ -138,6 +142,27 @@ pub struct UndoConfig {
     pub days: Option<u32>,
     /// No more than this in each area, in MiB.
     pub mebibytes: Option<u32>,
+}
+
+/// Records of what was done.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RecordsConfig {
+    /// At most so many in each area; those of what can be taken back are always kept.
+    pub keep: Option<usize>,
+    /// No more than this in each area, in MiB.
+    pub mebibytes: Option<u32>,
+}
+
+impl RecordsConfig {
+    /// As the library wants it.
+    pub fn limits(self) -> RecordLimits {
+        let default = RecordLimits::default();
+        RecordLimits {
+            records: self.keep.unwrap_or(default.records),
+            bytes: self.mebibytes.map_or(default.bytes, |mebibytes| u64::from(mebibytes) << 20),
+        }
+    }
 }
 
 impl UndoConfig {
@@ -271,6 +296,20 @@ struct AreaPlace {
 
 fn line_of(source: &str, offset: usize) -> usize {
     1 + source.as_bytes().iter().take(offset).filter(|&&byte| byte == b'\n').count()
+}
+
+/// Who runs this program, and how it was called.
+pub fn asked_by() -> AskedBy {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let uid = rustix::process::geteuid().as_raw();
+    let args: Vec<Vec<u8>> = std::env::args_os().map(OsStringExt::into_vec).collect();
+    AskedBy {
+        uid,
+        user: fsio::owner_name(uid).ok().flatten().map(|name| escape(&name)),
+        sudo_user: std::env::var_os("SUDO_USER").map(|name| escape(name.as_bytes())),
+        command: escape(&args.join(&b' ')),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
 }
 
 /// Where a configuration is looked for.

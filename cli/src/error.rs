@@ -213,6 +213,10 @@ fn hints(error: &StoreError) -> Vec<String> {
             "an area is a directory that lies in no other: check --area and the configuration".into()
         }
         StoreError::Refused { hint: Some(hint), .. } => hint.clone(),
+        StoreError::NewerRecord { .. } => "a newer Evenkeel wrote it: use that version, or a newer one".into(),
+        StoreError::DamagedRecord { .. } => {
+            "the other records, and what can be taken back, do not depend on it; look for the disk's errors".into()
+        }
         StoreError::Decode { .. } if error.kind() == ErrorKind::Unsupported => {
             "this store was written by a newer Evenkeel: use that version, or a newer one".into()
         }

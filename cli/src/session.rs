@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use evenkeel_store::catalog::Catalog;
+use evenkeel_store::checkout::BackOptions;
 use evenkeel_store::id::SnapshotId;
 use evenkeel_store::read::ChunkReader;
 use evenkeel_store::{ErrorKind, Progress, Store};
@@ -98,6 +99,15 @@ impl Session {
             Some(path) => Ok(path.clone()),
             None => config::default_state_dir(),
         }
+    }
+
+    /// How to go back, or on, and who asks for it.
+    ///
+    /// # Errors
+    /// As [`Session::state_dir`].
+    pub fn back_options(&self) -> Result<BackOptions> {
+        let (asked_by, records) = (Some(config::asked_by()), self.config.records.limits());
+        Ok(BackOptions { asked_by, records, ..BackOptions::new(self.state_dir()?) })
     }
 
     /// What no area may hold: the program's state, its configuration and the store, as absolute paths.

@@ -76,6 +76,10 @@ areas and nested roots are errors.
   keep = 3                             # so many checkouts can be taken back at most; the last one always can
   days = 30                            # none older
   mebibytes = 10240                    # and no more than this is kept for it in each area
+
+  [records]
+  keep = 1000                          # so many records of what was done are kept in each area
+  mebibytes = 1024                     # and no more than this
 ";
 
 /// The text of a topic.

@@ -416,14 +416,21 @@ fn the_whole_tree() {
     Options:
           --area <NAME=PATH>  The area and where it is [default: the one of the configuration, else the
                               one that was checked out here]
+          --all               List every line
       -h, --help              Print help
 
-    The list of names is kept as long as the checkout can be taken back. A directory that moved as a
-    whole is one name.
+    First what it was: when, who asked, from which snapshot to which, and what came of it. Then what
+    deserves a look first: differences that were kept, set-id programs and capabilities, systemd units,
+    other kinds of files, what changed meanwhile, what cannot be held here. Then the changes by
+    directory.
+
+    With --json the record as it was written, one document for each line
+    (docs/reference/schemas/record.json). A record stays when the undo is dropped; how many are kept
+    says `[records]` in the configuration. A damaged one gives exit code 12.
 
     Examples:
       evenkeel show-record 12
-      evenkeel show-record 12 --area etc=/etc --json
+      evenkeel show-record 12 --area etc=/etc --all
 
     === undo
     Take checkouts back, down to a number of `history`

@@ -126,7 +126,9 @@ fn documents_fit_their_schemas() {
     fits("recover", &document(&["recover", "--area", "os=r"])[0]);
     fits("rollback", &document(&["rollback", "--area", "os=r"])[0]);
     fits("history", &document(&["history", "--area", "os=r"])[0]);
-    fits("show-record", &document(&["show-record", "1", "--area", "os=r"])[0]);
+    for number in ["1", "2"] {
+        record_fits(&document(&["show-record", number, "--area", "os=r"]));
+    }
     fits("check", &document(&["check"])[0]);
     let failed = world.output(&["--json", "show", "deadbeef"]).stderr;
     fits("error", &serde_json::from_slice(&failed).unwrap());
@@ -146,6 +148,17 @@ fn saved_plan_fits(plan: &str) {
     let mut parts: Vec<&str> = parts.collect();
     parts.dedup();
     assert_eq!(parts, ["header", "area", "change", "end"]);
+}
+
+/// Every line of a record is one of the schema's parts, and it has the first and the last.
+fn record_fits(lines: &[Value]) {
+    let schema = schema("record");
+    let parts: Vec<&str> = lines.iter().map(|line| line["line"].as_str().unwrap()).collect();
+    for (line, part) in lines.iter().zip(&parts) {
+        check(&schema, &schema["$defs"][part], line, part);
+    }
+    assert_eq!((parts[0], &parts[parts.len() - 2..]), ("header", &["end", "seal"][..]));
+    assert!(parts.contains(&"change"), "{parts:?}");
 }
 
 fn schema(name: &str) -> Value {

@@ -188,6 +188,22 @@ pub enum Error {
         /// What the user can do.
         hint: Option<String>,
     },
+    /// A change record whose bytes are not what was written.
+    #[error("{} is damaged: {reason}", display(path))]
+    DamagedRecord {
+        /// Its file.
+        path: PathBuf,
+        /// How that shows.
+        reason: String,
+    },
+    /// A change record of a newer version.
+    #[error("{} cannot be read by this version: it is {schema}", display(path))]
+    NewerRecord {
+        /// Its file.
+        path: PathBuf,
+        /// What it says it is.
+        schema: String,
+    },
     /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -242,7 +258,9 @@ impl Error {
             | Error::HashMismatch { .. }
             | Error::MissingObject { .. }
             | Error::UnreadableObject { .. }
-            | Error::NotAnObject { .. } => ErrorKind::Damaged,
+            | Error::NotAnObject { .. }
+            | Error::DamagedRecord { .. } => ErrorKind::Damaged,
+            Error::NewerRecord { .. } => ErrorKind::Unsupported,
             Error::NotAStore { .. } => ErrorKind::NotAStore,
             Error::UnknownSnapshot { .. }
             | Error::AmbiguousSnapshot { .. }

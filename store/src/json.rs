@@ -4,7 +4,7 @@
 //! A path that is valid UTF-8 stands in `path` as it is. One that is not has its wrong bytes replaced by U+FFFD there, and
 //! its exact bytes as hex digits in `path_bytes`. Times are RFC 3339 in UTC.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::format::manifest::Timestamp;
 use crate::id::encode_hex;
@@ -25,6 +25,11 @@ impl PathField {
         PathField { path: path.into_owned(), path_bytes }
     }
 
+    /// For a terminal: escaped.
+    pub fn escaped(&self) -> String {
+        self.bytes().map_or_else(|| crate::path::escape(self.path.as_bytes()), |bytes| crate::path::escape(&bytes))
+    }
+
     /// The exact bytes; `None` when `path_bytes` is no hex.
     pub fn bytes(&self) -> Option<Vec<u8>> {
         match &self.path_bytes {
@@ -38,6 +43,35 @@ impl PathField {
 pub fn time(time: Timestamp) -> String {
     let nanos = i32::try_from(time.nanos).unwrap_or(0);
     jiff::Timestamp::new(time.secs, nanos).map_or_else(|_| format!("@{}", time.secs), |t| t.to_string())
+}
+
+/// What [`time`] writes, read back.
+pub fn parse_time(text: &str) -> Option<Timestamp> {
+    if let Some(secs) = text.strip_prefix('@') {
+        return Some(Timestamp { secs: secs.parse().ok()?, nanos: 0 });
+    }
+    let time: jiff::Timestamp = text.parse().ok()?;
+    // Before 1970 both parts are negative there, and the finer one counts forwards here.
+    let (secs, nanos) = (time.as_second(), time.subsec_nanosecond());
+    let (secs, nanos) = if nanos < 0 { (secs - 1, nanos + 1_000_000_000) } else { (secs, nanos) };
+    Some(Timestamp { secs, nanos: u32::try_from(nanos).ok()? })
+}
+
+/// A point in time as [`time`] writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TimeField(pub Timestamp);
+
+impl Serialize for TimeField {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&time(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for TimeField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_time(&text).map(TimeField).ok_or_else(|| de::Error::custom("not a time"))
+    }
 }
 
 fn decode_hex(hex: &str) -> Option<Vec<u8>> {
@@ -70,5 +104,9 @@ mod tests {
     fn times_are_rfc_3339() {
         assert_eq!(time(Timestamp { secs: 1_700_000_000, nanos: 5 }), "2023-11-14T22:13:20.000000005Z");
         assert_eq!(time(Timestamp { secs: i64::MAX, nanos: 0 }), "@9223372036854775807");
+        for (secs, nanos) in [(0, 0), (1_700_000_000, 5), (-1, 1), (-7, 999_999_999), (i64::MAX, 0)] {
+            assert_eq!(parse_time(&time(Timestamp { secs, nanos })), Some(Timestamp { secs, nanos }), "{secs} {nanos}");
+        }
+        assert_eq!(parse_time("yesterday"), None);
     }
 }

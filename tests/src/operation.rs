@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use evenkeel_store::checkout::{Adopt, AreaTarget, CheckoutOptions, Mode, checkout, recover, rollback, undo};
+use evenkeel_store::checkout::{
+    Adopt, AreaTarget, BackOptions, CheckoutOptions, Mode, checkout, recover, rollback, undo,
+};
 use evenkeel_store::fsio::script::Script;
 use evenkeel_store::id::SnapshotId;
 use evenkeel_store::{Progress, Result, Store};
@@ -36,9 +38,11 @@ impl Operation {
     pub fn run(self, store: &Store, place: &Paths, target: &SnapshotId) -> Result<()> {
         let (area, progress) = (AreaTarget::new("tree", &place.root), Progress::default());
         match self {
-            Operation::Rollback | Operation::TurnAround => rollback(&area, &place.state, &progress).map(drop),
-            Operation::Undo => undo(&area, &place.state, 2, &progress).map(drop),
-            Operation::Recover => recover(&area, &place.state, &progress).map(drop),
+            Operation::Rollback | Operation::TurnAround => {
+                rollback(&area, &BackOptions::new(&place.state), &progress).map(drop)
+            }
+            Operation::Undo => undo(&area, &BackOptions::new(&place.state), 2, &progress).map(drop),
+            Operation::Recover => recover(&area, &BackOptions::new(&place.state), &progress).map(drop),
             Operation::Full | Operation::Incremental | Operation::Adoption => {
                 let mode = if self == Operation::Incremental { Mode::Incremental } else { Mode::Full };
                 let options = CheckoutOptions {

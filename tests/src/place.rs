@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use evenkeel_store::checkout::{
-    AreaRollback, AreaTarget, CheckoutOptions, CheckoutReport, Mode, Record, StatusOptions, StatusReport, checkout,
-    history, rollback, status, undo, verify,
+    AreaRollback, AreaTarget, BackOptions, CheckoutOptions, CheckoutReport, Mode, Record, StatusOptions, StatusReport,
+    change_record, checkout, history, rollback, status, undo, verify,
 };
 use evenkeel_store::id::SnapshotId;
 use evenkeel_store::{Progress, Result};
@@ -95,7 +95,7 @@ impl<'f> Place<'f> {
     /// Those of the rollback.
     pub fn rollback(&self) -> Result<AreaRollback> {
         settle();
-        let done = rollback(&self.area(), &self.state, &Progress::default());
+        let done = rollback(&self.area(), &BackOptions::new(&self.state), &Progress::default());
         settle();
         done
     }
@@ -106,7 +106,7 @@ impl<'f> Place<'f> {
     /// Those of the rollbacks.
     pub fn undo(&self, number: u64) -> Result<Vec<AreaRollback>> {
         settle();
-        let done = undo(&self.area(), &self.state, number, &Progress::default());
+        let done = undo(&self.area(), &BackOptions::new(&self.state), number, &Progress::default());
         settle();
         done
     }
@@ -114,6 +114,38 @@ impl<'f> Place<'f> {
     /// What was done here.
     pub fn history(&self) -> Vec<Record> {
         history(&self.area(), &self.state).unwrap()
+    }
+
+    /// The lines of the record of `number`, which is whole, as JSON.
+    #[track_caller]
+    pub fn record(&self, number: u64) -> Vec<serde_json::Value> {
+        self.try_record(number).unwrap()
+    }
+
+    /// The lines of the record of `number`.
+    ///
+    /// # Errors
+    /// Those of reading it.
+    pub fn try_record(&self, number: u64) -> Result<Vec<serde_json::Value>> {
+        let lines = change_record(&self.area(), &self.state, number)?.lines()?;
+        lines.map(|line| Ok(serde_json::from_slice(&line?.0).unwrap())).collect()
+    }
+
+    /// Every transaction that was finished, and what it took back, has a whole record with an end.
+    #[track_caller]
+    pub fn assert_records(&self) {
+        if !self.state.exists() {
+            return;
+        }
+        for known in self.history() {
+            for number in [Some(known.number), known.undoes].into_iter().flatten() {
+                let lines = self.record(number);
+                let (header, end) = (&lines[0], &lines[lines.len() - 2]);
+                assert_eq!((&header["line"], &end["line"]), (&"header".into(), &"end".into()), "record {number}");
+                let changes = lines.iter().filter(|line| line["line"] == "change").count();
+                assert_eq!(header["changes"], changes, "record {number}");
+            }
+        }
     }
 
     /// The live tree is exactly what the snapshot holds.

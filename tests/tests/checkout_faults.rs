@@ -126,6 +126,7 @@ impl Case {
                     println!("{point}");
                     assert_same(&read(&place), &expected);
                     assert!(place.verify().areas[0].interrupted.is_none(), "{point}");
+                    place.assert_records();
                     assert!(!place.private_names().iter().any(|name| name == "staging"), "{point}");
                 }
                 remove(&place.root);
@@ -158,6 +159,7 @@ impl Case {
                 }
                 assert_same(&read_tree(&place.root), &before);
                 assert!(place.status().areas[0].interrupted.is_none());
+                place.assert_records();
                 self.undisturbed(&place);
             }
             remove(&place.root);
@@ -184,6 +186,7 @@ impl Case {
                     assert!(self.run(&place, "rollback"), "it was not begun");
                 }
                 assert_same(&read_tree(&place.root), &before);
+                place.assert_records();
                 assert!(!place.private_names().iter().any(|name| name == "staging"));
             }
             remove(&place.root);

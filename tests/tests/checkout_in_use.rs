@@ -120,7 +120,8 @@ fn root_dpkg_and_a_checkout_wait_for_each_other() {
     assert_eq!(std::fs::read(place.root.join("usr/bin/tool")).unwrap(), b"one", "nothing was changed");
     assert_eq!(place.status().areas[0].interrupted, None);
     let area = AreaTarget { wait_packages_s: 0, ..AreaTarget::new(AREA, &place.root) };
-    let refused = evenkeel_store::checkout::rollback(&area, &place.state, &Progress::default()).unwrap_err();
+    let back = evenkeel_store::checkout::BackOptions::new(&place.state);
+    let refused = evenkeel_store::checkout::rollback(&area, &back, &Progress::default()).unwrap_err();
     assert_eq!(at_work(refused), dpkg_at_work);
 
     // One that waits sees what dpkg has brought meanwhile.

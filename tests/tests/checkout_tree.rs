@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use evenkeel_store::checkout::{AreaTarget, CheckoutReport, Mode, SwitchMode, recover};
+use evenkeel_store::checkout::{AreaTarget, BackOptions, CheckoutReport, Mode, SwitchMode, recover};
 use evenkeel_store::id::SnapshotId;
 use evenkeel_store::{Progress, Result};
 use evenkeel_tests::fixture::assert_same;
@@ -409,5 +409,5 @@ fn root_nothing_mounted_is_carried_away() {
     place.rollback().unwrap();
     place.assert_is(&first);
     let area = AreaTarget::new("tree", &place.root);
-    assert_eq!(recover(&area, &place.state, &Progress::default()).unwrap().number, None);
+    assert_eq!(recover(&area, &BackOptions::new(&place.state), &Progress::default()).unwrap().number, None);
 }

@@ -6,6 +6,7 @@ mod attacks;
 mod bad_input;
 mod catalog;
 mod cddl;
+mod change_record;
 mod changing;
 mod checkout;
 mod checkout_exact;

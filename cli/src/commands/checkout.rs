@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use super::values::parse_ceiling;
 use crate::areas::{self, AreaArg, LocalArea};
+use crate::config;
 use crate::error::{CommandError, Kind, Result};
 use crate::exit::Exit;
 use crate::output::in_use;
@@ -278,6 +279,8 @@ fn options(session: &Session, args: &Args, id: SnapshotId, areas: &[LocalArea]) 
     }
     options.exact = args.exact;
     options.undo = session.config.undo.limits();
+    options.records = session.config.records.limits();
+    options.asked_by = Some(config::asked_by());
     options.switch = match args.switch {
         SwitchArg::Files => SwitchMode::Files,
         SwitchArg::Tree => SwitchMode::Tree,
@@ -457,7 +460,8 @@ impl CountFields {
     }
 }
 
-fn mode_name(mode: Mode) -> &'static str {
+/// As it is written on the command line.
+pub(super) fn mode_name(mode: Mode) -> &'static str {
     match mode {
         Mode::Incremental => "incremental",
         Mode::Full => "full",

@@ -37,11 +37,11 @@ pub struct Args {
 /// # Errors
 /// When an area is not known here, its journal cannot be understood, or the system fails.
 pub fn run(session: &Session, args: &Args) -> Result<Exit> {
-    let state = session.state_dir()?;
+    let options = session.back_options()?;
     let mut areas = Vec::new();
     for area in areas::select_or_known(session, &args.areas)? {
         let target = area.target(&session.config);
-        let done = session.run_long(|progress| checkout::recover(&target, &state, progress))?;
+        let done = session.run_long(|progress| checkout::recover(&target, &options, progress))?;
         if !session.out.json {
             print(session, &done)?;
         }

@@ -42,11 +42,11 @@ pub struct Args {
 /// # Errors
 /// When an area has nothing to take back, with the areas before it taken back already; or the system fails.
 pub fn run(session: &Session, args: &Args) -> Result<Exit> {
-    let state = session.state_dir()?;
+    let options = session.back_options()?;
     let mut all = Vec::new();
     for area in areas::select_or_known(session, &args.areas)? {
         let target = area.target(&session.config);
-        match session.run_long(|progress| checkout::rollback(&target, &state, progress)) {
+        match session.run_long(|progress| checkout::rollback(&target, &options, progress)) {
             Ok(done) => all.push(done),
             Err(error) => {
                 // What was done is told before what was not.

@@ -1,22 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `evenkeel show-record`: tells every name that a checkout or rollback changed.
+//! `evenkeel show-record`: tells what a checkout or rollback did, why, and who asked for it.
 
-use evenkeel_store::checkout::{self, ChangeKind, RecordedChange};
-use serde::Serialize;
+use evenkeel_store::checkout::{self, ChangeLine, ChangeRecord, EndLine, HeaderLine, Line, Record};
+use evenkeel_store::format::manifest::Timestamp;
+use evenkeel_store::json::TimeField;
 
-use super::history::{self, RecordFields};
+use self::by_directory::ByDirectory;
+use self::first::First;
 use crate::areas::{self, AreaArg};
-use crate::error::{CommandError, Result};
+use crate::error::Result;
 use crate::exit::Exit;
-use crate::output::json::PathField;
+use crate::output::text::{self, bytes, counted};
 use crate::session::Session;
 
+mod by_directory;
+mod first;
+
 const AFTER_HELP: &str = "\
-The list of names is kept as long as the checkout can be taken back. A directory that moved as a whole is one name.
+First what it was: when, who asked, from which snapshot to which, and what came of it. Then what deserves a look first: \
+differences that were kept, set-id programs and capabilities, systemd units, other kinds of files, what changed \
+meanwhile, what cannot be held here. Then the changes by directory.
+
+With --json the record as it was written, one document for each line (docs/reference/schemas/record.json). A record \
+stays when the undo is dropped; how many are kept says `[records]` in the configuration. A damaged one gives exit code 12.
 
 Examples:
   evenkeel show-record 12
-  evenkeel show-record 12 --area etc=/etc --json";
+  evenkeel show-record 12 --area etc=/etc --all";
 
 /// Arguments of `show-record`.
 #[derive(Debug, clap::Args)]
@@ -28,56 +38,164 @@ pub struct Args {
     /// The area and where it is [default: the one of the configuration, else the one that was checked out here].
     #[arg(long = "area", value_name = "NAME=PATH", value_parser = areas::area_parser())]
     area: Option<AreaArg>,
+    /// List every line.
+    #[arg(long)]
+    all: bool,
 }
 
 /// Shows one record.
 ///
 /// # Errors
-/// When there is no such record, or there are several areas and none is named.
+/// When there is no such record or it is damaged, or there are several areas and none is named.
 pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let state = session.state_dir()?;
     let area = areas::select_one(session, args.area.clone())?;
     let target = area.target(&session.config);
-    let changes = checkout::recorded_changes(&target, &state, args.number)?;
-    let records = checkout::history(&target, &state)?;
-    let record = records.iter().find(|record| record.number == args.number).ok_or_else(|| {
-        CommandError::usage(format!("area `{}` has no record {}", area.name, args.number))
-            .hint("`evenkeel history` lists them")
-    })?;
+    let record = checkout::change_record(&target, &state, args.number)?;
     if session.out.json {
-        let changes = changes.as_ref().map(|changes| changes.iter().map(ChangeFields::new).collect());
-        session.out.document("evenkeel/show-record/1", &Report { record: RecordFields::new(record), changes })?;
+        for line in record.lines()? {
+            session.out.bytes(&line?.0)?;
+        }
         return Ok(Exit::Done);
     }
-    session.out.line(history::line(record).trim_start())?;
-    match &changes {
-        None => session.out.line("  the list of names was dropped with the undo")?,
-        Some(changes) => {
-            for change in changes {
-                session.out.line(format_args!("  {:<8}  {}", change.action.name(), change.path))?;
-            }
+    let history = checkout::history(&target, &state)?;
+    let known = history.iter().find(|known| known.number == args.number);
+    print_head(session, &record, known)?;
+    let (mut first, mut changes) = (First::default(), ByDirectory::default());
+    for line in record.lines()? {
+        let (_, line) = line?;
+        first.add(&line);
+        if let Line::Change(change) = &line
+            && !args.all
+        {
+            changes.add(change);
+        }
+    }
+    first.print(session, args.all)?;
+    if record.header.changes == 0 {
+        return Ok(Exit::Done);
+    }
+    session.out.line(session.out.paint.bold("changes"))?;
+    if !args.all {
+        changes.print(session)?;
+        return Ok(Exit::Done);
+    }
+    for line in record.lines()? {
+        if let (_, Line::Change(change)) = line? {
+            session.out.line(format_args!("  {:<8}  {}  {}", change.action, change.path.escaped(), why(&change)))?;
         }
     }
     Ok(Exit::Done)
 }
 
-#[derive(Serialize)]
-struct Report {
-    record: RecordFields,
-    /// `null` when the list was dropped.
-    changes: Option<Vec<ChangeFields>>,
-}
-
-#[derive(Serialize)]
-struct ChangeFields {
-    #[serde(flatten)]
-    path: PathField,
-    action: &'static str,
-}
-
-impl ChangeFields {
-    fn new(change: &RecordedChange) -> Self {
-        let action: ChangeKind = change.action;
-        ChangeFields { path: PathField::new(change.path.as_bytes()), action: action.name() }
+/// What a person wants to know before anything else.
+fn print_head(session: &Session, record: &ChangeRecord, known: Option<&Record>) -> Result<()> {
+    let (out, header) = (&session.out, &record.header);
+    let title = format!("number {}: {} of {} at {}", header.number, header.what, header.area, header.root.escaped());
+    out.line(out.paint.bold(title))?;
+    let field = |name: &str, value: &str| out.line(format_args!("  {name:<8} {value}"));
+    field("when", &when(header, record.end.as_ref()))?;
+    field("asked by", &asked_by(header))?;
+    field("snapshot", &snapshots(header))?;
+    field("outcome", &outcome(session, header, record.end.as_ref()))?;
+    field("changes", &changes(header, record.end.as_ref()))?;
+    if let Some(undo) = known.and_then(undo) {
+        field("undo", &undo)?;
     }
+    Ok(())
+}
+
+fn when(header: &HeaderLine, end: Option<&EndLine>) -> String {
+    let began = text::time(header.began.0);
+    match end {
+        Some(end) => format!("{began}, took {}", text::seconds(between(header.began, end.ended))),
+        None => began,
+    }
+}
+
+fn between(from: TimeField, to: TimeField) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a duration that is shown with two digits")]
+    let seconds = |time: Timestamp| time.secs as f64 + f64::from(time.nanos) / 1e9;
+    (seconds(to.0) - seconds(from.0)).max(0.0)
+}
+
+fn asked_by(header: &HeaderLine) -> String {
+    let Some(asked) = &header.asked_by else { return format!("not said, on {}", header.host) };
+    let user = asked.user.clone().unwrap_or_else(|| "?".to_owned());
+    let through = asked.sudo_user.as_ref().map_or_else(String::new, |user| format!(" through sudo by {user}"));
+    format!("{user} (uid {}){through}, on {}: {}", asked.uid, header.host, asked.command)
+}
+
+fn snapshots(header: &HeaderLine) -> String {
+    let short = |id: &Option<String>| id.as_ref().map_or("nothing", |id| id.get(..12).unwrap_or(id)).to_owned();
+    let how = match (header.undoes, header.mode) {
+        (Some(undone), _) => format!("takes {undone} back"),
+        (None, Some(mode)) => super::checkout::mode_name(mode).to_owned(),
+        (None, None) => String::new(),
+    };
+    format!("{} → {}, {how}", short(&header.before), short(&header.after))
+}
+
+fn outcome(session: &Session, header: &HeaderLine, end: Option<&EndLine>) -> String {
+    let paint = session.out.paint;
+    let Some(end) = end else {
+        return paint.bad("interrupted: `evenkeel recover` goes on, `evenkeel rollback` goes back");
+    };
+    let mut told = match (end.kept, end.taken_back_by) {
+        (_, Some(by)) => paint.changed(format_args!("interrupted, and taken back by number {by}")),
+        (Some(0), None) => paint.good(&end.outcome),
+        _ => paint.changed(&end.outcome),
+    };
+    if let Some(recovered) = &end.recovered {
+        let asked = recovered.asked_by.as_ref().map_or_else(String::new, |asked| format!(" by `{}`", asked.command));
+        told.push_str(&format!("; it was interrupted, and finished{asked}"));
+    }
+    if header.adopt.is_some() {
+        told.push_str("; first contact");
+    }
+    told
+}
+
+/// `12 added, 3 updated; 1.46 MiB written from the store`.
+fn changes(header: &HeaderLine, end: Option<&EndLine>) -> String {
+    let mut parts = Vec::new();
+    if let Some(counts) = &header.counts {
+        let all = [
+            (counts.added, "added"),
+            (counts.updated, "updated"),
+            (counts.restored, "restored"),
+            (counts.removed, "removed"),
+            (counts.strays_removed, "strays removed"),
+        ];
+        let some = all.iter().filter(|(count, _)| *count > 0);
+        parts.extend(some.map(|(count, what)| format!("{} {what}", text::number(*count))));
+    }
+    if parts.is_empty() {
+        parts.push(counted(header.changes, "name"));
+    }
+    let mut told = parts.join(", ");
+    for source in end.iter().flat_map(|end| &end.written) {
+        told.push_str(&format!("; {} written from the {}", bytes(source.bytes), source.from));
+    }
+    told
+}
+
+fn undo(record: &Record) -> Option<String> {
+    match (record.undone_by, record.kept) {
+        (Some(by), _) => Some(format!("taken back by {by}")),
+        (None, false) => Some("dropped".to_owned()),
+        (None, true) => None,
+    }
+}
+
+/// `updated: content, mtime`.
+pub(super) fn why(change: &ChangeLine) -> String {
+    let mut told = change.reason.to_string();
+    if !change.differs.is_empty() {
+        told.push_str(&format!(": {}", change.differs.join(", ")));
+    }
+    if let Some(size) = change.bytes {
+        told.push_str(&format!(", {}", bytes(size)));
+    }
+    told
 }

@@ -34,9 +34,9 @@ pub struct Args {
 /// # Errors
 /// When that cannot be taken back, there are several areas and none is named, or the system fails.
 pub fn run(session: &Session, args: &Args) -> Result<Exit> {
-    let state = session.state_dir()?;
+    let options = session.back_options()?;
     let target = areas::select_one(session, args.area.clone())?.target(&session.config);
-    let done = session.run_long(|progress| checkout::undo(&target, &state, args.number, progress))?;
+    let done = session.run_long(|progress| checkout::undo(&target, &options, args.number, progress))?;
     rollback::report(session, &done)?;
     Ok(Exit::Done)
 }

@@ -8,6 +8,7 @@ pub mod in_use;
 pub mod json;
 pub mod progress;
 pub mod text;
+pub mod who;
 
 use std::cell::RefCell;
 use std::fmt::Display;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use evenkeel_store::checkout::{
-    AreaTarget, CheckoutOptions, Mode, StatusOptions, SwitchMode, checkout, recover, rollback, status, verify,
+    AreaTarget, BackOptions, CheckoutOptions, Mode, StatusOptions, SwitchMode, checkout, recover, rollback, status,
+    verify,
 };
 use evenkeel_store::id::SnapshotId;
 use evenkeel_store::{Progress, Store};
@@ -261,7 +262,7 @@ impl Steps {
 
     /// The tree is as before the step where the switch had not begun, else as after it.
     fn finish(&self, place: Place<'_>, done: usize) {
-        let finished = recover(&area_of(place), &state_of(place), &Progress::default());
+        let finished = recover(&area_of(place), &BackOptions::new(state_of(place)), &Progress::default());
         let finished = finished.unwrap_or_else(|error| panic!("recover: {}", chain(&error)));
         assert!(finished.left_alone.is_empty(), "{finished:?}");
         let is_after = finished.at == Some(self.releases.ids[self.steps[done] - 1]);
@@ -274,7 +275,7 @@ impl Steps {
         let area = &report.areas[0];
         // Where nothing of the step is there, the one before it would be taken back.
         if area.interrupted.is_some() || area.applied == Some(self.releases.ids[self.steps[done] - 1]) {
-            let undone = rollback(&area_of(place), &state_of(place), &Progress::default());
+            let undone = rollback(&area_of(place), &BackOptions::new(state_of(place)), &Progress::default());
             let undone = undone.unwrap_or_else(|error| panic!("rollback: {}", chain(&error)));
             assert!(undone.left_alone.is_empty(), "{undone:?}");
         }

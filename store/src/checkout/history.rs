@@ -3,16 +3,14 @@
 
 use std::path::Path;
 
-use super::journal::{Journal, Op};
+use super::journal::Journal;
 use super::options::AreaTarget;
-use super::report::ChangeKind;
 use super::state::AreaRoot;
 use super::transaction::{self, record_path};
 use crate::error::{Error, Result};
 use crate::format::manifest::Timestamp;
 use crate::fsio;
 use crate::id::SnapshotId;
-use crate::path::TreePath;
 
 const TITLE: &str = "evenkeel record 1";
 /// Longest summary that is read, in bytes.
@@ -37,15 +35,6 @@ pub struct Record {
     pub undone_by: Option<u64>,
     /// What it displaced is still kept.
     pub kept: bool,
-}
-
-/// One name that a transaction changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecordedChange {
-    /// Relative to the area's root.
-    pub path: TreePath,
-    /// What was done to it.
-    pub action: ChangeKind,
 }
 
 impl Record {
@@ -128,40 +117,8 @@ pub fn history(target: &AreaTarget, state_dir: &Path) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-/// Every name that the transaction `number` changed, in order; `None` when its undo was dropped, and the list with it.
-///
-/// # Errors
-/// As [`history`], and [`Error::Refused`] when there is no such record.
-pub fn recorded_changes(target: &AreaTarget, state_dir: &Path, number: u64) -> Result<Option<Vec<RecordedChange>>> {
-    let state = state_of(target, state_dir)?;
-    if !transaction::numbers(&state)?.contains(&number) {
-        return Err(Error::Refused {
-            reason: format!("area `{}` has no record {number}", target.name),
-            hint: Some("`evenkeel history` lists them".into()),
-        });
-    }
-    let journal = transaction::finished(&state, number)?;
-    Ok(journal.map(|journal| {
-        if let Some(tree) = journal.tree() {
-            let change =
-                |(path, action): &(TreePath, ChangeKind)| RecordedChange { path: path.clone(), action: *action };
-            return tree.changes.iter().map(change).collect();
-        }
-        let change = |step: super::journal::Step| {
-            let action = match step.op {
-                Op::Add { .. } => ChangeKind::Add,
-                Op::Replace { .. } => ChangeKind::Replace,
-                Op::Remove { .. } => ChangeKind::Remove,
-                Op::Metadata { .. } | Op::Tree(_) => ChangeKind::Metadata,
-            };
-            RecordedChange { path: step.path, action }
-        };
-        journal.steps.into_iter().map(change).collect()
-    }))
-}
-
 /// An area's place in the state directory.
-fn state_of(target: &AreaTarget, state_dir: &Path) -> Result<std::path::PathBuf> {
+pub(super) fn state_of(target: &AreaTarget, state_dir: &Path) -> Result<std::path::PathBuf> {
     let root = AreaRoot::open(&target.name, &target.root, state_dir)?;
     let marker = root.marker.ok_or_else(|| Error::Refused {
         reason: format!("nothing was ever checked out to {}", target.root.display()),

@@ -5,6 +5,7 @@
 //! - [`merge`] compares target manifest, last applied manifest and live tree; [`plan`] is the result, a plain value.
 //! - [`stage`] makes everything new in the area's private directory; [`switch`] gives it its names, one atomic step each.
 //! - [`record`] remembers what was delivered; [`state`] is where the memory is, with marker and lock.
+//! - [`change_record`](mod@change_record) tells what was done, why, and who asked; [`who`] tells who changed something here.
 //! - [`run`] drives all of it; [`drift`] compares a live tree with what was last applied.
 //!
 //! Invariants: a live file is never written into; nothing live changes before everything new is staged and durable;
@@ -12,6 +13,7 @@
 
 mod apply;
 mod chain;
+mod change_record;
 mod compare;
 mod conflict;
 mod displaced;
@@ -40,12 +42,18 @@ mod switch;
 mod transaction;
 mod tree;
 mod users;
+mod who;
 
+pub use change_record::{
+    AskedBy, ChangeLine, ChangeRecord, ChangedLine, CountFields, EndLine, HeaderLine, InUseLine, KeptLine, Line,
+    NotHeldLine, PathLine, RecordLimits, RecordLines, Recovered, SealLine, SetAsideLine, SkippedLine, Source,
+    change_record,
+};
 pub use compare::Difference;
 pub use conflict::{ConflictPolicy, ConflictRule};
 pub use drift::{AreaStatus, DriftEntry, DriftKind, StatusOptions, StatusReport, status, verify};
 pub use fidelity::{Loss, NotHeld};
-pub use history::{Record, RecordedChange, history, recorded_changes};
+pub use history::{Record, history};
 pub use merge::{AppliedEntry, LiveTree, MergeRules, plan_area};
 pub use options::{Adopt, AreaTarget, Ceiling, CheckoutOptions, Mode, SwitchMode, UndoLimits};
 pub use packages::WAIT_PACKAGES_S;
@@ -53,7 +61,8 @@ pub use plan::{
     Action, Change, CheckoutPlan, Counts, DroppedEntry, Kept, KeptBecause, Outcome, Reason, Skipped, Wanted,
 };
 pub use report::{AreaReport, ChangeKind, CheckoutReport, PathChange};
-pub use rollback::{AreaRecovery, AreaRollback, recover, rollback, undo};
+pub use rollback::{AreaRecovery, AreaRollback, BackOptions, recover, rollback, undo};
 pub use run::checkout;
 pub use saved_plan::SavedPlan;
 pub use state::known_areas;
+pub use who::{ChangedBy, PackageOwner, WHO_PATHS_MAX, who_changed};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::change_record::{AskedBy, RecordLimits};
 use super::conflict::{ConflictPolicy, ConflictRule};
 use super::saved_plan::SavedPlan;
 use crate::id::SnapshotId;
@@ -176,6 +177,10 @@ pub struct CheckoutOptions {
     pub allow_busy: bool,
     /// How long what gives way is kept.
     pub undo: UndoLimits,
+    /// How many records of what was done are kept.
+    pub records: RecordLimits,
+    /// Who or what asks; it is recorded.
+    pub asked_by: Option<AskedBy>,
     /// Refuses a place that cannot hold all of the reference.
     pub exact: bool,
     /// Allows a reference with nothing but its root.
@@ -204,6 +209,8 @@ impl CheckoutOptions {
             switch: SwitchMode::Files,
             allow_busy: false,
             undo: UndoLimits::default(),
+            records: RecordLimits::default(),
+            asked_by: None,
             exact: false,
             allow_empty: false,
             state_dir,

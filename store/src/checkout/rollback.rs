@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 
 use super::chain::{DirChain, is_other_now};
+use super::change_record::{AskedBy, Ended, NewRecord, RecordLimits, What};
 use super::displaced::{self, Groups};
 use super::journal::{DirTime, Journal, New, Op, Step, Was};
 use super::options::AreaTarget;
@@ -70,14 +71,32 @@ pub struct AreaRecovery {
     pub in_use: InUse,
 }
 
+/// How to go back, or on.
+#[derive(Debug, Clone)]
+pub struct BackOptions {
+    /// This machine's state directory.
+    pub state_dir: PathBuf,
+    /// Who or what asks; it is recorded.
+    pub asked_by: Option<AskedBy>,
+    /// How many records are kept.
+    pub records: RecordLimits,
+}
+
+impl BackOptions {
+    /// The defaults.
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        BackOptions { state_dir: state_dir.into(), asked_by: None, records: RecordLimits::default() }
+    }
+}
+
 /// Finishes what was interrupted in an area.
 ///
 /// # Errors
 /// [`Error::Area`] where nothing was ever checked out; [`Error::Locked`]; [`Error::Io`].
-pub fn recover(target: &AreaTarget, state_dir: &std::path::Path, progress: &Progress) -> Result<AreaRecovery> {
-    let mut held = hold(target, state_dir)?;
+pub fn recover(target: &AreaTarget, options: &BackOptions, progress: &Progress) -> Result<AreaRecovery> {
+    let mut held = hold(target, &options.state_dir)?;
     let _packages = if held.is_switching() { lock_packages(&held, target, progress)? } else { PackageLocks::default() };
-    let finished = transaction::recover(&mut held, progress)?;
+    let finished = transaction::recover(&mut held, options.asked_by.as_ref(), progress)?;
     let number = finished.as_ref().map(|recovered| recovered.journal.number);
     let switched = finished.map(|recovered| recovered.switched).unwrap_or_default();
     Ok(AreaRecovery {
@@ -95,12 +114,12 @@ pub fn recover(target: &AreaTarget, state_dir: &std::path::Path, progress: &Prog
 /// # Errors
 /// [`Error::Refused`] when there is none, or what gave way in it is not kept any more; [`Error::Locked`];
 /// [`Error::Io`].
-pub fn rollback(target: &AreaTarget, state_dir: &std::path::Path, progress: &Progress) -> Result<AreaRollback> {
-    let mut held = hold(target, state_dir)?;
+pub fn rollback(target: &AreaTarget, options: &BackOptions, progress: &Progress) -> Result<AreaRollback> {
+    let mut held = hold(target, &options.state_dir)?;
     let _packages = lock_packages(&held, target, progress)?;
     let interrupted = if held.is_switching() { transaction::open(&held.state)? } else { None };
     if interrupted.is_none() {
-        transaction::recover(&mut held, progress)?;
+        transaction::recover(&mut held, options.asked_by.as_ref(), progress)?;
     }
     let was_interrupted = interrupted.is_some();
     let journal = match interrupted {
@@ -121,19 +140,28 @@ pub fn rollback(target: &AreaTarget, state_dir: &std::path::Path, progress: &Pro
         changed_since.sort_unstable();
         (inverse, changed_since, Inodes::new())
     };
+    let path = held.root.real_path().map_err(|e| Error::io("look at", held.root.path(), e))?;
+    let root = held.root.try_clone().map_err(|e| Error::io("look at", held.root.path(), e))?;
+    let new_record = NewRecord {
+        area: &target.name,
+        root: &root,
+        root_path: &path,
+        asked_by: options.asked_by.as_ref(),
+        what: What::Rollback { of: &journal, changed_since: &changed_since },
+    };
     if was_interrupted {
-        transaction::turn_around(&mut held, &inverse)?;
+        transaction::turn_around(&mut held, journal.number, &inverse, &new_record)?;
     } else {
         let record = record_path(&held.state, journal.number);
-        let path = held.root.real_path().map_err(|e| Error::io("look at", held.root.path(), e))?;
-        transaction::begin(&mut held, &inverse, Memory::Before(&record), None, &path)?;
+        transaction::begin(&mut held, &inverse, Memory::Before(&record), &new_record)?;
     }
     let mut switched = transaction::switch(&mut held, &inverse, was_interrupted, progress)?;
     if inverse.tree().is_some() {
         switched.in_use = in_use::find(&going);
     }
     held.root.sync_filesystem().map_err(|e| Error::io("sync file system of", held.root.path(), e))?;
-    transaction::finish(&mut held, &inverse, None)?;
+    transaction::finish(&mut held, &inverse, None, &Ended { switched: &switched, recovered: None })?;
+    transaction::drop_records(&held, options.records)?;
     let names = inverse.tree().map_or(inverse.steps.len(), |tree| tree.changes.len());
     Ok(AreaRollback {
         name: target.name.clone(),
@@ -155,14 +183,9 @@ pub fn rollback(target: &AreaTarget, state_dir: &std::path::Path, progress: &Pro
 /// # Errors
 /// [`Error::Refused`] when `number` is no transaction that can be taken back, with nothing changed; otherwise as
 /// [`rollback`], with the later ones taken back.
-pub fn undo(
-    target: &AreaTarget,
-    state_dir: &std::path::Path,
-    number: u64,
-    progress: &Progress,
-) -> Result<Vec<AreaRollback>> {
+pub fn undo(target: &AreaTarget, options: &BackOptions, number: u64, progress: &Progress) -> Result<Vec<AreaRollback>> {
     let mut reachable = {
-        let held = hold(target, state_dir)?;
+        let held = hold(target, &options.state_dir)?;
         if held.is_switching() { Vec::new() } else { stack(&held, usize::MAX)? }
     };
     if reachable.iter().all(|journal| journal.number != number) {
@@ -174,7 +197,7 @@ pub fn undo(
         });
     }
     reachable.retain(|journal| journal.number >= number);
-    reachable.iter().map(|_| rollback(target, state_dir, progress)).collect()
+    reachable.iter().map(|_| rollback(target, options, progress)).collect()
 }
 
 /// No package manager may be at work meanwhile; its lock is held until the value is dropped.

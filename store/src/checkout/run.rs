@@ -6,6 +6,7 @@ mod tree;
 use std::path::Path;
 use std::time::Instant;
 
+use super::change_record::{Ended, NewRecord, What};
 use super::conflict::Conflicts;
 use super::fidelity::{Fidelity, Here, Losses};
 use super::journal::Journal;
@@ -231,7 +232,7 @@ impl<'a> Run<'a> {
             if held.is_switching() {
                 packages.take(target, &area.path, self.progress)?;
             }
-            if let Some(recovered) = transaction::recover(&mut held, self.progress)? {
+            if let Some(recovered) = transaction::recover(&mut held, self.options.asked_by.as_ref(), self.progress)? {
                 area.recovered = Some(recovered.journal.number);
                 // Asked for again, an adoption still is one: what it kept stays.
                 let again = recovered.journal.target == Some(self.options.snapshot);
@@ -444,7 +445,16 @@ impl<'a> Run<'a> {
         let (switched, journal) = match ready {
             Some(Ready { journal, record }) => {
                 let memory = Memory::Record(Box::new(record), target, area.reference.manifest);
-                transaction::begin(held, &journal, memory, area.adopting, &area.path)?;
+                let root = held.root.try_clone().map_err(|e| Error::io("look at", held.root.path(), e))?;
+                let (plan, mode, adopt, not_held) = (&area.plan, area.mode, area.adopting, &area.losses.report());
+                let new_record = NewRecord {
+                    area: &area.target.name,
+                    root: &root,
+                    root_path: &area.path,
+                    asked_by: self.options.asked_by.as_ref(),
+                    what: What::Checkout { plan, mode, adopt, not_held },
+                };
+                transaction::begin(held, &journal, memory, &new_record)?;
                 area.number = Some(journal.number);
                 let mut switched = transaction::switch(held, &journal, false, self.progress)?;
                 if let Some(whole) = &area.tree {
@@ -465,8 +475,9 @@ impl<'a> Run<'a> {
         let Place::Held(held) = &mut area.place else { return Ok(self.report(area, &switched)) };
         match &journal {
             Some(journal) => {
-                transaction::finish(held, journal, Some(memory))?;
+                transaction::finish(held, journal, Some(memory), &Ended { switched: &switched, recovered: None })?;
                 area.dropped_undo = transaction::drop_old(held, self.options.undo, fsio::now())?;
+                transaction::drop_records(held, self.options.records)?;
             }
             None => {
                 memory.publish(&held.applied_path())?;

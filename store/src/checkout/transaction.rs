@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! STATE/areas/<area id>/   applied            what was delivered
-//!                          tx/                journal · summary · applied.next · applied.before · lifted
+//!                          tx/                journal · summary · record.<number> · end.<number> · applied.next ·
+//!                                             applied.before · lifted
 //!                          records/<number>/  the same files of what is finished
 //! AREA/.evenkeel/          staging/           what is new, and what gave way
 //!                          undo/<number>/     the staging directory of a finished transaction
@@ -15,6 +16,9 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use super::change_record::{
+    AskedBy, Ended, NewRecord, RecordLimits, end_name, publish_end, publish_taken_back, record_name,
+};
 use super::history::Record;
 use super::journal::{Journal, TreeStep};
 use super::lift::Lifts;
@@ -128,24 +132,19 @@ pub(super) fn finished(state: &Path, number: u64) -> Result<Option<Journal>> {
 ///
 /// # Errors
 /// [`Error::Io`]; nothing was begun then.
-pub(super) fn begin(
-    held: &mut HeldArea,
-    journal: &Journal,
-    memory: Memory<'_>,
-    adopting: Option<Adopt>,
-    path: &Path,
-) -> Result<()> {
+pub(super) fn begin(held: &mut HeldArea, journal: &Journal, memory: Memory<'_>, record: &NewRecord<'_>) -> Result<()> {
     let state = held.state.clone();
     let tx = state.join(TX);
     fsio::remove_tree(&tx)?;
     fsio::create_dir_all(&tx)?;
     memory.publish(&tx.join(NEXT))?;
     fsio::link(&held.applied_path(), &tx.join(BEFORE))?;
+    record.write(&tx, journal)?;
     summarize(&tx, journal)?;
     fsio::publish_file(&journal_path(&state), &journal.encode())?;
     fsio::sync_dir(&state)?;
     let to_or_from = journal.target.or(journal.base).expect("a transaction leads from or to a snapshot");
-    held.begin(to_or_from, adopting, path)
+    held.begin(to_or_from, record.adopting(), record.root_path)
 }
 
 fn summarize(tx: &Path, journal: &Journal) -> Result<()> {
@@ -206,9 +205,15 @@ fn switch_tree(
 ///
 /// # Errors
 /// [`Error::Io`]; the next command goes on from there.
-pub(super) fn finish(held: &mut HeldArea, journal: &Journal, memory: Option<Memory<'_>>) -> Result<()> {
+pub(super) fn finish(
+    held: &mut HeldArea,
+    journal: &Journal,
+    memory: Option<Memory<'_>>,
+    ended: &Ended<'_>,
+) -> Result<()> {
     let (state, applied) = (held.state.clone(), held.applied_path());
     let tx = state.join(TX);
+    publish_end(&tx, journal, &held.root, ended)?;
     match memory {
         Some(memory) => memory.publish(&applied)?,
         None => {
@@ -237,8 +242,16 @@ pub(super) fn finish(held: &mut HeldArea, journal: &Journal, memory: Option<Memo
 ///
 /// # Errors
 /// [`Error::Io`]; the transaction is still the old one then.
-pub(super) fn turn_around(held: &mut HeldArea, inverse: &Journal) -> Result<()> {
+pub(super) fn turn_around(
+    held: &mut HeldArea,
+    interrupted: u64,
+    inverse: &Journal,
+    record: &NewRecord<'_>,
+) -> Result<()> {
     let tx = held.state.join(TX);
+    // If this comes no further, whoever finishes the old one says so instead.
+    publish_taken_back(&tx, interrupted, inverse.number)?;
+    record.write(&tx, inverse)?;
     let next = tx.join(turned_next(inverse.number));
     fsio::remove_file(&next)?;
     Memory::Before(&tx).publish(&next)?;
@@ -258,7 +271,11 @@ pub(super) struct Recovered {
 ///
 /// # Errors
 /// The first failure.
-pub(super) fn recover(held: &mut HeldArea, progress: &Progress) -> Result<Option<Recovered>> {
+pub(super) fn recover(
+    held: &mut HeldArea,
+    asked_by: Option<&AskedBy>,
+    progress: &Progress,
+) -> Result<Option<Recovered>> {
     let Some(journal) = open(&held.state)? else { return Ok(None) };
     if !held.is_switching() {
         if held.finished() >= journal.number {
@@ -273,7 +290,7 @@ pub(super) fn recover(held: &mut HeldArea, progress: &Progress) -> Result<Option
     let adopting = held.adopting();
     let switched = switch(held, &journal, true, progress)?;
     held.root.sync_filesystem().map_err(|e| Error::io("sync file system of", held.root.path(), e))?;
-    finish(held, &journal, None)?;
+    finish(held, &journal, None, &Ended { switched: &switched, recovered: Some(asked_by) })?;
     Ok(Some(Recovered { journal, switched, adopting }))
 }
 
@@ -306,6 +323,38 @@ pub(super) fn drop_old(held: &HeldArea, limits: UndoLimits, now: Timestamp) -> R
     }
     dropped.reverse();
     Ok(dropped)
+}
+
+/// Drops the oldest records, as far as they are too many or too much. What can be taken back keeps its record, and so does
+/// the last transaction.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn drop_records(held: &HeldArea, limits: RecordLimits) -> Result<()> {
+    let (mut kept, mut bytes) = (0, 0_u64);
+    for number in numbers(&held.state)?.into_iter().rev() {
+        let record = record_path(&held.state, number);
+        for part in [record_name(number), end_name(number)] {
+            bytes = bytes.saturating_add(fsio::file_len(&record.join(part))?.unwrap_or(0));
+        }
+        let is_needed = number >= held.finished() || fsio::exists(&record.join(JOURNAL))?;
+        if is_needed || (kept < limits.records && bytes <= limits.bytes) {
+            kept += 1;
+            continue;
+        }
+        fsio::remove_tree(&record)?;
+    }
+    Ok(())
+}
+
+/// Where the record of `number` may be: its own directory; that of the rollback which took it back when it was interrupted;
+/// the transaction that is under way.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn dirs_of_record(state: &Path, number: u64) -> Result<Vec<PathBuf>> {
+    let later = numbers(state)?.into_iter().filter(|later| *later >= number);
+    Ok(later.map(|later| record_path(state, later)).chain([state.join(TX)]).collect())
 }
 
 /// Puts a finished transaction among the records.

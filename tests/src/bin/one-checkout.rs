@@ -4,7 +4,9 @@
 
 use std::path::Path;
 
-use evenkeel_store::checkout::{Adopt, AreaTarget, CheckoutOptions, Mode, SwitchMode, checkout, recover, rollback};
+use evenkeel_store::checkout::{
+    Adopt, AreaTarget, BackOptions, CheckoutOptions, Mode, SwitchMode, checkout, recover, rollback,
+};
 use evenkeel_store::{Progress, Store};
 
 fn main() -> std::process::ExitCode {
@@ -14,8 +16,8 @@ fn main() -> std::process::ExitCode {
     };
     let area = AreaTarget::new("tree", root);
     let mode = match mode.as_str() {
-        "rollback" => return ended(rollback(&area, Path::new(state), &Progress::default())),
-        "recover" => return ended(recover(&area, Path::new(state), &Progress::default())),
+        "rollback" => return ended(rollback(&area, &BackOptions::new(state), &Progress::default())),
+        "recover" => return ended(recover(&area, &BackOptions::new(state), &Progress::default())),
         mode => mode,
     };
     let switch = if mode == "tree" { SwitchMode::Tree } else { SwitchMode::Files };
