@@ -134,6 +134,33 @@ fn a_plan_is_saved_approved_and_carried_out() {
     ");
 }
 
+/// As root it put a file in the place of `/dev/stdout`, or of whatever was named.
+#[test]
+fn a_plan_replaces_nothing_but_a_plan() {
+    let world = World::with_history();
+    checkout(&world, &["@latest~1"]);
+    world.write("mine", "mine");
+    std::os::unix::fs::symlink("mine", world.path("link")).unwrap();
+    let save = |file: &str| checkout(&world, &["@latest", "--full", "--save-plan", file]);
+    insta::assert_snapshot!(save("mine"), @"
+    exit 2
+    --- stderr
+    error: cannot save the plan as mine: something else is there
+    hint: name a new file, or an older plan
+    ");
+    for file in ["link", "/dev/null", ".", "r/plan", "r/etc/app.conf"] {
+        assert!(save(file).starts_with("exit 2\n--- stderr\nerror: cannot save the plan as"), "{}", save(file));
+    }
+    insta::assert_snapshot!(save("r/plan"), @"
+    exit 2
+    --- stderr
+    error: cannot save the plan as r/plan: it would be part of area `os`
+    hint: name a place outside of it
+    ");
+    assert_eq!(world.read("mine"), "mine");
+    assert!(save("plan").starts_with("exit 0") && save("plan").starts_with("exit 0"), "an older plan is replaced");
+}
+
 /// Back is back to what was there, which may differ from the snapshot: it is no claim to be in sync.
 #[test]
 fn rollback_says_what_it_leads_back_to() {

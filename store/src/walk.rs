@@ -71,6 +71,8 @@ pub struct LeftOut {
     pub identity: Vec<TreePath>,
     /// Directories that directly hold something that was left out.
     pub holders: BTreeSet<TreePath>,
+    /// Directories in which something has a path that is longer or deeper than any may be. Only of a live area.
+    pub beyond: BTreeSet<TreePath>,
 }
 
 impl LeftOut {
@@ -95,8 +97,8 @@ pub struct Walk<'rules> {
     stack: Vec<Frame>,
     /// Directories that belong to the area only if something in them does, while that is not known.
     passages: Vec<Found>,
-    /// Such directories are items in any case.
-    all_passages: bool,
+    /// Such directories are items in any case, and what no path leads to is no error.
+    is_live_area: bool,
     ready: VecDeque<Result<Found, WalkError>>,
     left_out: LeftOut,
 }
@@ -114,19 +116,21 @@ impl<'rules> Walk<'rules> {
             root: Some(Arc::new(root)),
             stack: Vec::new(),
             passages: Vec::new(),
-            all_passages: false,
+            is_live_area: false,
             ready: VecDeque::new(),
             left_out: LeftOut::default(),
         })
     }
 
-    /// As [`Walk::new`], but a directory on the way to what may belong to the area is an item also when nothing in it
-    /// does: it is there, whoever wants to put something at its name must know.
+    /// As [`Walk::new`], for a tree that others fill. A directory on the way to what may belong to the area is an item also
+    /// when nothing in it does: it is there, whoever wants to put something at its name must know. What lies deeper than
+    /// any path may be is left out: nobody could be served any more where one user has made a directory in a directory,
+    /// and so on.
     ///
     /// # Errors
     /// When the root cannot be looked at.
-    pub fn with_all_passages(root: Dir, rules: &'rules RuleSet) -> io::Result<Walk<'rules>> {
-        Ok(Walk { all_passages: true, ..Walk::new(root, rules)? })
+    pub fn of_live_area(root: Dir, rules: &'rules RuleSet) -> io::Result<Walk<'rules>> {
+        Ok(Walk { is_live_area: true, ..Walk::new(root, rules)? })
     }
 
     /// What was left out so far.
@@ -158,9 +162,15 @@ impl<'rules> Walk<'rules> {
             let full_path = parent.path_of(name);
             move |source| WalkError { path, full_path, source }
         };
-        let path = parent_path
-            .join(name)
-            .map_err(|e| failed(parent_path.clone())(io::Error::new(io::ErrorKind::InvalidInput, e)))?;
+        let path = match parent_path.join(name) {
+            Ok(path) => path,
+            Err(_) if self.is_live_area => {
+                self.left_out.beyond.insert(parent_path.clone());
+                self.left_out.holders.insert(parent_path.clone());
+                return Ok(());
+            }
+            Err(e) => return Err(failed(parent_path.clone())(io::Error::new(io::ErrorKind::InvalidInput, e))),
+        };
         let Some(stat) = parent.stat_opt(name).map_err(failed(path.clone()))? else {
             return Ok(()); // Gone since the directory was listed.
         };
@@ -205,7 +215,7 @@ impl<'rules> Walk<'rules> {
         let path = found.path.clone();
         found.stat = opened;
         found.dir = Some(Arc::clone(&dir));
-        if found.passage && !self.all_passages {
+        if found.passage && !self.is_live_area {
             let left_out = &mut self.left_out;
             self.passages.retain(|passage| {
                 let on_the_way = path.starts_with(&passage.path);
@@ -308,7 +318,7 @@ mod tests {
         let rules = AreaRules { include: vec!["/opt/app".into()], ..AreaRules::default() };
         assert_eq!(paths(root.path(), &rules).0, [".", "opt", "opt/app", "opt/app/x"]);
         let rules = RuleSet::new(&rules, Vec::new()).unwrap();
-        let walk = Walk::with_all_passages(Dir::open(root.path()).unwrap(), &rules).unwrap();
+        let walk = Walk::of_live_area(Dir::open(root.path()).unwrap(), &rules).unwrap();
         let all = walk.map(|found| found.unwrap()).map(|found| (found.path.to_string(), found.passage));
         let expected = [(".", false), ("opt", true), ("opt/app", false), ("opt/app/x", false), ("opt/other", true)];
         assert!(all.eq(expected.into_iter().chain([("srv", true)]).map(|(path, passage)| (path.to_string(), passage))));

@@ -137,13 +137,16 @@ fn five_thousand_levels_are_refused_by_name() {
     };
     let refused = fixture.try_commit(|_| {}).unwrap_err();
     assert!(deep(&refused), "{refused:?}");
-    for mode in [Mode::Incremental, Mode::Full] {
-        let refused = place.try_checkout(&second, |options| {
+    // On a server any user can make such a tree, and must not keep updates away by it.
+    for (mode, id) in [(Mode::Incremental, &second), (Mode::Full, &first), (Mode::Force, &second)] {
+        let done = place.try_checkout(id, |options| {
             (options.mode, options.max_delete) = (Some(mode), Ceiling::Count(10_000));
         });
-        let refused = refused.unwrap_err();
-        assert!(deep(&refused), "{refused:?}");
-        assert_eq!(std::fs::read(place.root.join("f")).unwrap(), b"one");
+        let done = done.unwrap();
+        assert_eq!(done.areas[0].skipped.len(), 1, "{done:?}");
+        assert_eq!(std::fs::read(place.root.join("f")).unwrap(), if *id == first { "one" } else { "two!" }.as_bytes());
+        assert!(place.root.join("d/d/d").is_dir(), "it stays");
+        assert!(place.status().areas[0].warnings[0].contains("deeper than any path"));
     }
     for root in [fixture.tree.root(), &place.root] {
         assert!(Command::new("rm").arg("-rf").arg(root.join("d")).status().unwrap().success());

@@ -13,7 +13,7 @@ use evenkeel_store::checkout::{
 use evenkeel_store::format::snapshot::Snapshot;
 use evenkeel_store::id::SnapshotId;
 use evenkeel_store::in_use::InUse;
-use evenkeel_store::{Store, fsio};
+use evenkeel_store::{Error, Store, fsio};
 use serde::Serialize;
 
 use super::values::parse_ceiling;
@@ -149,6 +149,9 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let id = target(session, args, &store, approved.as_ref())?;
     let snapshot = store.snapshot(&id)?;
     let areas = present(session, areas, &id, &snapshot)?;
+    if let Some(file) = &args.save_plan {
+        check_place(file, &areas)?;
+    }
     let mut options = options(session, args, id, &areas)?;
     if let Some(plan) = approved {
         (options.mode, options.adopt) = (plan.mode(), plan.adopt());
@@ -177,6 +180,27 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
         .hint("nothing was done; --adopt=replace lets the snapshot win, --adopt=keep the files that are there"));
     }
     Ok(if args.exit_nothing && report.is_empty() { Exit::Nothing } else { Exit::Done })
+}
+
+/// Refuses to save a plan in the place of anything but a plan, or into an area, of whose next plan it would be part.
+fn check_place(file: &Path, areas: &[LocalArea]) -> Result<()> {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = file.file_name().unwrap_or_default().as_bytes();
+    let parent = fsio::Dir::open_following(parent)?;
+    let refused = |why: String| CommandError::usage(format!("cannot save the plan as {}: {why}", text::path(file)));
+    let found = parent.stat_opt(name).map_err(|e| Error::io("look at", file, e))?;
+    let is_plan = |found: fsio::Stat| found.file_type == fsio::FileType::File && SavedPlan::load(file).is_ok();
+    if name.is_empty() || found.is_some_and(|found| !is_plan(found)) {
+        return Err(refused("something else is there".into()).hint("name a new file, or an older plan"));
+    }
+    let place = parent.real_path().map_err(|e| Error::io("look at", file, e))?;
+    let is_around = |area: &&LocalArea| fsio::canonicalize(&area.config.root).is_ok_and(|root| place.starts_with(root));
+    match areas.iter().find(is_around) {
+        Some(area) => {
+            Err(refused(format!("it would be part of area `{}`", area.name)).hint("name a place outside of it"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The saved plan to carry out.

@@ -278,6 +278,10 @@ impl Look<'_> {
                 (None, None) => {}
             }
         }
+        let beyond = self.live.beyond().iter();
+        self.status.warnings.extend(
+            beyond.map(|path| format!("something in {path} lies deeper than any path may; it was not looked at")),
+        );
         Ok(self.status)
     }
 

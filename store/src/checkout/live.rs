@@ -31,7 +31,7 @@ impl<'a> LiveArea<'a> {
             None => None,
             Some(root) => {
                 let failed = |e| Error::io("list", root.path(), e);
-                Some(Walk::with_all_passages(root.try_clone().map_err(failed)?, rules).map_err(failed)?)
+                Some(Walk::of_live_area(root.try_clone().map_err(failed)?, rules).map_err(failed)?)
             }
         };
         Ok(LiveArea { walk, chain: root.map(DirChain::new), rules, progress, none: BTreeSet::new() })
@@ -85,5 +85,9 @@ impl LiveTree for LiveArea<'_> {
 
     fn holds_outside(&self, dir: &TreePath) -> bool {
         self.walk.as_ref().map_or(&self.none, |walk| &walk.left_out().holders).contains(dir)
+    }
+
+    fn beyond(&self) -> &BTreeSet<TreePath> {
+        self.walk.as_ref().map_or(&self.none, |walk| &walk.left_out().beyond)
     }
 }

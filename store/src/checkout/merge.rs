@@ -26,7 +26,7 @@ mod ground;
 mod links;
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::compare::{Difference, differences, file_type, metadata_differences};
 use super::conflict::ConflictPolicy;
@@ -85,6 +85,9 @@ pub trait LiveTree {
 
     /// Whether a directory that the stream has passed holds something that does not belong to the area.
     fn holds_outside(&self, dir: &TreePath) -> bool;
+
+    /// Directories in which the stream left something out because it lies deeper than any path may be.
+    fn beyond(&self) -> &BTreeSet<TreePath>;
 }
 
 /// A path as it was last applied here, in this machine's owner ids.

@@ -66,6 +66,11 @@ impl LiveTree for Stream {
     fn holds_outside(&self, dir: &TreePath) -> bool {
         self.outside.contains(dir)
     }
+
+    fn beyond(&self) -> &BTreeSet<TreePath> {
+        static NONE: BTreeSet<TreePath> = BTreeSet::new();
+        &NONE
+    }
 }
 
 fn path(text: &str) -> TreePath {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::plan::{Change, CheckoutPlan, Kept, KeptBecause, Outcome};
+use super::super::plan::{Change, CheckoutPlan, Kept, KeptBecause, Outcome, Skipped};
 use super::{LiveTree, Merge};
 use crate::format::manifest::{Inode, InodeKind, Timestamp};
 use crate::path::TreePath;
@@ -118,6 +118,8 @@ impl<L: LiveTree> Merge<'_, L> {
             self.follow_new_leader(*index);
         }
         let mut plan = self.plan;
+        let reason = "something in it lies deeper than any path may, and stays";
+        plan.skipped.extend(self.live.beyond().iter().map(|path| Skipped { path: path.clone(), reason }));
         let stays: BTreeSet<TreePath> = doomed.iter().map(|index| plan.actions[*index].path.clone()).collect();
         let mut index = 0;
         plan.actions.retain(|_| {
