@@ -144,7 +144,7 @@ fn damaged(path: &Path, reason: String) -> Error {
     Error::DamagedRecord { path: path.into(), reason }
 }
 
-/// The lines of files, one after the other, each with its newline.
+/// The lines of files, one after the other, each with its newline. Nothing follows an error.
 #[derive(Debug)]
 struct Parts {
     files: std::vec::IntoIter<OpenFile>,
@@ -208,7 +208,12 @@ impl Iterator for Parts {
     type Item = Result<Vec<u8>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.read_line().transpose()
+        let line = self.read_line();
+        if line.is_err() {
+            (self.files, self.file) = (Vec::new().into_iter(), None);
+            (self.buffer, self.used) = (Vec::new(), 0);
+        }
+        line.transpose()
     }
 }
 
@@ -229,5 +234,6 @@ mod tests {
         fsio::publish_file(&b, b"las").unwrap();
         let cut = Parts::of(&[&a, &b]).unwrap().last().unwrap().unwrap_err().to_string();
         assert!(cut.contains("is cut off"), "{cut}");
+        assert_eq!(Parts::of(&[&a, &b, &a]).unwrap().filter(Result::is_err).count(), 1, "it ends there");
     }
 }
