@@ -101,13 +101,15 @@ pub enum Command {
     Status(commands::status::Args),
     /// Compare what is checked out here with its snapshot, byte for byte.
     Verify(commands::verify::Args),
+    /// Tell of one path why it is as it is, and who changed it.
+    Explain(commands::explain::Args),
     /// Take the last checkout back.
     Rollback(commands::rollback::Args),
     /// Finish a checkout or rollback that was interrupted.
     Recover(commands::recover::Args),
     /// List what was done to the areas of this machine.
     History(commands::history::Args),
-    /// Tell every name that a checkout or rollback changed.
+    /// Tell what a checkout or rollback did, why, and who asked for it.
     ShowRecord(commands::show_record::Args),
     /// Take checkouts back, down to a number of `history`.
     Undo(commands::undo::Args),

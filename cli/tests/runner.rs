@@ -13,6 +13,7 @@ mod test_docs;
 mod test_help;
 mod test_output;
 mod test_read;
+mod test_record;
 mod test_status;
 
 #[test]

@@ -239,7 +239,7 @@ fn local_changes_are_kept_or_undone() {
     insta::assert_snapshot!(world.run(&["verify", "--area", "os=r", "--json"]), @r#"
     exit 5
     --- stdout
-    {"schema":"evenkeel/verify/1","in_sync":false,"areas":[{"name":"os","root":{"path":"r"},"applied":"[id1]","interrupted":null,"in_sync":false,"error":null,"entries":7,"bytes_read":2024,"dropped_delivered":0,"drift":[{"path":"bin/alias","what":"missing","differs":[]},{"path":"etc/new.conf","what":"content","differs":["content","mtime"]},{"path":"stray","what":"stray","differs":[]}],"warnings":[]}]}
+    {"schema":"evenkeel/verify/1","in_sync":false,"areas":[{"name":"os","root":{"path":"r"},"applied":"[id1]","interrupted":null,"in_sync":false,"error":null,"entries":7,"bytes_read":2024,"dropped_delivered":0,"drift":[{"path":"bin/alias","what":"missing","differs":[],"changed_by":{}},{"path":"etc/new.conf","what":"content","differs":["content","mtime"],"changed_by":{}},{"path":"stray","what":"stray","differs":[],"changed_by":{}}],"warnings":[]}]}
     "#);
     insta::assert_snapshot!(checkout(&world, &["@latest", "--incremental"]), @"
     exit 0

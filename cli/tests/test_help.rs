@@ -17,6 +17,7 @@ const COMMANDS: &[&str] = &[
     "checkout",
     "status",
     "verify",
+    "explain",
     "rollback",
     "recover",
     "history",
@@ -61,10 +62,11 @@ fn the_whole_tree() {
       checkout     Make directories of this machine match a snapshot
       status       Tell what is checked out here and what changed since, by times and sizes
       verify       Compare what is checked out here with its snapshot, byte for byte
+      explain      Tell of one path why it is as it is, and who changed it
       rollback     Take the last checkout back
       recover      Finish a checkout or rollback that was interrupted
       history      List what was done to the areas of this machine
-      show-record  Tell every name that a checkout or rollback changed
+      show-record  Tell what a checkout or rollback did, why, and who asked for it
       undo         Take checkouts back, down to a number of `history`
       check        Look for damage in the store
       demo         Show the whole method on real files, in a temporary directory
@@ -325,8 +327,9 @@ fn the_whole_tree() {
 
     A file whose size, times and inode are as they were when it was delivered counts as unchanged;
     `verify` reads it. Exits 5 when something that was delivered differs, or an area of the
-    configuration was never checked out. Strays (never delivered) are listed, but are no drift. An area
-    that cannot be looked at is an error after the others were shown.
+    configuration was never checked out. With -v and --json it tells who changed each path, as far as
+    the file system and the package manager know. Strays (never delivered) are listed, but are no drift.
+    An area that cannot be looked at is an error after the others were shown.
 
     Examples:
       evenkeel status
@@ -342,13 +345,36 @@ fn the_whole_tree() {
                               configuration, else those that were checked out here]
       -h, --help              Print help
 
-    Reads every byte and trusts no timestamp. Exits 5 when something that was delivered differs, or an
-    area of the configuration was never checked out. An area that cannot be looked at is an error after
-    the others were shown.
+    Reads every byte and trusts no timestamp; tells who changed each path, as far as the file system and
+    the package manager know. Exits 5 when something that was delivered differs, or an area of the
+    configuration was never checked out. An area that cannot be looked at is an error after the others
+    were shown.
 
     Examples:
       evenkeel verify
       evenkeel verify --area etc=/etc --json
+
+    === explain
+    Tell of one path why it is as it is, and who changed it
+
+    Usage: evenkeel explain [OPTIONS] <PATH>
+
+    Arguments:
+      <PATH>  A path of this machine, or AREA:PATH from an area's root
+
+    Options:
+          --area <NAME=PATH>  An area and where it is (repeatable) [default: the areas of the
+                              configuration, else those that were checked out here]
+      -h, --help              Print help
+
+    Which snapshot brought it and when it first appeared, what it should be and what it is now, which
+    checkout changed it here last, and who changed it as far as the file system and the package manager
+    tell. The file is read. Exit code 0, whatever is found; `status` and `verify` are for scripts that
+    want to know.
+
+    Examples:
+      evenkeel explain /etc/ssh/sshd_config
+      evenkeel explain etc:ssh/sshd_config --json
 
     === rollback
     Take the last checkout back
@@ -406,7 +432,7 @@ fn the_whole_tree() {
       evenkeel history --area etc=/etc --json
 
     === show-record
-    Tell every name that a checkout or rollback changed
+    Tell what a checkout or rollback did, why, and who asked for it
 
     Usage: evenkeel show-record [OPTIONS] <NUMBER>
 
@@ -625,7 +651,7 @@ fn manual_pages() {
     insta::assert_snapshot!(world.run(&["man", "pages"]), @"
     exit 0
     --- stdout
-    22 pages written to pages
+    23 pages written to pages
     ");
     assert_eq!(world.files("pages").len(), COMMANDS.len() + 1);
     let page = world.read("pages/evenkeel.1");

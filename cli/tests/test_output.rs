@@ -122,6 +122,7 @@ fn documents_fit_their_schemas() {
     saved_plan_fits(&world.read("plan"));
     world.write("r/etc/motd", "drift\n");
     fits("status", &document(&["status", "--area", "os=r"])[0]);
+    fits("explain", &document(&["explain", "os:etc/motd", "--area", "os=r"])[0]);
     fits("verify", &document(&["verify", "--area", "os=r"])[0]);
     fits("recover", &document(&["recover", "--area", "os=r"])[0]);
     fits("rollback", &document(&["rollback", "--area", "os=r"])[0]);

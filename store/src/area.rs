@@ -102,13 +102,18 @@ impl RuleSet {
         self.devices
     }
 
+    /// Whether a path is the program's own, or the file system's: no pattern decides over it.
+    pub fn is_own(&self, path: &TreePath) -> bool {
+        let name = path.name();
+        name == PRIVATE_DIR || (name == LOST_FOUND && path.depth() == 1) || self.protected.contains(path)
+    }
+
     /// Judges a path all of whose ancestors are known not to be excluded, as on a walk from the root.
     pub fn verdict_on_walk(&self, path: &TreePath, is_dir: bool) -> Verdict {
         if path.is_root() {
             return Verdict::In;
         }
-        let name = path.name();
-        if name == PRIVATE_DIR || (name == LOST_FOUND && path.depth() == 1) || self.protected.contains(path) {
+        if self.is_own(path) {
             return Verdict::Excluded;
         }
         let as_path = Path::new(OsStr::from_bytes(path.as_bytes()));

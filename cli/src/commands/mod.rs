@@ -8,6 +8,7 @@ pub mod commit;
 pub mod completions;
 pub mod demo;
 pub mod diff;
+pub mod explain;
 pub mod find;
 pub mod help;
 pub mod history;
@@ -98,6 +99,7 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Checkout(args) => checkout::run(session, args),
         Command::Status(args) => status::run(session, args),
         Command::Verify(args) => verify::run(session, args),
+        Command::Explain(args) => explain::run(session, args),
         Command::Rollback(args) => rollback::run(session, args),
         Command::Recover(args) => recover::run(session, args),
         Command::History(args) => history::run(session, args),

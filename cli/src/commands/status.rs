@@ -6,8 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use evenkeel_store::checkout::{
-    self, AreaStatus, AreaTarget, Difference, DriftEntry, DriftKind, StatusOptions, StatusReport,
+    self, AreaStatus, AreaTarget, ChangedBy, Difference, DriftEntry, DriftKind, StatusOptions, StatusReport,
 };
+use evenkeel_store::path::TreePath;
 use evenkeel_store::{Error as StoreError, ErrorKind, Progress, Store, fsio};
 use serde::Serialize;
 
@@ -16,11 +17,13 @@ use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::output::json::{Failure, PathField};
 use crate::output::text::{self, bytes, counted, number};
+use crate::output::who;
 use crate::session::Session;
 
 const AFTER_HELP: &str = "\
 A file whose size, times and inode are as they were when it was delivered counts as unchanged; `verify` reads it. \
-Exits 5 when something that was delivered differs, or an area of the configuration was never checked out. Strays (never \
+Exits 5 when something that was delivered differs, or an area of the configuration was never checked out. With -v and \
+--json it tells who changed each path, as far as the file system and the package manager know. Strays (never \
 delivered) are listed, but are no drift. An area that cannot be looked at is an error after the others were shown.
 
 Examples:
@@ -45,15 +48,15 @@ pub struct Args {
 /// # Errors
 /// As [`look`].
 pub fn run(session: &Session, args: &Args) -> Result<Exit> {
-    look(session, &args.areas, "evenkeel/status/1", checkout::status)
+    look(session, &args.areas, "evenkeel/status/1", checkout::status, false)
 }
 
-/// Looks at every area with `how` and prints the report. An area that cannot be looked at does not hide the others: it is
+/// Looks at every area with `how` and prints the report, `with_who` changed what. An area that cannot be looked at does not hide the others: it is
 /// an error after they were shown.
 ///
 /// # Errors
 /// When no area is named, there is no store, or the user interrupts.
-pub fn look(session: &Session, areas: &[AreaArg], schema: &'static str, how: How) -> Result<Exit> {
+pub fn look(session: &Session, areas: &[AreaArg], schema: &'static str, how: How, with_who: bool) -> Result<Exit> {
     let areas = areas::select_or_known(session, areas)?;
     let store = session.open_store()?;
     let found = look_at_each(session, &areas, &store, how)?;
@@ -64,7 +67,7 @@ pub fn look(session: &Session, areas: &[AreaArg], schema: &'static str, how: How
     } else {
         for (area, found) in areas.iter().zip(&found) {
             match found {
-                Found::Looked(status) => print(session, status)?,
+                Found::Looked(status) => print(session, status, with_who || session.out.verbose > 0)?,
                 Found::Never => print_never(session, area)?,
                 Found::Failed(_) => {}
             }
@@ -186,12 +189,19 @@ struct AreaFields {
     warnings: Vec<String>,
 }
 
+/// Who changed each of some paths of an area.
+fn who_changed(area: &AreaStatus, entries: &[DriftEntry]) -> Vec<ChangedBy> {
+    let paths: Vec<&TreePath> = entries.iter().map(|entry| &entry.path).collect();
+    checkout::who_changed(&area.root, &paths)
+}
+
 #[derive(Serialize)]
 struct DriftFields {
     #[serde(flatten)]
     path: PathField,
     what: &'static str,
     differs: Vec<&'static str>,
+    changed_by: ChangedBy,
 }
 
 impl AreaFields {
@@ -208,13 +218,14 @@ impl AreaFields {
     }
 
     fn new(area: &AreaStatus) -> Self {
-        let drift = |entry: &DriftEntry| DriftFields {
+        let drift = |(entry, changed_by): (&DriftEntry, ChangedBy)| DriftFields {
             path: PathField::new(entry.path.as_bytes()),
             what: entry.what.name(),
             differs: match entry.what {
                 DriftKind::Content(fields) | DriftKind::Metadata(fields) => fields.names().collect(),
                 DriftKind::Missing | DriftKind::Type | DriftKind::Stray => Vec::new(),
             },
+            changed_by,
         };
         AreaFields {
             name: area.name.clone(),
@@ -226,7 +237,7 @@ impl AreaFields {
             entries: area.entries,
             bytes_read: area.bytes_read,
             dropped_delivered: area.dropped_delivered,
-            drift: area.drift.iter().map(drift).collect(),
+            drift: area.drift.iter().zip(who_changed(area, &area.drift)).map(drift).collect(),
             warnings: area.warnings.clone(),
         }
     }
@@ -241,7 +252,7 @@ fn print_never(session: &Session, area: &LocalArea) -> Result<()> {
     session.out.line(format_args!("  {}", session.out.paint.changed("nothing was ever checked out here")))
 }
 
-fn print(session: &Session, area: &AreaStatus) -> Result<()> {
+fn print(session: &Session, area: &AreaStatus, with_who: bool) -> Result<()> {
     let out = &session.out;
     print_heading(session, &area.name, &area.root)?;
     let strays = area.drift.iter().filter(|entry| entry.what == DriftKind::Stray).count() as u64;
@@ -278,16 +289,18 @@ fn print(session: &Session, area: &AreaStatus) -> Result<()> {
         parts.push(format!("{} delivered, since dropped", number(area.dropped_delivered)));
     }
     out.line(format_args!("  {}", parts.join("; ")))?;
-    print_drift(session, &area.drift)?;
+    print_drift(session, area, with_who)?;
     for warning in &area.warnings {
         out.warning(format_args!("area `{}`: {warning}", area.name));
     }
     Ok(())
 }
 
-fn print_drift(session: &Session, drift: &[DriftEntry]) -> Result<()> {
-    let out = &session.out;
-    let shown = if out.verbose > 0 { drift.len() } else { SHOWN };
+fn print_drift(session: &Session, area: &AreaStatus, with_who: bool) -> Result<()> {
+    let (out, drift) = (&session.out, &area.drift);
+    let shown = if out.verbose > 0 { drift.len() } else { SHOWN.min(drift.len()) };
+    let who = if with_who { who_changed(area, &drift[..shown]) } else { Vec::new() };
+    let mut who = who.iter();
     for entry in drift.iter().take(shown) {
         let (label, detail) = wording(entry.what);
         let line = format!("{label:<8}  {}", entry.path);
@@ -298,6 +311,9 @@ fn print_drift(session: &Session, drift: &[DriftEntry]) -> Result<()> {
         };
         let detail = if detail.is_empty() { detail } else { format!("  {}", out.paint.dim(detail)) };
         out.line(format_args!("  {line}{detail}"))?;
+        if let Some(changed_by) = who.next() {
+            out.line(format_args!("            {}", out.paint.dim(who::told(changed_by))))?;
+        }
     }
     if drift.len() > shown {
         out.line(format_args!("  … and {} more (-v lists all)", number((drift.len() - shown) as u64)))?;

@@ -10,7 +10,8 @@ use crate::exit::Exit;
 use crate::session::Session;
 
 const AFTER_HELP: &str = "\
-Reads every byte and trusts no timestamp. Exits 5 when something that was delivered differs, or an area of the \
+Reads every byte and trusts no timestamp; tells who changed each path, as far as the file system and the package manager \
+know. Exits 5 when something that was delivered differs, or an area of the \
 configuration was never checked out. An area that cannot be looked at is an error after the others were shown.
 
 Examples:
@@ -32,5 +33,5 @@ pub struct Args {
 /// # Errors
 /// As [`status::run`].
 pub fn run(session: &Session, args: &Args) -> Result<Exit> {
-    status::look(session, &args.areas, "evenkeel/verify/1", checkout::verify)
+    status::look(session, &args.areas, "evenkeel/verify/1", checkout::verify, true)
 }

@@ -6,6 +6,7 @@
 //! - [`stage`] makes everything new in the area's private directory; [`switch`] gives it its names, one atomic step each.
 //! - [`record`] remembers what was delivered; [`state`] is where the memory is, with marker and lock.
 //! - [`change_record`](mod@change_record) tells what was done, why, and who asked; [`who`] tells who changed something here.
+//! - [`explain`](mod@explain) tells of one path why it is as it is.
 //! - [`run`] drives all of it; [`drift`] compares a live tree with what was last applied.
 //!
 //! Invariants: a live file is never written into; nothing live changes before everything new is staged and durable;
@@ -18,6 +19,7 @@ mod compare;
 mod conflict;
 mod displaced;
 mod drift;
+mod explain;
 mod fidelity;
 mod history;
 mod journal;
@@ -52,6 +54,7 @@ pub use change_record::{
 pub use compare::Difference;
 pub use conflict::{ConflictPolicy, ConflictRule};
 pub use drift::{AreaStatus, DriftEntry, DriftKind, StatusOptions, StatusReport, status, verify};
+pub use explain::{Exclusion, ExclusionKind, Explanation, Now, SnapshotNote, explain};
 pub use fidelity::{Loss, NotHeld};
 pub use history::{Record, history};
 pub use merge::{AppliedEntry, LiveTree, MergeRules, plan_area};

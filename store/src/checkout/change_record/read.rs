@@ -8,10 +8,11 @@ use serde::Deserialize;
 use super::super::history::state_of;
 use super::super::options::AreaTarget;
 use super::super::transaction;
-use super::lines::{EndLine, HeaderLine, Line};
+use super::lines::{ChangeLine, EndLine, HeaderLine, Line};
 use super::{end_name, record_name};
 use crate::error::{Error, Result};
 use crate::fsio::{self, OpenFile};
+use crate::path::TreePath;
 
 pub(super) const SCHEMA: &str = "evenkeel/record/1";
 const SCHEMA_FAMILY: &str = "evenkeel/record/";
@@ -138,6 +139,41 @@ pub(super) fn hash_of_lines(path: &Path) -> Result<(blake3::Hasher, u64)> {
         count += 1;
     }
     Ok((hash, count))
+}
+
+/// The newest transaction of the area in `state` that changed `path`, or a directory above it as a whole, with its line. A
+/// record that cannot be read is passed over.
+///
+/// # Errors
+/// [`Error::Io`] for a state directory that cannot be read.
+pub(in super::super) fn last_change(state: &Path, path: &TreePath) -> Result<Option<(HeaderLine, ChangeLine)>> {
+    for number in transaction::numbers(state)?.into_iter().rev() {
+        let record = transaction::record_path(state, number).join(record_name(number));
+        if let (Ok(header), Some(line)) = (header_of(&record), change_of(&record, path)) {
+            return Ok(Some((header, line)));
+        }
+    }
+    Ok(None)
+}
+
+fn change_of(record: &Path, path: &TreePath) -> Option<ChangeLine> {
+    let mut found = None;
+    for line in Parts::of(&[record]).ok()? {
+        let line = line.ok()?;
+        if !line.starts_with(b"{\"line\":\"change\"") {
+            continue;
+        }
+        let Ok(Line::Change(change)) = serde_json::from_slice(&line) else { continue };
+        let Some(changed) = change.path.bytes().and_then(|bytes| TreePath::new(bytes).ok()) else { continue };
+        if changed == *path {
+            return Some(*change);
+        }
+        // A directory of which only the metadata changed moved nothing that is in it.
+        if change.action != "metadata" && !changed.is_root() && path.starts_with(&changed) {
+            found = Some(*change);
+        }
+    }
+    found
 }
 
 fn damaged(path: &Path, reason: String) -> Error {
