@@ -26,7 +26,7 @@ fn a_record_is_read_in_a_minute() {
     assert!(told.starts_with("exit 0\n--- stdout\nnumber 2: checkout of os at "), "{told}");
     assert!(lines(&told, "asked by")[0].ends_with("checkout @latest --full --area os=r --state state"), "{told}");
     assert_eq!(lines(&told, "snapshot"), ["snapshot [id1 short] → [id2 short], full"]);
-    assert_eq!(lines(&told, "outcome"), ["outcome  at"]);
+    assert!(lines(&told, "outcome")[0].starts_with("outcome  at [id"), "{told}");
     assert!(
         lines(&told, "changes")[0].starts_with("changes  1 added, 1 updated, 1 removed; ") || told.contains("restored")
     );

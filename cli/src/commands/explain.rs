@@ -285,6 +285,9 @@ fn print(session: &Session, area: &LocalArea, path: &TreePath, found: &Explanati
         Some((header, change)) => field("here", &record(header, change))?,
         None => field("here", "no record tells of a checkout that changed it")?,
     }
+    if found.live.is_none() {
+        return Ok(());
+    }
     field("changed by", &who::told(&found.changed_by))
 }
 

@@ -126,8 +126,11 @@ fn asked_by(header: &HeaderLine) -> String {
     format!("{user} (uid {}){through}, on {}: {}", asked.uid, header.host, asked.command)
 }
 
+fn short(id: &Option<String>) -> &str {
+    id.as_ref().map_or("nothing", |id| id.get(..12).unwrap_or(id))
+}
+
 fn snapshots(header: &HeaderLine) -> String {
-    let short = |id: &Option<String>| id.as_ref().map_or("nothing", |id| id.get(..12).unwrap_or(id)).to_owned();
     let how = match (header.undoes, header.mode) {
         (Some(undone), _) => format!("takes {undone} back"),
         (None, Some(mode)) => super::checkout::mode_name(mode).to_owned(),
@@ -141,10 +144,12 @@ fn outcome(session: &Session, header: &HeaderLine, end: Option<&EndLine>) -> Str
     let Some(end) = end else {
         return paint.bad("interrupted: `evenkeel recover` goes on, `evenkeel rollback` goes back");
     };
+    let at_it = format!("at {}", short(&header.after));
+    let words = end.outcome.strip_prefix("at").map_or_else(|| end.outcome.to_string(), |rest| format!("{at_it}{rest}"));
     let mut told = match (end.kept, end.taken_back_by) {
         (_, Some(by)) => paint.changed(format_args!("interrupted, and taken back by number {by}")),
-        (Some(0), None) => paint.good(&end.outcome),
-        _ => paint.changed(&end.outcome),
+        (Some(0), None) => paint.good(words),
+        _ => paint.changed(words),
     };
     if let Some(recovered) = &end.recovered {
         let asked = recovered.asked_by.as_ref().map_or_else(String::new, |asked| format!(" by `{}`", asked.command));

@@ -13,7 +13,14 @@ use crate::error::{Error, Result};
 /// A held `flock`; released when dropped or when the process dies.
 #[derive(Debug)]
 pub struct Lock {
-    _fd: OwnedFd,
+    fd: OwnedFd,
+}
+
+impl Drop for Lock {
+    /// To close it would not do: a process that another thread is just starting may have it open until it begins.
+    fn drop(&mut self) {
+        let _ = sys::flock(&self.fd, FlockOperation::Unlock);
+    }
 }
 
 impl Lock {
@@ -48,9 +55,26 @@ impl Lock {
             Ok(()) if sys::fstat(&fd).is_ok_and(|stat| stat.st_nlink == 0) => {
                 Err(Error::Locked { path: path.to_path_buf() })
             }
-            Ok(()) => Ok(Lock { _fd: fd }),
+            Ok(()) => Ok(Lock { fd }),
             Err(Errno::WOULDBLOCK) => Err(Error::Locked { path: path.to_path_buf() }),
             Err(e) => Err(Error::io("lock", path, e)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_descriptor_keeps_no_lock() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("lock");
+        let lock = Lock::exclusive(&path).unwrap();
+        let inherited = lock.fd.try_clone().unwrap();
+        assert!(matches!(Lock::exclusive(&path), Err(Error::Locked { .. })));
+        drop(lock);
+        Lock::exclusive(&path).unwrap();
+        drop(inherited);
     }
 }
