@@ -193,8 +193,10 @@ pub fn settle() {
         let time = rustix::time::clock_gettime(clock);
         (time.tv_sec, time.tv_nsec)
     };
-    let written = now(rustix::time::ClockId::Realtime);
+    let mut written = now(rustix::time::ClockId::Realtime);
     while now(rustix::time::ClockId::RealtimeCoarse) <= written {
         std::thread::yield_now();
+        // Somebody may have set the clock back.
+        written = written.min(now(rustix::time::ClockId::Realtime));
     }
 }

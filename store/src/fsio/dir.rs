@@ -142,7 +142,9 @@ impl Dir {
                 names => break names?,
             }
         };
+        // What is renamed while the directory is read may come twice.
         names.sort_unstable();
+        names.dedup();
         Ok(names)
     }
 
@@ -150,18 +152,18 @@ impl Dir {
         // A fresh descriptor: the position of ours must not matter.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = sys::openat(&self.fd, c".", flags, Mode::empty())?;
-        let mut names = Vec::new();
+        let mut names = Listing::default();
         let mut buffer = Vec::with_capacity(32 << 10);
         let mut iter = rustix::fs::RawDir::new(fd, buffer.spare_capacity_mut());
         sys::before_others("getdents64", sys::On::Fd(self.fd.as_fd()))?;
         while let Some(entry) = iter.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(name.to_vec());
+            if name != b"." && name != b".." && !names.add(name) {
+                break;
             }
         }
-        Ok(names)
+        Ok(names.names)
     }
 
     /// Target of a symlink.
@@ -383,6 +385,37 @@ impl Dir {
     }
 }
 
+/// Names of a directory while it is read.
+#[derive(Debug)]
+struct Listing {
+    names: Vec<Vec<u8>>,
+    /// With so many of them it is asked how many there are.
+    ask_at: usize,
+}
+
+impl Default for Listing {
+    fn default() -> Listing {
+        Listing { names: Vec::new(), ask_at: 1 << 14 }
+    }
+}
+
+impl Listing {
+    /// Adds one. Gives `false` when most of the latest ones were there before: a tmpfs of Linux 6.6 to 6.10 puts what is
+    /// renamed behind all others, and has no end for whom somebody keeps renaming. All that stays where it is has come
+    /// by then.
+    fn add(&mut self, name: &[u8]) -> bool {
+        self.names.push(name.to_vec());
+        if self.names.len() < self.ask_at {
+            return true;
+        }
+        self.names.sort_unstable();
+        self.names.dedup();
+        let goes_on = self.names.len() > self.ask_at / 2;
+        self.ask_at = (self.names.len() * 2).max(self.ask_at);
+        goes_on
+    }
+}
+
 fn is_errno(e: &io::Error, errno: Errno) -> bool {
     e.raw_os_error() == Some(errno.raw_os_error())
 }
@@ -390,5 +423,24 @@ fn is_errno(e: &io::Error, errno: Errno) -> bool {
 impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_without_an_end_ends() {
+        let name = |n: u32| format!("{n:07}").into_bytes();
+        let mut honest = Listing::default();
+        assert!((0..200_000).all(|n| honest.add(&name(n))));
+        let mut endless = Listing::default();
+        assert!((0..100_000).all(|n| endless.add(&name(n))), "all of the directory");
+        let more = (0..u32::MAX).take_while(|n| endless.add(&name(n % 2))).count();
+        assert!(more < 300_000, "{more} more");
+        assert!(endless.names.len() >= 100_000);
+        let mut renamed = Listing::default();
+        assert!((0..20_000).all(|n| renamed.add(&name(n % 15_000))), "some come twice");
     }
 }

@@ -181,7 +181,12 @@ pub fn data_runs(fd: impl AsFd, size: u64) -> io::Result<Vec<DataRun>> {
         if start >= size {
             break;
         }
-        let end = sys::seek(&fd, SeekFrom::Hole(start))?.min(size);
+        let end = match sys::seek(&fd, SeekFrom::Hole(start)) {
+            Ok(end) if end > start => end.min(size),
+            // It was data a moment before. Whoever reads it finds out what it is now.
+            Ok(_) | Err(Errno::NXIO) => size,
+            Err(e) => return Err(e.into()),
+        };
         runs.push(DataRun { start, end });
         at = end;
     }
