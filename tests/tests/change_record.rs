@@ -2,9 +2,11 @@
 //! The record of a checkout says what was done, why, who asked, and what came of it; also of one that was interrupted.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use evenkeel_store::ErrorKind;
 use evenkeel_store::checkout::{AskedBy, CheckoutOptions, Mode, RecordLimits};
+use evenkeel_store::fsio::script::Script;
 use evenkeel_tests::Place;
 use evenkeel_tests::operation::{Operation, Paths, releases};
 use serde_json::{Value, json};
@@ -219,4 +221,43 @@ fn no_damaged_record_is_believed() {
     // And nothing depends on it.
     place.rollback().unwrap();
     place.checkout_exactly(&second);
+}
+
+/// Names that were left alone because somebody was faster counted as changed, with what was in them.
+#[test]
+fn what_changed_meanwhile_is_not_counted() {
+    let (fixture, [first, second]) = releases();
+    let place = Place::new(&fixture, "server");
+    place.checkout(&first, Mode::Full);
+    let (root, acted) = (place.root.clone(), AtomicBool::new(false));
+    let script = Script::new(&place.root, move |call| {
+        let switches = |path: &PathBuf| path.starts_with(&root) && !path.starts_with(root.join(".evenkeel"));
+        if call.name.starts_with("rename") && call.paths.iter().any(switches) && !acted.swap(true, Ordering::Relaxed) {
+            for file in ["d/changed", "gone/theirs", "new"] {
+                std::fs::write(root.join(file), "theirs, and faster").unwrap();
+            }
+        }
+        Ok(())
+    });
+    let report = place.checkout(&second, Mode::Full);
+    drop(script);
+    let area = &report.areas[0];
+    let left: Vec<String> = area.kept.iter().map(|kept| kept.path.to_string()).collect();
+    for path in ["d/changed", "gone", "new"] {
+        assert!(left.iter().any(|left| left == path), "{left:?}");
+    }
+    for path in ["d/changed", "gone", "gone/f", "new", "new/deep", "new/deep/f"] {
+        assert!(area.changes.iter().all(|change| change.path.to_string() != path), "{path}");
+    }
+    let counts = &area.counts;
+    let counted = counts.added + counts.updated + counts.restored + counts.removed + counts.strays_removed;
+    assert_eq!(counted, area.changes.len() as u64);
+    let lines = place.record(2);
+    let end = last(&lines);
+    assert_eq!((&end["changes"], &end["counts"]["added"]), (&json!(area.changes.len()), &json!(counts.added)));
+    assert_eq!(
+        (&end["counts"]["updated"], &end["counts"]["removed"]),
+        (&json!(counts.updated), &json!(counts.removed))
+    );
+    place.assert_records();
 }

@@ -164,7 +164,7 @@ fn outcome(session: &Session, header: &HeaderLine, end: Option<&EndLine>) -> Str
 /// `12 added, 3 updated; 1.46 MiB written from the store`.
 fn changes(header: &HeaderLine, end: Option<&EndLine>) -> String {
     let mut parts = Vec::new();
-    if let Some(counts) = &header.counts {
+    if let Some(counts) = end.and_then(|end| end.counts).or(header.counts) {
         let all = [
             (counts.added, "added"),
             (counts.updated, "updated"),
@@ -176,7 +176,7 @@ fn changes(header: &HeaderLine, end: Option<&EndLine>) -> String {
         parts.extend(some.map(|(count, what)| format!("{} {what}", text::number(*count))));
     }
     if parts.is_empty() {
-        parts.push(counted(header.changes, "name"));
+        parts.push(counted(end.and_then(|end| end.changes).unwrap_or(header.changes), "name"));
     }
     let mut told = parts.join(", ");
     for source in end.iter().flat_map(|end| &end.written) {

@@ -3,6 +3,8 @@
 //!
 //! Invariant: knows no files. [`super::merge`] makes a plan, [`super::stage`] and [`super::switch`] carry it out.
 
+use std::collections::BTreeSet;
+
 use super::apply;
 use super::compare::Difference;
 use crate::format::manifest::{ChunkList, ChunkRun, FileContent, Inode, InodeKind, Timestamp};
@@ -125,6 +127,11 @@ impl Action {
             Change::Add { wanted, .. } | Change::Replace { wanted, .. } => Some(wanted),
             Change::Metadata { .. } | Change::Remove { .. } => None,
         }
+    }
+
+    /// Whether it happens with that of a directory above it, which comes or goes as a whole.
+    pub(super) fn is_inside(&self) -> bool {
+        matches!(self.change, Change::Add { inside: true, .. } | Change::Remove { inside: true, .. })
     }
 
     /// The file content that has to be written.
@@ -259,6 +266,26 @@ pub struct Counts {
     pub inodes_to_create: u64,
 }
 
+impl Counts {
+    /// The number in which a change for this reason counts.
+    fn of_reason(&mut self, reason: &Reason) -> &mut u64 {
+        match reason {
+            Reason::Added => &mut self.added,
+            Reason::Updated(_) => &mut self.updated,
+            Reason::Missing | Reason::Restored(_) | Reason::Unmanaged(_) | Reason::Relinked => &mut self.restored,
+            Reason::Dropped => &mut self.removed,
+            Reason::Stray => &mut self.strays_removed,
+        }
+    }
+
+    /// The same without the changes, and those that were made.
+    pub(super) fn with_changes<'a>(self, made: impl Iterator<Item = &'a Action>) -> Counts {
+        let mut counts = Counts { added: 0, updated: 0, restored: 0, removed: 0, strays_removed: 0, ..self };
+        made.for_each(|action| *counts.of_reason(&action.reason) += 1);
+        counts
+    }
+}
+
 /// Everything a checkout will do to one area.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CheckoutPlan {
@@ -306,17 +333,23 @@ impl CheckoutPlan {
             .map(|action| &action.path)
     }
 
+    /// The actions that are carried out when what has these paths is left alone, in order. What is inside of something
+    /// that comes or goes as a whole shares its fate.
+    pub(super) fn done_but_for<'p>(&'p self, left: &BTreeSet<&TreePath>) -> impl Iterator<Item = &'p Action> {
+        let mut whole_is_left = false;
+        self.actions.iter().filter(move |action| {
+            if !action.is_inside() {
+                whole_is_left = left.contains(&action.path);
+            }
+            !whole_is_left
+        })
+    }
+
     /// Counts every action; called once, when the list is complete.
     pub(super) fn count_actions(&mut self) {
         let counts = &mut self.counts;
         for action in &self.actions {
-            match action.reason {
-                Reason::Added => counts.added += 1,
-                Reason::Updated(_) => counts.updated += 1,
-                Reason::Missing | Reason::Restored(_) | Reason::Unmanaged(_) | Reason::Relinked => counts.restored += 1,
-                Reason::Dropped => counts.removed += 1,
-                Reason::Stray => counts.strays_removed += 1,
-            }
+            *counts.of_reason(&action.reason) += 1;
             if let Some(Wanted::Inode(_) | Wanted::Copy(_)) = action.wanted() {
                 counts.inodes_to_create += 1;
             }

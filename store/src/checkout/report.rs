@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a checkout did, or would do, for people and records.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::fidelity::NotHeld;
 use super::options::Mode;
-use super::plan::{Change, CheckoutPlan, Counts, Kept, Reason, Skipped, Wanted};
+use super::plan::{Action, Change, CheckoutPlan, Counts, Kept, KeptBecause, Reason, Skipped, Wanted};
 use super::saved_plan::SavedPlan;
 use crate::id::SnapshotId;
 use crate::in_use::InUse;
@@ -63,6 +64,12 @@ pub struct PathChange {
     pub reason: Reason,
 }
 
+impl PathChange {
+    fn of(action: &Action) -> PathChange {
+        PathChange { path: action.path.clone(), action: ChangeKind::of(&action.change), reason: action.reason }
+    }
+}
+
 /// One area's part of a [`CheckoutReport`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AreaReport {
@@ -116,11 +123,7 @@ pub struct AreaReport {
 impl AreaReport {
     /// The report of `plan`, as if everything in it came true.
     pub(super) fn of_plan(name: &str, root: PathBuf, mode: Mode, plan: &CheckoutPlan) -> AreaReport {
-        let changes = plan.actions.iter().map(|action| PathChange {
-            path: action.path.clone(),
-            action: ChangeKind::of(&action.change),
-            reason: action.reason,
-        });
+        let changes = plan.actions.iter().map(PathChange::of);
         AreaReport {
             name: name.to_string(),
             root,
@@ -145,6 +148,20 @@ impl AreaReport {
             would_refuse: None,
             warnings: Vec::new(),
         }
+    }
+
+    /// Takes back what it says of `plan` at these paths: they changed meanwhile, and stay as they are.
+    pub(super) fn leave_alone(&mut self, plan: &CheckoutPlan, paths: &[TreePath]) {
+        let left: BTreeSet<&TreePath> = paths.iter().collect();
+        if left.is_empty() {
+            return;
+        }
+        self.changes = plan.done_but_for(&left).map(PathChange::of).collect();
+        self.counts = plan.counts.with_changes(plan.done_but_for(&left));
+        self.conflicts += left.len() as u64;
+        let because = KeptBecause::ChangedMeanwhile;
+        self.kept.extend(left.into_iter().map(|path| Kept { path: path.clone(), because }));
+        self.kept.sort_by(|a, b| a.path.cmp(&b.path));
     }
 }
 

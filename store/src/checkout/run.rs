@@ -15,7 +15,7 @@ use super::live::LiveArea;
 use super::merge::{AppliedEntry, MergeRules, plan_area};
 use super::options::{Adopt, AreaTarget, CheckoutOptions, Mode, SwitchMode};
 use super::packages::PackageLocks;
-use super::plan::{CheckoutPlan, Kept, KeptBecause};
+use super::plan::CheckoutPlan;
 use super::record::{Done, Recording, read_applied};
 use super::refuse;
 use super::report::{AreaReport, CheckoutReport};
@@ -517,13 +517,7 @@ impl<'a> Run<'a> {
         report.warnings.extend(done.set_aside.iter().map(|(path, name)| {
             format!("what somebody put at {path} during the switch could not stay there; it is {name} in the undo")
         }));
-        if !done.changed_meanwhile.is_empty() {
-            report.changes.retain(|change| !done.changed_meanwhile.contains(&change.path));
-            let because = KeptBecause::ChangedMeanwhile;
-            report.kept.extend(done.changed_meanwhile.iter().map(|path| Kept { path: path.clone(), because }));
-            report.kept.sort_by(|a, b| a.path.cmp(&b.path));
-            report.conflicts += done.changed_meanwhile.len() as u64;
-        }
+        report.leave_alone(&area.plan, &done.changed_meanwhile);
         report
     }
 }

@@ -121,6 +121,18 @@ pub struct CountFields {
 }
 
 impl CountFields {
+    /// Takes one change that was not made out of the numbers.
+    pub(super) fn uncount(&mut self, reason: &str) {
+        let count = match reason {
+            "added" => &mut self.added,
+            "updated" => &mut self.updated,
+            "dropped" => &mut self.removed,
+            "stray" => &mut self.strays_removed,
+            _ => &mut self.restored,
+        };
+        *count = count.saturating_sub(1);
+    }
+
     pub(super) fn new(counts: &Counts) -> Self {
         CountFields {
             added: counts.added,
@@ -268,6 +280,12 @@ pub struct EndLine {
     pub kept: Option<u64>,
     /// Of these, paths that changed between plan and switch.
     pub changed_meanwhile: u64,
+    /// Names that were changed, where it is not all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<u64>,
+    /// Numbers of what was done, where it is not all of the plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<CountFields>,
     /// Local versions that stay beside the reference's.
     pub kept_aside: u64,
     /// Bytes of data that were written, in whole blocks, and where they came from.

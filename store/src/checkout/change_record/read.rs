@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::super::history::state_of;
 use super::super::options::AreaTarget;
 use super::super::transaction;
-use super::lines::{ChangeLine, EndLine, HeaderLine, Line};
+use super::lines::{ChangeLine, EndLine, HeaderLine, Line, Word};
 use super::{end_name, record_name};
 use crate::error::{Error, Result};
 use crate::fsio::{self, OpenFile};
@@ -174,6 +174,15 @@ fn change_of(record: &Path, path: &TreePath) -> Option<ChangeLine> {
         }
     }
     found
+}
+
+/// Path and reason of every change that the record in this file names, as far as it can be read.
+pub(super) fn changes_of(record: &Path) -> impl Iterator<Item = (Vec<u8>, Word)> {
+    let lines = Parts::of(&[record]).into_iter().flatten().map_while(Result::ok);
+    lines.filter_map(|line| match serde_json::from_slice(&line) {
+        Ok(Line::Change(change)) => Some((change.path.bytes()?, change.reason)),
+        _ => None,
+    })
 }
 
 fn damaged(path: &Path, reason: String) -> Error {

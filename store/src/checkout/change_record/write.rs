@@ -18,7 +18,7 @@ use super::lines::{
     AskedBy, ChangeLine, ChangedLine, CountFields, EndLine, HeaderLine, InUseLine, KeptLine, Line, NotHeldLine,
     PathLine, Recovered, SealLine, SetAsideLine, SkippedLine, Source, Word,
 };
-use super::read::{SCHEMA, hash_of_lines, header_of};
+use super::read::{SCHEMA, changes_of, hash_of_lines, header_of};
 use super::{end_name, record_name};
 use crate::error::{Error, Result};
 use crate::format::manifest::{Inode, InodeKind};
@@ -387,12 +387,16 @@ pub(in super::super) fn publish_end(dir: &Path, journal: &Journal, root: &Dir, e
     let meanwhile = changed_meanwhile.len() as u64;
     let is_rollback = journal.undoes.is_some();
     let kept = header.as_ref().map(|header| header.kept + meanwhile);
+    let made =
+        header.as_ref().filter(|_| meanwhile > 0).map(|header| made(header, &record, journal, changed_meanwhile));
     let written = header.iter().filter(|header| header.bytes_to_write > 0);
     let end = EndLine {
         outcome: outcome(is_rollback, kept),
         in_sync: kept.filter(|_| !is_rollback).map(|kept| kept == 0),
         kept,
         changed_meanwhile: meanwhile,
+        changes: made.map(|(changes, _)| changes),
+        counts: made.and_then(|(_, counts)| counts),
         kept_aside: kept_aside.len() as u64,
         written: written.map(|header| Source { from: "store".into(), bytes: header.bytes_to_write }).collect(),
         ended: TimeField(fsio::now()),
@@ -400,6 +404,25 @@ pub(in super::super) fn publish_end(dir: &Path, journal: &Journal, root: &Dir, e
         taken_back_by: None,
     };
     finish(lines, end, dir, journal.number)
+}
+
+/// Of what the first part of a record announces, the numbers of what was done: not what somebody was faster at, nor what is
+/// inside of that.
+fn made(header: &HeaderLine, record: &Path, journal: &Journal, left: &[TreePath]) -> (u64, Option<CountFields>) {
+    let left: HashSet<&[u8]> = left.iter().map(TreePath::as_bytes).collect();
+    let steps: HashSet<&[u8]> = journal.steps.iter().map(|step| step.path.as_bytes()).collect();
+    let (mut changes, mut counts) = (header.changes, header.counts);
+    let mut whole_is_left = false;
+    for (path, reason) in changes_of(record) {
+        if steps.contains(&path[..]) {
+            whole_is_left = left.contains(&path[..]);
+        }
+        if whole_is_left {
+            changes = changes.saturating_sub(1);
+            counts.iter_mut().for_each(|counts| counts.uncount(&reason));
+        }
+    }
+    (changes, counts)
 }
 
 /// Writes the second part of the record of `journal`, which was interrupted and which `by` takes back.
@@ -413,6 +436,8 @@ pub(in super::super) fn publish_taken_back(dir: &Path, number: u64, by: u64) -> 
         in_sync: None,
         kept: None,
         changed_meanwhile: 0,
+        changes: None,
+        counts: None,
         kept_aside: 0,
         written: Vec::new(),
         ended: TimeField(fsio::now()),
