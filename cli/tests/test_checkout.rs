@@ -399,3 +399,89 @@ fn a_marker_that_is_missing_or_broken_names_the_way_out() {
     let adopted = checkout(&world, &["@latest", "--adopt=keep"]);
     assert!(adopted.starts_with("exit 0"), "{adopted}");
 }
+
+/// It was the system's bare word, or the advice to be root, to who was.
+#[test]
+fn what_is_in_the_place_of_the_private_directory_is_named() {
+    let world = World::committed();
+    checkout(&world, &["@latest"]);
+    let private = world.path("r/.evenkeel");
+    std::fs::remove_file(private.join("lock")).unwrap();
+    std::fs::create_dir(private.join("lock")).unwrap();
+    insta::assert_snapshot!(checkout(&world, &["@latest"]), @"
+    exit 2
+    --- stderr
+    error: r/.evenkeel/lock is a directory, and no regular file
+    hint: only an empty file belongs there: move away what is in its place
+    ");
+    std::fs::remove_dir_all(&private).unwrap();
+    std::fs::write(&private, "").unwrap();
+    insta::assert_snapshot!(checkout(&world, &["@latest"]), @"
+    exit 2
+    --- stderr
+    error: r/.evenkeel is a regular file, and no directory
+    hint: Evenkeel keeps its own things there: move away what is in its place
+    ");
+    std::fs::remove_file(&private).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &private).unwrap();
+    insta::assert_snapshot!(checkout(&world, &["@latest"]), @"
+    exit 2
+    --- stderr
+    error: r/.evenkeel is a symbolic link, and no directory
+    hint: Evenkeel keeps its own things there: move away what is in its place
+    ");
+}
+
+#[test]
+#[ignore = "root: gives a directory to somebody else"]
+fn root_a_private_directory_of_somebody_else_is_named() {
+    let world = World::committed();
+    checkout(&world, &["@latest"]);
+    std::os::unix::fs::lchown(world.path("r/.evenkeel"), Some(12), None).unwrap();
+    insta::assert_snapshot!(checkout(&world, &["@latest"]), @"
+    exit 2
+    --- stderr
+    error: r/.evenkeel belongs to user 12, and this is user 0
+    hint: run as that user, who checked out here; if it is not Evenkeel's, move it away
+    ");
+}
+
+/// `link/` was followed, `link` was not.
+#[test]
+fn a_root_that_is_a_symlink_is_not_followed() {
+    let world = World::committed();
+    checkout(&world, &["@latest"]);
+    std::os::unix::fs::symlink("r", world.path("link")).unwrap();
+    for root in ["link", "link/", "link//", "link/."] {
+        let refused = world.run(&["checkout", "@latest", "--area", &format!("os={root}")]);
+        assert!(refused.contains("a symlink is not followed"), "{root}: {refused}");
+    }
+    assert!(world.run(&["checkout", "@latest", "--area", "os=r/"]).starts_with("exit 0"));
+}
+
+/// It named both a plan and a snapshot as missing, took only lower-case digits, and did not say which of two it was.
+#[test]
+fn a_plan_that_does_not_fit_says_why() {
+    let world = World::with_history();
+    checkout(&world, &["@latest~1"]);
+    insta::assert_snapshot!(world.run(&["checkout", "--plan-hash", "abc"]), @"
+    exit 2
+    --- stderr
+    error: the following required arguments were not provided:
+      --plan <FILE>
+
+    Usage: evenkeel checkout --plan <FILE> --plan-hash <HASH> --state <DIR> --store <PATH> [SNAP]
+
+    For more information, try '--help'.
+    ");
+    let saved = checkout(&world, &["@latest", "--save-plan", "plan"]);
+    assert!(saved.starts_with("exit 0"), "{saved}");
+    let hash = world.read("plan").lines().last().unwrap().split('"').nth(5).unwrap().to_uppercase();
+    checkout(&world, &["@latest"]);
+    insta::assert_snapshot!(world.run(&["checkout", "--plan", "plan", "--plan-hash", &hash]), @"
+    exit 2
+    --- stderr
+    error: the plan does not fit any more: area `os` is at [id1 short] now, and was at [id2 short]
+    hint: nothing was changed; look at a new one: --dry-run or --save-plan
+    ");
+}

@@ -52,7 +52,7 @@ const SHOWN: usize = 20;
 #[command(group = clap::ArgGroup::new("mode").args(["incremental", "full", "force"]))]
 pub struct Args {
     /// The snapshot.
-    #[arg(value_name = "SNAP", required_unless_present = "plan")]
+    #[arg(value_name = "SNAP", required_unless_present_any = ["plan", "plan_hash"])]
     snapshot: Option<String>,
     /// An area and where it belongs here (repeatable) [default: the areas of the configuration].
     #[arg(long = "area", value_name = "NAME=PATH", value_parser = areas::area_parser())]

@@ -12,7 +12,7 @@ use crate::area::PRIVATE_DIR;
 use crate::error::{Error, Result};
 use crate::format::manifest::{Entry, InodeKind, Node};
 use crate::format::snapshot::SnapshotArea;
-use crate::fsio::{self, Dir};
+use crate::fsio::{self, Dir, FileType};
 use crate::id::SnapshotId;
 use crate::path::TreePath;
 
@@ -52,6 +52,39 @@ pub(super) fn lost_state(target: &AreaTarget, base: &SnapshotId) -> Error {
         base.short(12)
     );
     refused(reason, "use the store it was checked out from")
+}
+
+/// Why an area's private directory cannot be used: by what is in its place, or by `error`.
+pub(super) fn private_place(root: &Dir, action: &'static str, error: io::Error) -> Error {
+    let path = root.path_of(PRIVATE_DIR);
+    let own = fsio::effective_owner().0;
+    match root.stat_opt(PRIVATE_DIR) {
+        Ok(Some(found)) if !found.is_dir() => {
+            let reason = format!("{} is {}, and no directory", path.display(), found.file_type.words());
+            refused(reason, "Evenkeel keeps its own things there: move away what is in its place")
+        }
+        Ok(Some(found)) if found.uid != own => {
+            let reason = format!("{} belongs to user {}, and this is user {own}", path.display(), found.uid);
+            refused(reason, "run as that user, who checked out here; if it is not Evenkeel's, move it away")
+        }
+        Ok(Some(found)) if found.mode & 0o077 != 0 => {
+            let reason = format!("{} is open to others: its mode is {:04o}", path.display(), found.mode);
+            refused(reason, "if you trust what is in it, `chmod 700` it")
+        }
+        _ => Error::io(action, path, error),
+    }
+}
+
+/// Why the lock in a private directory cannot be opened.
+pub(super) fn lock_place(private: &Dir, name: &[u8], error: io::Error) -> Error {
+    let path = private.path_of(name);
+    match private.stat_opt(name) {
+        Ok(Some(found)) if found.file_type != FileType::File => {
+            let reason = format!("{} is {}, and no regular file", path.display(), found.file_type.words());
+            refused(reason, "only an empty file belongs there: move away what is in its place")
+        }
+        _ => Error::io("open", path, error),
+    }
 }
 
 /// Areas may not be the same or nested.

@@ -284,9 +284,8 @@ impl SavedPlan {
             }
             if let Some(name) = old.as_ref().and_then(|line| line.area.clone()) {
                 area = name;
-                let states = old.as_ref().map(|line| (&line.mode, &line.before));
-                if states != new.as_ref().map(|line| (&line.mode, &line.before)) {
-                    return Some(format!("area `{area}` is at another snapshot, or its mode is another"));
+                if let Some(what) = old.as_ref().zip(new.as_ref()).and_then(|(old, new)| old.other_state(new)) {
+                    return Some(format!("area `{area}` {what}"));
                 }
             } else if then.peek() != now.peek() {
                 return old.map(|line| format!("{} changed since", named(&line)));
@@ -311,6 +310,22 @@ struct Line {
 impl Line {
     fn of(bytes: &[u8]) -> Line {
         serde_json::from_slice(bytes).unwrap_or_default()
+    }
+
+    /// In what the area of this line was not as it is now.
+    fn other_state(&self, now: &Line) -> Option<String> {
+        let at = |before: &Option<String>| match before {
+            Some(id) => format!("at {}", id.get(..12).unwrap_or(id)),
+            None => "never checked out".into(),
+        };
+        let mode = |line: &Line| line.mode.clone().unwrap_or_default();
+        if self.area != now.area {
+            return Some("is not in it now".into());
+        }
+        if self.before != now.before {
+            return Some(format!("is {} now, and was {}", at(&now.before), at(&self.before)));
+        }
+        (self.mode != now.mode).then(|| format!("would be checked out in mode {} now, not {}", mode(now), mode(self)))
     }
 
     fn is_change(&self) -> bool {

@@ -16,6 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::options::{Adopt, AreaTarget};
+use super::refuse;
 use super::transaction;
 use crate::area::PRIVATE_DIR;
 use crate::error::{Error, Result};
@@ -192,8 +193,9 @@ fn real_path_of_new(root: &Path) -> Result<PathBuf> {
     Ok(parent_dir.real_path().map_err(|e| Error::io("open", parent, e))?.join(name))
 }
 
-fn read_marker(root: &Dir) -> Result<Option<Marker>> {
-    let failed = |e| Error::io("read", root.path_of(PRIVATE_DIR), e);
+/// The marker in an area's root; `None` where there is none.
+pub(super) fn read_marker(root: &Dir) -> Result<Option<Marker>> {
+    let failed = |e| refuse::private_place(root, "read", e);
     let private = match root.open_dir(PRIVATE_DIR) {
         Ok(private) => private,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -314,10 +316,11 @@ impl HeldArea {
                 (dir, Some((parent, name)))
             }
         };
-        let failed = |e| Error::io("prepare", dir.path_of(PRIVATE_DIR), e);
+        let failed = |e| refuse::private_place(&dir, "prepare", e);
         let mtime = dir.stat(b"").map_err(failed)?.mtime;
         let (private, made_private) = dir.make_private_dir(PRIVATE_DIR).map_err(failed)?;
-        let lock = Lock::take(private.open_or_create(LOCK).map_err(failed)?, &private.path_of(LOCK))?;
+        let file = private.open_or_create(LOCK).map_err(|e| refuse::lock_place(&private, LOCK, e))?;
+        let lock = Lock::take(file, &private.path_of(LOCK))?;
         if made_private {
             dir.sync().map_err(failed)?;
         }

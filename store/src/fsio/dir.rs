@@ -42,7 +42,9 @@ impl Dir {
     /// [`Error::Io`]; `NotADirectory` when it is something else.
     pub fn open(path: &Path) -> Result<Dir> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = sys::openat(CWD, path, flags, Mode::empty())
+        // A slash or a dot after its name would have a symlink followed after all.
+        let named = path.components().as_path();
+        let fd = sys::openat(CWD, named, flags, Mode::empty())
             .map_err(|e| Error::io("open directory", path, io::Error::from(e)))?;
         Ok(Dir { fd, path: path.to_path_buf() })
     }
