@@ -34,6 +34,49 @@ fn a_signal_ends_it_with_130() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
+/// The reader does not read while the work ends and a signal comes: the document was cut off.
+#[test]
+fn a_signal_after_the_work_cuts_no_document_off() {
+    let world = World::with_tree();
+    for number in 0..2000 {
+        world.write(format!("m/many/a-rather-long-name-of-a-file-so-that-the-document-is-long-{number}"), "");
+    }
+    world.commit("many");
+    for (args, code) in [(&["checkout", "@latest", "--area", "os=r"][..], 0), (&["ls", "-R", "@latest"], 130)] {
+        let mut command = world.command(&[&["--json"], args].concat());
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut first = vec![0; 1];
+        child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        child.stdout.as_mut().unwrap().read_to_end(&mut first).unwrap();
+        let text = String::from_utf8(first).unwrap();
+        assert!(text.ends_with('\n') && (code > 0 || text.len() > 1 << 16), "{args:?}: {} bytes", text.len());
+        text.lines().for_each(|line| drop(serde_json::from_str::<Value>(line).unwrap()));
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{args:?}");
+    }
+}
+
+/// Notes were lines of text before the error's document.
+#[test]
+fn nothing_but_documents_is_on_stderr() {
+    let world = World::committed();
+    world.write("c.toml", "[area.os]\nroot = \"r\"\n[area.web]\nroot = \"w\"\n");
+    world.write("r/etc/motd", "other\n");
+    let output = world.output(&["--json", "--config", "c.toml", "checkout", "@latest"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    fits("note", &lines[0]);
+    fits("error", &lines[1]);
+    assert_eq!(lines[0]["message"], format!("snapshot {} has no area `web`: skipped", short(&world)));
+}
+
+fn short(world: &World) -> String {
+    let log: Value = serde_json::from_slice(&world.output(&["--json", "log"]).stdout).unwrap();
+    log["snapshots"][0]["id"].as_str().unwrap()[..12].to_owned()
+}
+
 #[test]
 fn colours_on_request_only() {
     let world = World::committed();
@@ -194,6 +237,10 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str) {
     };
     let fits = types.is_empty() || types.contains(&found) || (found == "integer" && types.contains(&"number"));
     assert!(fits, "{at}: {found} is none of {types:?}");
+    if let (Value::String(text), Some("time" | "mtime" | "ctime" | "began" | "ended")) = (value, at.rsplit('.').next())
+    {
+        assert!(text.contains('T') && text.ends_with('Z'), "{at}: {text} is not RFC 3339 in UTC");
+    }
     if let Value::Array(items) = value {
         items.iter().for_each(|item| check(root, &schema["items"], item, at));
     }

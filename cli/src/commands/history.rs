@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::areas::{self, AreaArg, LocalArea};
 use crate::error::Result;
 use crate::exit::Exit;
-use crate::output::json::PathField;
+use crate::output::json::{self, PathField};
 use crate::output::text::{self, counted};
 use crate::session::Session;
 
@@ -90,7 +90,7 @@ impl RecordFields {
     pub fn new(record: &Record) -> Self {
         RecordFields {
             number: record.number,
-            time: text::time(record.time),
+            time: json::time(record.time),
             before: record.before.map(|id| id.to_hex()),
             after: record.after.map(|id| id.to_hex()),
             undoes: record.undoes,

@@ -18,6 +18,15 @@ pub struct Document<'a, T: Serialize> {
     pub body: &'a T,
 }
 
+/// Something beside the result, on stderr.
+#[derive(Serialize)]
+pub struct Note {
+    /// `note`, `hint`, `warning`, or `error` of what failed while the rest went on.
+    pub kind: &'static str,
+    /// In words.
+    pub message: String,
+}
+
 /// A failed command, on stderr; or a failed part of one, in its document.
 #[derive(Debug, Serialize)]
 pub struct Failure {

@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use crate::args::Globals;
 use crate::error::{CommandError, Result};
+use crate::interrupt;
 use text::Paint;
 
 /// When to colour.
@@ -67,7 +68,7 @@ impl Output {
             json: globals.json,
             verbose: globals.verbose,
             quiet: globals.quiet,
-            progress: globals.progress.mode(globals.quiet),
+            progress: globals.progress.mode(globals.quiet, globals.json),
             paint: Paint::new(!globals.json && globals.color.on(&io::stdout())),
             paint_err: Paint::new(globals.color.on(&io::stderr())),
             stdout: RefCell::new(BufWriter::with_capacity(64 << 10, io::stdout())),
@@ -88,40 +89,56 @@ impl Output {
 
     /// Writes the result as one JSON document on one line, naming its schema.
     pub fn document(&self, schema: &'static str, body: &impl Serialize) -> Result<()> {
-        let mut stdout = self.stdout.borrow_mut();
-        serde_json::to_writer(&mut *stdout, &json::Document { schema, body })?;
-        stdout.write_all(b"\n")?;
+        let mut line = serde_json::to_vec(&json::Document { schema, body })?;
+        line.push(b'\n');
+        // The buffer is brought out by whole lines: each goes into it as one.
+        let write = || self.stdout.borrow_mut().write_all(&line);
+        interrupt::whole(write, || drop(self.stdout.borrow_mut().flush()))?;
         Ok(())
     }
 
     /// Brings out what is buffered.
     pub fn flush(&self) -> Result<()> {
-        self.stdout.borrow_mut().flush()?;
+        let flush = || self.stdout.borrow_mut().flush();
+        if self.json {
+            interrupt::whole(flush, || ())?
+        } else {
+            flush()?
+        }
         Ok(())
     }
 
     /// Tells something on stderr that is not needed to use the result; silent with `-q`.
     pub fn note(&self, text: impl Display) {
         if !self.quiet {
-            self.err_line(self.paint_err.note("note:"), text);
+            self.tell("note", self.paint_err.note("note:"), text);
         }
     }
 
     /// Tells on stderr what the user can do about it; silent with `-q`.
     pub fn hint(&self, text: impl Display) {
         if !self.quiet {
-            self.err_line(self.paint_err.hint("hint:"), text);
+            self.tell("hint", self.paint_err.hint("hint:"), text);
         }
     }
 
     /// Tells on stderr what the user should look at.
     pub fn warning(&self, text: impl Display) {
-        self.err_line(self.paint_err.warning("warning:"), text);
+        self.tell("warning", self.paint_err.warning("warning:"), text);
     }
 
     /// Tells on stderr what failed while the rest went on.
     pub fn failure(&self, text: impl Display) {
-        self.err_line(self.paint_err.error("error:"), text);
+        self.tell("error", self.paint_err.error("error:"), text);
+    }
+
+    /// One thing beside the result: a line of text, or a document.
+    fn tell(&self, kind: &'static str, label: impl Display, text: impl Display) {
+        if self.json {
+            print_json("evenkeel/note/1", &json::Note { kind, message: text.to_string() });
+        } else {
+            self.err_line(label, text);
+        }
     }
 
     /// Shows why the command failed; nothing when the reader of our output went away.
@@ -145,13 +162,16 @@ impl Output {
     /// One line on stderr. A closed stderr is no reason to fail: there is nobody left to tell.
     fn err_line(&self, label: impl Display, text: impl Display) {
         let line = format!("{label} {text}");
-        let _ = writeln!(io::stderr().lock(), "{}", line.trim_end());
+        let _ = io::stderr().lock().write_all(format!("{}\n", line.trim_end()).as_bytes());
     }
 }
 
 /// Shows why the command failed, as a document on stderr. A closed stderr is no reason to fail.
 pub fn print_json_error(error: &CommandError) {
-    let document = json::Document { schema: "evenkeel/error/1", body: &json::Failure::of(error) };
-    let text = serde_json::to_string(&document).expect("text and numbers serialise");
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    print_json("evenkeel/error/1", &json::Failure::of(error));
+}
+
+fn print_json(schema: &'static str, body: &impl Serialize) {
+    let text = serde_json::to_string(&json::Document { schema, body }).expect("text and numbers serialise");
+    let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
 }

@@ -31,7 +31,7 @@ const JSON_STEP: Duration = Duration::from_millis(500);
 /// What `--progress` takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ProgressWhen {
-    /// Bars on a terminal, plain lines elsewhere, nothing with -q.
+    /// Bars on a terminal; elsewhere plain lines, or nothing with --json; nothing with -q.
     Auto,
     /// A plain line every two seconds.
     Plain,
@@ -42,11 +42,12 @@ pub enum ProgressWhen {
 }
 
 impl ProgressWhen {
-    /// What this means for the stderr that we have.
-    pub fn mode(self, quiet: bool) -> Mode {
+    /// What this means for the stderr that we have. Whoever asked for JSON gets no lines of text by themselves.
+    pub fn mode(self, quiet: bool, json: bool) -> Mode {
         match self {
             ProgressWhen::Auto if quiet => Mode::None,
             ProgressWhen::Auto if io::stderr().is_terminal() => Mode::Bars,
+            ProgressWhen::Auto if json => Mode::None,
             ProgressWhen::Auto | ProgressWhen::Plain => Mode::Plain,
             ProgressWhen::Json => Mode::Json,
             ProgressWhen::None => Mode::None,
@@ -70,7 +71,7 @@ pub enum Mode {
 /// Runs `operation`, tells how it goes, and lets Ctrl-C cancel it.
 pub fn run<T>(out: &Output, operation: impl FnOnce(&Progress) -> evenkeel_store::Result<T>) -> Result<T> {
     let progress = Arc::new(Progress::default());
-    interrupt::watch(Some(Arc::clone(&progress)));
+    interrupt::begin_work(&progress);
     let result = std::thread::scope(|scope| {
         let (done, ended) = mpsc::channel::<()>();
         let counters = Arc::clone(&progress);
@@ -80,7 +81,7 @@ pub fn run<T>(out: &Output, operation: impl FnOnce(&Progress) -> evenkeel_store:
         drop(done);
         result
     });
-    interrupt::watch(None);
+    interrupt::end_work();
     Ok(result?)
 }
 

@@ -52,7 +52,7 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
         .map_err(|e| CommandError::caused_by(Kind::Failed, "cannot make a temporary directory", e))?;
     let mut script = Script::new(out, dir.path())?;
     // Ctrl-C ends the running command; the directory is removed here.
-    interrupt::watch(Some(Arc::default()));
+    interrupt::begin_work(&Arc::default());
     let result = tell(&mut script, args.area.as_deref());
     let failed = result.as_ref().is_err_and(|error| !matches!(error.kind, Kind::Interrupted | Kind::BrokenPipe));
     if args.keep || failed {
