@@ -5,10 +5,12 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::path::Path;
 
 use evenkeel_store::{Error as StoreError, ErrorKind};
 use serde::Serialize;
 
+use crate::aftermath::{AreaNow, State, Watched};
 use crate::exit::Exit;
 
 /// Result of a command or a step of it.
@@ -58,12 +60,19 @@ pub struct CommandError {
     pub source: Box<dyn StdError + Send + Sync>,
     /// What the reader can do about it.
     pub hints: Vec<String>,
+    /// The areas that the command was to change, where it has changed any.
+    pub areas: Vec<AreaNow>,
 }
+
+/// How a hint begins that is true of a command which has changed nothing.
+pub const NOTHING_CHANGED: &str = "nothing was changed; ";
+/// How a hint ends that is true of such a command only.
+const AGAIN: &str = " and run the command again";
 
 impl CommandError {
     /// A failure with a message of our own.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        CommandError { kind, source: message.into().into(), hints: Vec::new() }
+        CommandError { kind, source: message.into().into(), hints: Vec::new(), areas: Vec::new() }
     }
 
     /// A command line or configuration that makes no sense.
@@ -99,7 +108,7 @@ impl CommandError {
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
         let source = Box::new(Because { message: message.into(), source: source.into() });
-        CommandError { kind, source, hints: Vec::new() }
+        CommandError { kind, source, hints: Vec::new(), areas: Vec::new() }
     }
 
     /// Adds an action that the reader can take.
@@ -107,6 +116,36 @@ impl CommandError {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
+    }
+
+    /// Adds what the command has left in its areas.
+    #[must_use]
+    pub fn after(mut self, watched: &[Watched]) -> Self {
+        let source = self.source.downcast_ref::<StoreError>();
+        // Whoever holds it may be in the middle of a switch.
+        let is_others = |watched: &&Watched| match source {
+            Some(StoreError::Locked { path }) => plain(path).starts_with(plain(watched.root())),
+            _ => false,
+        };
+        let is_switched = |watched: &Watched| match source {
+            Some(StoreError::Unrecorded { area, .. }) => area == watched.name(),
+            _ => false,
+        };
+        let own = watched.iter().filter(|area| !is_others(area));
+        let areas: Vec<AreaNow> = own.map(|area| area.now(is_switched(area))).collect();
+        if areas.iter().all(|area| matches!(area.state, State::Unchanged | State::Unknown)) {
+            return self;
+        }
+        for hint in &mut self.hints {
+            *hint = hint.strip_prefix(NOTHING_CHANGED).unwrap_or(hint).to_owned();
+            *hint = hint.strip_suffix(AGAIN).unwrap_or(hint).to_owned();
+        }
+        for hint in areas.iter().filter_map(AreaNow::hint) {
+            if self.hints.iter().all(|told| told != hint) {
+                self.hints.push(hint.into());
+            }
+        }
+        CommandError { areas, ..self }
     }
 
     /// The messages below the first one, outermost first.
@@ -119,6 +158,11 @@ impl CommandError {
         }
         causes
     }
+}
+
+/// A path as it is without `./` before it.
+fn plain(path: &Path) -> &Path {
+    path.strip_prefix(".").unwrap_or(path)
 }
 
 /// A message with a cause.
@@ -151,7 +195,7 @@ impl From<StoreError> for CommandError {
             _ => Kind::Failed,
         };
         let hints = hints(&error);
-        CommandError { kind, source: Box::new(error), hints }
+        CommandError { kind, source: Box::new(error), hints, areas: Vec::new() }
     }
 }
 
@@ -175,6 +219,7 @@ impl From<serde_json::Error> for CommandError {
 /// What the reader can do about a library error.
 fn hints(error: &StoreError) -> Vec<String> {
     let hint = match error {
+        StoreError::Unrecorded { source, .. } => return hints(source),
         StoreError::NotAStore { .. } => {
             "make one with `evenkeel init STORE`, or name another with --store or EVENKEEL_STORE".into()
         }
@@ -191,7 +236,9 @@ fn hints(error: &StoreError) -> Vec<String> {
             format!("`evenkeel show {}` lists its areas", snapshot.short(12))
         }
         StoreError::PackagesLocked { .. } => {
-            "nothing was changed; try again when it is done, or wait longer (`wait-packages` in the configuration)".into()
+            format!(
+                "{NOTHING_CHANGED}try again when it is done, or wait longer (`wait-packages` in the configuration)"
+            )
         }
         StoreError::Locked { .. } => "wait for the other command to end, then try again".into(),
         StoreError::Unstable { .. } => {
@@ -228,7 +275,7 @@ fn hints(error: &StoreError) -> Vec<String> {
             "`evenkeel check --read-data` lists all damage and the snapshots it hurts".into()
         }
         StoreError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-            "free some space (and inodes) there and run the command again".into()
+            format!("free some space (and inodes) there{AGAIN}")
         }
         StoreError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             "run as a user who may do that".into()

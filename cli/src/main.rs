@@ -2,6 +2,7 @@
 //! Evenkeel's command line: arguments, configuration, output and exit codes around `evenkeel-store`.
 #![allow(rustdoc::broken_intra_doc_links, reason = "help texts name defaults in brackets")]
 
+mod aftermath;
 mod areas;
 mod args;
 mod commands;

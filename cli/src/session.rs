@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What one run of the program has at hand: options, configuration, output, and the store once it is needed.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use evenkeel_store::catalog::Catalog;
-use evenkeel_store::checkout::BackOptions;
+use evenkeel_store::checkout::{AreaTarget, BackOptions};
 use evenkeel_store::id::SnapshotId;
 use evenkeel_store::read::ChunkReader;
 use evenkeel_store::{ErrorKind, Progress, Store};
 
+use crate::aftermath::Watched;
 use crate::args::Globals;
 use crate::config::{self, Config};
 use crate::error::{CommandError, Result};
@@ -23,13 +25,14 @@ pub struct Session {
     config_file: Option<PathBuf>,
     store: Option<PathBuf>,
     state: Option<PathBuf>,
+    watched: RefCell<Vec<Watched>>,
 }
 
 impl Session {
     /// A session without a configuration yet.
     pub fn new(globals: Globals, out: Output) -> Self {
         let Globals { store, config, state, .. } = globals;
-        Session { out, config: Config::default(), config_file: config, store, state }
+        Session { out, config: Config::default(), config_file: config, store, state, watched: RefCell::default() }
     }
 
     /// Reads the configuration.
@@ -119,6 +122,16 @@ impl Session {
         let program = std::env::current_exe().ok();
         let paths = [Some(state.as_path()), self.store_path(), self.config.file.as_deref(), program.as_deref()];
         Ok(paths.into_iter().flatten().filter_map(|path| std::path::absolute(path).ok()).collect())
+    }
+
+    /// Looks at areas that are about to be changed, so that a failure can tell what became of them.
+    pub fn watch<'a>(&self, targets: impl IntoIterator<Item = &'a AreaTarget>) {
+        self.watched.borrow_mut().extend(targets.into_iter().map(Watched::new));
+    }
+
+    /// A failure, with what it has left in the areas that were to be changed.
+    pub fn with_aftermath(&self, error: CommandError) -> CommandError {
+        error.after(&self.watched.borrow())
     }
 
     /// Runs something long, with progress on stderr and Ctrl-C heard.

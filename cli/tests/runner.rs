@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "makes, changes and damages files in temporary directories of its own")]
 
 mod harness;
+mod test_aftermath;
 mod test_check;
 mod test_checkout;
 mod test_commit;

@@ -277,7 +277,7 @@ fn a_tree_that_is_not_empty_is_adopted_on_request() {
     nothing was changed; this is the plan for [id1 short]
     --- stderr
     error: area `os` at r has files that were never checked out
-    hint: nothing was done; --adopt=replace lets the snapshot win, --adopt=keep the files that are there
+    hint: nothing was changed; --adopt=replace lets the snapshot win, --adopt=keep the files that are there
     ");
     assert!(!world.exists("r/bin"));
     insta::assert_snapshot!(checkout(&world, &["@latest", "--adopt=keep"]), @"

@@ -211,7 +211,7 @@ fn schema(name: &str) -> Value {
 }
 
 /// Checks a document against `docs/reference/schemas/<name>.json`: types, required and known properties, at any depth.
-fn fits(name: &str, document: &Value) {
+pub fn fits(name: &str, document: &Value) {
     let schema = schema(name);
     assert_eq!(document["schema"], schema["properties"]["schema"]["const"], "{name}");
     check(&schema, &schema, document, name);

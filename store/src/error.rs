@@ -204,6 +204,18 @@ pub enum Error {
         /// What it says it is.
         schema: String,
     },
+    /// Every name was switched, and then something failed: that it is done could not be made durable, or recorded.
+    #[error("area `{area}` at {} {}, but that could not be recorded", display(path), switched_to(*target))]
+    Unrecorded {
+        /// Area's name.
+        area: String,
+        /// Its root.
+        path: PathBuf,
+        /// The snapshot that it is at; `None` for a tree as it was before the first checkout.
+        target: Option<SnapshotId>,
+        /// What failed.
+        source: Box<Error>,
+    },
     /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -273,7 +285,16 @@ impl Error {
             | Error::Unsupported { .. } => ErrorKind::Source,
             Error::LimitExceeded { .. } => ErrorKind::Limit,
             Error::Area { .. } | Error::Refused { .. } | Error::NotEmpty { .. } => ErrorKind::Refused,
+            Error::Unrecorded { source, .. } => source.kind(),
             Error::Interrupted => ErrorKind::Interrupted,
+        }
+    }
+
+    /// As what happened after all of a switch was done.
+    pub(crate) fn unrecorded(self, area: &str, path: &Path, target: Option<SnapshotId>) -> Self {
+        match self {
+            Error::Unrecorded { .. } => self,
+            source => Error::Unrecorded { area: area.into(), path: path.into(), target, source: Box::new(source) },
         }
     }
 
@@ -316,6 +337,13 @@ impl Error {
 fn display(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     escape(path.as_os_str().as_bytes())
+}
+
+fn switched_to(target: Option<SnapshotId>) -> String {
+    match target {
+        Some(id) => format!("is switched to {}", id.short(12)),
+        None => "is as it was before the first checkout".into(),
+    }
 }
 
 fn by(holder: Option<u32>) -> String {

@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::values::parse_ceiling;
 use crate::areas::{self, AreaArg, LocalArea};
 use crate::config;
-use crate::error::{CommandError, Kind, Result};
+use crate::error::{CommandError, Kind, NOTHING_CHANGED, Result};
 use crate::exit::Exit;
 use crate::output::in_use;
 use crate::output::json::PathField;
@@ -157,6 +157,9 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
         (options.mode, options.adopt) = (plan.mode(), plan.adopt());
         options.approved = Some(Arc::new(plan));
     }
+    if !options.dry_run {
+        session.watch(&options.areas);
+    }
     let report = session.run_long(|progress| checkout::checkout(&store, &options, progress))?;
     if let Some((file, plan)) = args.save_plan.as_deref().zip(report.plan.as_ref()).filter(|_| !report.needs_adopt()) {
         let failed =
@@ -177,7 +180,9 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
             "area `{}` at {root} has files that were never checked out",
             area.name
         ))
-        .hint("nothing was done; --adopt=replace lets the snapshot win, --adopt=keep the files that are there"));
+        .hint(format!(
+            "{NOTHING_CHANGED}--adopt=replace lets the snapshot win, --adopt=keep the files that are there"
+        )));
     }
     Ok(if args.exit_nothing && report.is_empty() { Exit::Nothing } else { Exit::Done })
 }
@@ -207,9 +212,10 @@ fn check_place(file: &Path, areas: &[LocalArea]) -> Result<()> {
 fn approved(args: &Args, file: &Path) -> Result<SavedPlan> {
     let plan = SavedPlan::load(file)?;
     match &args.plan_hash {
-        Some(hash) if *hash != plan.hash() => {
+        Some(hash) if !hash.eq_ignore_ascii_case(plan.hash()) => {
             let message = format!("the plan {} is {}, not {hash}", text::path(file), plan.hash());
-            Err(CommandError::usage(message).hint("nothing was changed; ask whoever approved it which plan they saw"))
+            Err(CommandError::usage(message)
+                .hint(format!("{NOTHING_CHANGED}ask whoever approved it which plan they saw")))
         }
         _ => Ok(plan),
     }
@@ -502,7 +508,8 @@ fn print(session: &Session, report: &CheckoutReport, saved: Option<&Path>) -> Re
     let id = out.paint.id(report.snapshot.short(12));
     let took = out.paint.dim(format_args!("({})", seconds(report.seconds)));
     if report.planned_only {
-        out.line(format_args!("nothing was changed; this is the plan for {id}"))?;
+        let else_ = if report.areas.iter().any(|area| area.recovered.is_some()) { " else" } else { "" };
+        out.line(format_args!("nothing{else_} was changed; this is the plan for {id}"))?;
         return match saved.zip(report.plan.as_ref()).filter(|_| !report.needs_adopt()) {
             Some((file, plan)) => out.line(format_args!("saved as {}, hash {}", text::path(file), plan.hash())),
             None => Ok(()),
@@ -526,6 +533,10 @@ fn print_area(session: &Session, area: &AreaReport, planned: bool) -> Result<()>
     out.line(format_args!("{}  {}, {from}", out.paint.bold(heading), mode_name(area.mode)))?;
     if let Some(number) = area.recovered {
         out.line(format_args!("  finished number {number}, which had been interrupted"))?;
+    }
+    if let Some(id) = area.interrupted.filter(|_| planned) {
+        let id = id.short(12);
+        out.line(format_args!("  a switch to or from {id} was interrupted, and would be finished first"))?;
     }
     out.line(format_args!("  {}", summary(area, planned)))?;
     if let [first, rest @ ..] = &area.dropped_undo[..] {

@@ -80,6 +80,7 @@ fn run(args: Args, out: Output) -> Exit {
         Err(error) => {
             // What was printed before the failure is still true.
             let _ = session.out.flush();
+            let error = session.with_aftermath(error);
             session.out.error(&error);
             error.kind.exit()
         }

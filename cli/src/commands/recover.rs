@@ -41,6 +41,7 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let mut areas = Vec::new();
     for area in areas::select_or_known(session, &args.areas)? {
         let target = area.target(&session.config);
+        session.watch([&target]);
         let done = session.run_long(|progress| checkout::recover(&target, &options, progress))?;
         if !session.out.json {
             print(session, &done)?;

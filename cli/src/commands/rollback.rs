@@ -46,6 +46,7 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let mut all = Vec::new();
     for area in areas::select_or_known(session, &args.areas)? {
         let target = area.target(&session.config);
+        session.watch([&target]);
         match session.run_long(|progress| checkout::rollback(&target, &options, progress)) {
             Ok(done) => all.push(done),
             Err(error) => {

@@ -105,7 +105,7 @@ impl Found {
             Err(error) if error.kind() == ErrorKind::Refused => Found::Failed(error.into()),
             Err(error) => {
                 let is_elsewhere = matches!(error, StoreError::UnknownSnapshot { .. });
-                let CommandError { kind, source, mut hints } = error.into();
+                let CommandError { kind, source, mut hints, .. } = error.into();
                 if is_elsewhere {
                     hints = vec!["it was checked out from another store: name that one with --store".to_owned()];
                 }

@@ -36,6 +36,7 @@ pub struct Args {
 pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let options = session.back_options()?;
     let target = areas::select_one(session, args.area.clone())?.target(&session.config);
+    session.watch([&target]);
     let done = session.run_long(|progress| checkout::undo(&target, &options, args.number, progress))?;
     rollback::report(session, &done)?;
     Ok(Exit::Done)

@@ -6,6 +6,7 @@
 pub use evenkeel_store::json::{PathField, time};
 use serde::Serialize;
 
+use crate::aftermath::AreaFields;
 use crate::error::{CommandError, Kind};
 
 /// A document: the schema's name, then the fields of the body.
@@ -35,6 +36,8 @@ pub struct Failure {
     message: String,
     causes: Vec<String>,
     hints: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    areas: Vec<AreaFields>,
 }
 
 impl Failure {
@@ -46,6 +49,7 @@ impl Failure {
             message: error.source.to_string(),
             causes: error.causes(),
             hints: error.hints.clone(),
+            areas: error.areas.iter().map(AreaFields::new).collect(),
         }
     }
 }

@@ -17,6 +17,7 @@ use std::io::{self, BufWriter, Stdout, Write};
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::aftermath::State;
 use crate::args::Globals;
 use crate::error::{CommandError, Result};
 use crate::interrupt;
@@ -153,6 +154,10 @@ impl Output {
         self.failure(&error.source);
         for cause in error.causes() {
             self.err_line(self.paint_err.cause("caused by:"), cause);
+        }
+        // Of one that could only not be recorded, the error itself tells.
+        for area in error.areas.iter().filter(|area| area.state != State::Unrecorded) {
+            self.err_line(self.paint_err.note("note:"), area.told());
         }
         for hint in &error.hints {
             self.err_line(self.paint_err.hint("hint:"), hint);

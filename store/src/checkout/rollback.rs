@@ -159,7 +159,7 @@ pub fn rollback(target: &AreaTarget, options: &BackOptions, progress: &Progress)
     if inverse.tree().is_some() {
         switched.in_use = in_use::find(&going);
     }
-    held.root.sync_filesystem().map_err(|e| Error::io("sync file system of", held.root.path(), e))?;
+    held.sync_switched(inverse.target)?;
     transaction::finish(&mut held, &inverse, None, &Ended { switched: &switched, recovered: None })?;
     transaction::drop_records(&held, options.records)?;
     let names = inverse.tree().map_or(inverse.steps.len(), |tree| tree.changes.len());

@@ -458,7 +458,8 @@ impl<'a> Run<'a> {
                 area.number = Some(journal.number);
                 let mut switched = transaction::switch(held, &journal, false, self.progress)?;
                 if let Some(whole) = &area.tree {
-                    tree::look_back(held, whole, &journal, &mut switched, self.progress)?;
+                    let seen = tree::look_back(held, whole, &journal, &mut switched, self.progress);
+                    seen.map_err(|e| held.unrecorded(Some(target), e))?;
                 }
                 (switched, Some(journal))
             }
@@ -467,25 +468,40 @@ impl<'a> Run<'a> {
                 (self.switch_directly(area)?, None)
             }
         };
+        self.record(area, journal.as_ref(), &switched, start).map_err(|e| {
+            let Place::Held(held) = &area.place else { return e };
+            held.unrecorded(Some(target), e)
+        })?;
+        if let (Some(_), Place::Held(held)) = (&journal, &area.place) {
+            area.dropped_undo = transaction::drop_old(held, self.options.undo, fsio::now())?;
+            transaction::drop_records(held, self.options.records)?;
+        }
+        Ok(self.report(area, &switched))
+    }
+
+    /// Makes a switch durable, and ends it.
+    fn record(
+        &self,
+        area: &mut AreaRun<'_>,
+        journal: Option<&Journal>,
+        switched: &Switched,
+        start: Timestamp,
+    ) -> Result<()> {
+        let target = self.options.snapshot;
         let done = Done { start, changed_meanwhile: switched.changed_meanwhile.clone() };
         self.progress.start("recording", area.reference.entries, 0);
-        let Place::Held(held) = &area.place else { return Ok(self.report(area, &switched)) };
+        let Place::Held(held) = &area.place else { return Ok(()) };
         let record = self.sync_and_record(area, held, Some(&done))?;
         let memory = Memory::Record(Box::new(record), target, area.reference.manifest);
-        let Place::Held(held) = &mut area.place else { return Ok(self.report(area, &switched)) };
-        match &journal {
-            Some(journal) => {
-                transaction::finish(held, journal, Some(memory), &Ended { switched: &switched, recovered: None })?;
-                area.dropped_undo = transaction::drop_old(held, self.options.undo, fsio::now())?;
-                transaction::drop_records(held, self.options.records)?;
-            }
+        let Place::Held(held) = &mut area.place else { return Ok(()) };
+        match journal {
+            Some(journal) => transaction::finish(held, journal, Some(memory), &Ended { switched, recovered: None }),
             None => {
                 memory.publish(&held.applied_path())?;
                 held.end(Some(target), 0)?;
-                held.clear_staging()?;
+                held.clear_staging()
             }
         }
-        Ok(self.report(area, &switched))
     }
 
     /// A switch that keeps neither a journal nor what gives way.

@@ -445,6 +445,20 @@ impl HeldArea {
         self.write_marker()
     }
 
+    /// Makes a switch to `target` durable.
+    ///
+    /// # Errors
+    /// [`Error::Unrecorded`].
+    pub(super) fn sync_switched(&self, target: Option<SnapshotId>) -> Result<()> {
+        let synced = self.root.sync_filesystem().map_err(|e| Error::io("sync file system of", self.root.path(), e));
+        synced.map_err(|e| self.unrecorded(target, e))
+    }
+
+    /// What failed after everything was switched to `target`.
+    pub(super) fn unrecorded(&self, target: Option<SnapshotId>, error: Error) -> Error {
+        error.unrecorded(&self.marker.name, self.root.path(), target)
+    }
+
     /// Notes what the area is called and where it comes from; durable with the next change of the marker.
     pub(super) fn rename(&mut self, name: &str, store: StoreId) {
         (self.marker.name, self.marker.store) = (name.into(), store);

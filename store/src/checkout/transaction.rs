@@ -204,8 +204,18 @@ fn switch_tree(
 /// Ends a transaction whose switch is durable. `memory` is a better one than what was prepared.
 ///
 /// # Errors
-/// [`Error::Io`]; the next command goes on from there.
+/// [`Error::Unrecorded`]; the next command goes on from there.
 pub(super) fn finish(
+    held: &mut HeldArea,
+    journal: &Journal,
+    memory: Option<Memory<'_>>,
+    ended: &Ended<'_>,
+) -> Result<()> {
+    let done = record_as_finished(held, journal, memory, ended);
+    done.map_err(|e| held.unrecorded(journal.target, e))
+}
+
+fn record_as_finished(
     held: &mut HeldArea,
     journal: &Journal,
     memory: Option<Memory<'_>>,
@@ -289,7 +299,7 @@ pub(super) fn recover(
     }
     let adopting = held.adopting();
     let switched = switch(held, &journal, true, progress)?;
-    held.root.sync_filesystem().map_err(|e| Error::io("sync file system of", held.root.path(), e))?;
+    held.sync_switched(journal.target)?;
     finish(held, &journal, None, &Ended { switched: &switched, recovered: Some(asked_by) })?;
     Ok(Some(Recovered { journal, switched, adopting }))
 }
