@@ -136,7 +136,7 @@ impl LocalArea {
             xattrs: self.config.xattrs.clone(),
             devices: self.config.devices,
         };
-        AreaSpec { name: self.name.clone(), root, rules }
+        AreaSpec { set_id: self.config.set_id, ..AreaSpec::new(&self.name, root, rules) }
     }
 
     /// The area as it is checked out and looked at. This machine's own identity is left alone, whatever a snapshot holds.
@@ -151,6 +151,7 @@ impl LocalArea {
             conflict: self.config.on_conflict.into(),
             conflict_rules: self.config.conflict.iter().map(ConflictConfig::rule).collect(),
             numeric_owners: self.config.numeric_owners,
+            set_id: self.config.set_id,
             wait_packages_s: config.wait_packages.map_or(WAIT_PACKAGES_S, u64::from),
         }
     }

@@ -69,6 +69,9 @@ pub struct AreaConfig {
     /// Whether device nodes belong to it.
     #[serde(default)]
     pub devices: bool,
+    /// Whether files in it may have set-id bits or capabilities.
+    #[serde(default = "yes")]
+    pub set_id: bool,
     /// What an incremental checkout does where both sides changed a file.
     #[serde(default)]
     pub on_conflict: OnConflict,
@@ -178,6 +181,10 @@ impl UndoConfig {
     }
 }
 
+fn yes() -> bool {
+    true
+}
+
 fn default_xattrs() -> Vec<String> {
     evenkeel_store::area::DEFAULT_XATTRS.map(str::to_owned).to_vec()
 }
@@ -191,6 +198,7 @@ impl AreaConfig {
             exclude: Vec::new(),
             xattrs: default_xattrs(),
             devices: false,
+            set_id: true,
             on_conflict: OnConflict::Replace,
             conflict: Vec::new(),
             numeric_owners: false,
@@ -365,7 +373,7 @@ mod tests {
     fn every_key() {
         let config = parse(
             "store = \"s\"\nstate = \"/t\"\nauthor = \"me\"\n[area.etc]\nroot = \"/etc\"\ninclude = [\"a\"]\nexclude = [\"b\"]\n\
-             xattrs = []\ndevices = true\non-conflict = \"newer\"\nnumeric-owners = true\n\
+             xattrs = []\ndevices = true\nset-id = false\non-conflict = \"newer\"\nnumeric-owners = true\n\
              [[area.etc.conflict]]\npaths = [\"/ssl/\"]\npolicy = \"keep\"\n\
              [identity]\ninclude-paths = [\"/etc/hosts\"]\n",
         )
@@ -377,6 +385,7 @@ mod tests {
             (&etc.conflict[0].paths[..], etc.conflict[0].policy),
             (&["/ssl/".to_string()][..], OnConflict::Keep)
         );
+        assert!(!etc.set_id && parse("[area.a]\nroot = \"/\"").unwrap().areas["a"].set_id);
         assert!(etc.devices && etc.numeric_owners && etc.xattrs.is_empty());
     }
 

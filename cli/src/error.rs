@@ -256,6 +256,9 @@ fn hints(error: &StoreError) -> Vec<String> {
              paths"
                 .into()
         }
+        StoreError::ForbiddenRights { .. } => {
+            "exclude the files, or say `set-id = true` for the area in this machine's configuration".into()
+        }
         StoreError::Area { .. } => {
             "an area is a directory that lies in no other: check --area and the configuration".into()
         }

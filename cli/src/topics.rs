@@ -62,6 +62,7 @@ areas and nested roots are errors.
   exclude = [\"*.dpkg-old\", \"/mtab\"]  # patterns of what does not, in .gitignore syntax; later ones win
   xattrs = [\"user.*\", \"security.capability\"]  # names of extended attributes to record (the default)
   devices = false                    # whether device nodes belong to it
+  set-id = true                      # whether files may have set-id bits or capabilities, here and in what is checked out
   on-conflict = \"replace\"            # incremental checkout, changed on both sides: replace, newer, keep or both
   numeric-owners = false             # restore owners by number even where the master had a name
 

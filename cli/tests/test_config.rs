@@ -31,7 +31,7 @@ fn mistakes_name_file_and_line() {
     insta::assert_snapshot!(world.run(&["--config", "c.toml", "log"]), @"
     exit 2
     --- stderr
-    error: c.toml:5: unknown field `exlude`, expected one of `root`, `include`, `exclude`, `xattrs`, `devices`, `on-conflict`, `conflict`, `numeric-owners`
+    error: c.toml:5: unknown field `exlude`, expected one of `root`, `include`, `exclude`, `xattrs`, `devices`, `set-id`, `on-conflict`, `conflict`, `numeric-owners`
     hint: `evenkeel help config` shows every key
     ");
     world.write("c.toml", "store = \n");

@@ -38,6 +38,15 @@ pub struct AreaSpec {
     pub root: PathBuf,
     /// What belongs to it.
     pub rules: AreaRules,
+    /// Whether files in it may have set-id bits or capabilities. A rule of this machine, of which the snapshot tells nothing.
+    pub set_id: bool,
+}
+
+impl AreaSpec {
+    /// An area in which files may give rights.
+    pub fn new(name: impl Into<String>, root: impl Into<PathBuf>, rules: AreaRules) -> AreaSpec {
+        AreaSpec { name: name.into(), root: root.into(), rules, set_id: true }
+    }
 }
 
 /// Whether a path belongs to an area, and if not, why.

@@ -162,6 +162,12 @@ pub enum Error {
         /// Escaped names of all their attributes of that kind.
         names: BTreeSet<String>,
     },
+    /// Files with set-id bits or capabilities in an area that may have none.
+    #[error("the area's rules forbid the set-id bits or capabilities of {}: {}", count(paths, "file"), list(paths))]
+    ForbiddenRights {
+        /// Full paths, at the source or, of a checkout, where they would be.
+        paths: Vec<PathBuf>,
+    },
     /// Something in the source that the format or the area's rules do not allow.
     #[error("{}: {reason}", display(path))]
     Unsupported {
@@ -282,6 +288,7 @@ impl Error {
             Error::Unstable { .. }
             | Error::Unreadable { .. }
             | Error::UnruledXattrs { .. }
+            | Error::ForbiddenRights { .. }
             | Error::Unsupported { .. } => ErrorKind::Source,
             Error::LimitExceeded { .. } => ErrorKind::Limit,
             Error::Area { .. } | Error::Refused { .. } | Error::NotEmpty { .. } => ErrorKind::Refused,

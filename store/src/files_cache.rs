@@ -106,8 +106,13 @@ impl CacheRecord {
     /// # Errors
     /// [`Error::Decode`] for bytes that are no entry.
     pub fn decode(&self) -> Result<Entry> {
-        Entry::decode_prefix(&self.entry).map(|(entry, _)| entry).map_err(damaged)
+        decode_entry(&self.entry)
     }
+}
+
+/// An entry as a record holds it.
+pub(crate) fn decode_entry(bytes: &[u8]) -> Result<Entry> {
+    Entry::decode_prefix(bytes).map(|(entry, _)| entry).map_err(damaged)
 }
 
 fn damaged(source: crate::format::DecodeError) -> Error {

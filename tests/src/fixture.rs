@@ -78,7 +78,7 @@ impl Fixture {
 
     /// The fixture's area with no rules.
     pub fn area(&self) -> AreaSpec {
-        AreaSpec { name: AREA.into(), root: self.tree.root().into(), rules: AreaRules::default() }
+        AreaSpec::new(AREA, self.tree.root(), AreaRules::default())
     }
 
     /// Options of a commit of the one area, at the next second of the fixture's clock.

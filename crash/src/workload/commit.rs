@@ -35,7 +35,7 @@ pub fn create_store(path: &Path) -> evenkeel_store::Result<Store> {
 /// Commits a tree with one worker: the order of writing is the same in every run.
 pub fn commit_tree(store: &Store, state: &Path, tree: &Path) -> evenkeel_store::Result<CommitReport> {
     settle();
-    let area = AreaSpec { name: AREA.into(), root: tree.into(), rules: AreaRules::default() };
+    let area = AreaSpec::new(AREA, tree, AreaRules::default());
     let options = CommitOptions { threads: 1, ..CommitOptions::new(vec![area], state) };
     commit(store, &options, &Progress::default())
 }

@@ -131,6 +131,8 @@ pub struct AreaTarget {
     pub conflict_rules: Vec<ConflictRule>,
     /// Takes owners by number, not by name.
     pub numeric_owners: bool,
+    /// Whether files with set-id bits or capabilities may come here.
+    pub set_id: bool,
     /// How long a package manager that is at work on files of this area is waited for, in seconds.
     pub wait_packages_s: u64,
 }
@@ -145,6 +147,7 @@ impl AreaTarget {
             conflict: ConflictPolicy::default(),
             conflict_rules: Vec::new(),
             numeric_owners: false,
+            set_id: true,
             wait_packages_s: super::packages::WAIT_PACKAGES_S,
         }
     }

@@ -8,7 +8,7 @@ use super::fidelity::NotHeld;
 use super::options::AreaTarget;
 use super::plan::CheckoutPlan;
 use super::state::live_areas;
-use crate::area::PRIVATE_DIR;
+use crate::area::{PRIVATE_DIR, RuleSet, Verdict};
 use crate::error::{Error, Result};
 use crate::format::manifest::{Entry, InodeKind, Node};
 use crate::format::snapshot::SnapshotArea;
@@ -152,6 +152,12 @@ pub(super) fn forbidden(entry: &Entry, target: &AreaTarget, reference: &Snapshot
         },
         Node::Link { .. } => Ok(()),
     }
+}
+
+/// Whether an entry gives rights here, where nothing may; what is excluded here does not come.
+pub(super) fn gives_rights(entry: &Entry, local_rules: &RuleSet) -> bool {
+    let Node::Inode(inode) = &entry.node else { return false };
+    inode.gives_rights() && local_rules.verdict(&entry.path, false) != Verdict::Excluded
 }
 
 /// A place that cannot hold everything, where everything was asked for.

@@ -3,6 +3,8 @@
 
 mod tree;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Instant;
 
@@ -300,9 +302,13 @@ impl<'a> Run<'a> {
             now: fsio::now(),
         };
         let entries = area.manifest.entries();
-        let mut losses = Losses::default();
+        let (mut losses, mut rights) = (Losses::default(), Vec::new());
         let target = entries.map(|entry| {
-            let entry = area.here.localize(entry?, &mut losses);
+            let entry = entry?;
+            if !area.target.set_id && refuse::gives_rights(&entry, &area.local_rules) {
+                rights.push(area.path.join(OsStr::from_bytes(entry.path.as_bytes())));
+            }
+            let entry = area.here.localize(entry, &mut losses);
             refuse::forbidden(&entry, area.target, area.reference)?;
             Ok(entry)
         });
@@ -312,6 +318,9 @@ impl<'a> Run<'a> {
         };
         let applied = self.applied(area)?;
         let mut plan = plan_area(target, applied, live, &rules, outside)?;
+        if !rights.is_empty() {
+            return Err(Error::ForbiddenRights { paths: rights });
+        }
         if let Place::Held(held) = &area.place
             && held.made_private
             && !plan.dir_times.iter().any(|(path, _)| path.is_root())

@@ -79,6 +79,7 @@ struct Troubles {
     first: Option<std::io::Error>,
     unruled: Vec<PathBuf>,
     xattrs: BTreeSet<String>,
+    rights: Vec<PathBuf>,
 }
 
 impl Troubles {
@@ -96,6 +97,7 @@ impl Troubles {
         match self.first {
             Some(source) if !skip_unreadable => Err(Error::Unreadable { paths: self.unreadable, source }),
             _ if !self.unruled.is_empty() => Err(Error::UnruledXattrs { paths: self.unruled, names: self.xattrs }),
+            _ if !self.rights.is_empty() => Err(Error::ForbiddenRights { paths: self.rights }),
             _ if !self.unstable.is_empty() => Err(Error::Unstable { paths: self.unstable }),
             _ => Ok(()),
         }

@@ -185,6 +185,15 @@ pub struct Inode {
     pub flags: InodeFlags,
 }
 
+impl Inode {
+    /// Whether it is a file that gives who runs it rights of others: by set-id bits or capabilities.
+    pub fn gives_rights(&self) -> bool {
+        const SET_ID: u16 = 0o6000;
+        let is_file = matches!(self.kind, InodeKind::File(_));
+        is_file && (self.mode & SET_ID != 0 || self.xattrs.contains_key(&b"security.capability"[..]))
+    }
+}
+
 /// What a path names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Node {

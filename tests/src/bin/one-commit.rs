@@ -12,7 +12,7 @@ use evenkeel_store::{Progress, Store};
 fn main() -> std::process::ExitCode {
     let args: Vec<String> = std::env::args().collect();
     let [_, store, state, tree] = args.as_slice() else { panic!("usage: one-commit STORE STATE TREE") };
-    let area = AreaSpec { name: "tree".into(), root: tree.into(), rules: AreaRules::default() };
+    let area = AreaSpec::new("tree", tree, AreaRules::default());
     let options = CommitOptions { threads: 1, ..CommitOptions::new(vec![area], Path::new(state)) };
     let done = Store::open(Path::new(store)).and_then(|store| commit(&store, &options, &Progress::default()));
     match done {

@@ -10,7 +10,7 @@ use super::{AreaResult, Merge, PendingCache};
 use crate::commit::old::OldRecords;
 use crate::commit::pipeline::Packing;
 use crate::error::{Error, Result};
-use crate::files_cache::{CacheWriter, RecordState};
+use crate::files_cache::{self, CacheWriter, RecordState};
 use crate::format::manifest::{AceTag, Entry, Node};
 use crate::format::snapshot::SnapshotArea;
 use crate::fsio;
@@ -56,6 +56,12 @@ impl Merge<'_, '_> {
                 self.names.insert(ready.path.clone(), Names { recorded: *recorded, found: 1 });
             }
             None => {}
+        }
+        if !self.area.spec.set_id && ready.is_file && !is_further_name {
+            let entry = files_cache::decode_entry(&ready.encoded)?;
+            if matches!(entry.node, Node::Inode(inode) if inode.gives_rights()) {
+                self.troubles.rights.push(self.area.dir.path_of(ready.path.as_bytes()));
+            }
         }
         self.owners.users.insert(ready.owner.0);
         self.owners.groups.insert(ready.owner.1);
