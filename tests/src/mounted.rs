@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Small file systems of a test's own; need root.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 /// What a loop device is formatted with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,46 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+/// A FUSE file system of a user's, mounted as `fusermount3` does it for them, that answers to nobody.
+#[derive(Debug)]
+pub struct Fuse {
+    server: Option<Child>,
+    _mounted: Mounted,
+}
+
+impl Fuse {
+    /// Mounts one of `user`'s at `dir`, which exists.
+    ///
+    /// # Panics
+    /// When that cannot be done.
+    pub fn of_user(dir: &Path, user: u32) -> Fuse {
+        let options = format!("fd=3,rootmode=40000,user_id={user},group_id={user}");
+        let script = "exec 3<>/dev/fuse && mount -i -t fuse evenkeel-test \"$1\" -o \"$2\" && echo mounted && exec cat";
+        let mut sh = Command::new("sh");
+        sh.args(["-c", script, "sh"]).arg(dir).arg(options).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut server = sh.spawn().expect("a shell");
+        let mut said = [0; 8];
+        let told = server.stdout.as_mut().expect("it is piped").read_exact(&mut said);
+        told.unwrap_or_else(|e| panic!("cannot mount with FUSE at {}: {e}", dir.display()));
+        Fuse { server: Some(server), _mounted: Mounted(dir.to_path_buf()) }
+    }
+
+    /// Ends its server; what it served stays mounted.
+    pub fn abandon(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            drop(server.stdin.take());
+            let _ = server.wait();
+        }
+    }
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        // Before it is unmounted, which would ask it.
+        self.abandon();
     }
 }
 

@@ -10,9 +10,9 @@ use evenkeel_store::ErrorKind;
 use evenkeel_store::checkout::{Ceiling, CheckoutOptions, Mode};
 use evenkeel_store::commit::CommitOptions;
 use evenkeel_tests::fixture::{assert_same, settle};
-use evenkeel_tests::mounted::Mounted;
+use evenkeel_tests::mounted::{Fuse, Mounted};
 use evenkeel_tests::place::summary;
-use evenkeel_tests::{Fixture, Place, noise, read_tree};
+use evenkeel_tests::{Fixture, NOBODY, Place, noise, read_tree};
 
 /// The items that are about the format, commit, checkout and faults on one machine.
 const ITEMS: std::ops::RangeInclusive<u32> = 26..=52;
@@ -229,6 +229,89 @@ fn root_a_mount_point_in_the_way_is_not_crossed() {
     drop(mounts);
     place.tree().remove("stray");
     place.checkout_exactly(&id);
+}
+
+/// A master that knows users and groups which the server does not: nothing is delivered, all of their names are said, and
+/// nobody is root instead. By number, if that is asked for.
+#[test]
+#[ignore = "root: another user database for the master"]
+fn root_owners_that_are_unknown_here_are_named_and_nobody_is_root_instead() {
+    let fixture = Fixture::new();
+    fixture.tree.file("f", "1");
+    let first = fixture.commit_new();
+    fixture.tree.file("f", "2").owner("f", 54_321, 54_322).file("g", "g").owner("g", 54_323, 0);
+    let (users, groups) = (fixture.dir().join("passwd"), fixture.dir().join("group"));
+    let line = |name: &str, id: u32| format!("{name}:x:{id}:{id}::/:/bin/false\n");
+    std::fs::write(&users, ["root:x:0:0::/:/bin/sh\n".into(), line("deploy", 54_321), line("www", 54_323)].concat())
+        .unwrap();
+    std::fs::write(&groups, "root:x:0:\nrelease:x:54322:\n").unwrap();
+    let master = "mount --bind \"$1\" /etc/passwd && mount --bind \"$2\" /etc/group && shift 2 && exec \"$@\"";
+    let done = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", master, "sh"])
+        .args([&users, &groups, Path::new(env!("CARGO_BIN_EXE_one-commit"))])
+        .args([fixture.store.path(), &fixture.options().state_dir, fixture.tree.root()])
+        .status();
+    assert!(done.unwrap().success());
+    let second = fixture.store.latest().unwrap().unwrap();
+    assert_ne!(second, first);
+
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    let before = read_tree(&place.root);
+    for mode in [Mode::Incremental, Mode::Full, Mode::Force] {
+        let refused = place.try_checkout(&second, |options| options.mode = Some(mode)).unwrap_err();
+        assert_eq!(refused.to_string(), "users `deploy`, `www` are and group `release` is not known on this machine");
+        assert_same(&read_tree(&place.root), &before);
+        assert_eq!(place.status().areas[0].applied, Some(first));
+    }
+    let by_number = |options: &mut CheckoutOptions| options.areas[0].numeric_owners = true;
+    place.try_checkout(&second, by_number).unwrap();
+    let owner = |name: &str| place.root.join(name).symlink_metadata().map(|found| (found.uid(), found.gid())).unwrap();
+    assert_eq!([owner("f"), owner("g")], [(54_321, 54_322), (54_323, 0)]);
+}
+
+/// A user had mounted a FUSE file system in a directory of theirs: root may not even look at one, and neither a commit nor a
+/// checkout of the area began.
+#[test]
+#[ignore = "root: mounts file systems"]
+fn root_what_a_user_has_mounted_keeps_nobody_away() {
+    let fixture = Fixture::new();
+    fixture.tree.file("f", "1").dir("home/theirs").dir("home/abandoned").owner("home/theirs", NOBODY, NOBODY);
+    let first = fixture.commit_new();
+    fixture.tree.file("f", "2").file("home/g", "g");
+    let second = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    let mount = |root: &Path| {
+        let theirs = Fuse::of_user(&root.join("home/theirs"), NOBODY);
+        let mut abandoned = Fuse::of_user(&root.join("home/abandoned"), 0);
+        abandoned.abandon();
+        for name in ["theirs", "abandoned"] {
+            root.join("home").join(name).symlink_metadata().expect_err("nobody may look at it");
+        }
+        [theirs, abandoned]
+    };
+
+    let mounts = mount(&place.root);
+    for (mode, id) in [(Mode::Full, &second), (Mode::Force, &first), (Mode::Incremental, &second)] {
+        let report = place.checkout(id, mode);
+        assert_eq!(std::fs::read(place.root.join("f")).unwrap(), if *id == first { b"1" } else { b"2" }, "{mode:?}");
+        assert_eq!(place.root.join("home/g").exists(), *id == second, "{mode:?}");
+        let said = format!("{:?} {:?} {:?}", report.areas[0].kept, report.areas[0].skipped, report.areas[0].warnings);
+        assert!(said.contains("home/theirs") && said.contains("home/abandoned"), "{mode:?}: {said}");
+        assert!(place.status().areas[0].interrupted.is_none());
+        place.verify();
+    }
+    place.rollback().unwrap();
+    drop(mounts);
+    place.checkout_exactly(&second);
+
+    let mounts = mount(fixture.tree.root());
+    fixture.tree.file("f", "3");
+    let report = fixture.try_commit(|_| {}).unwrap();
+    let points: Vec<String> = report.areas[0].mount_points.iter().map(ToString::to_string).collect();
+    assert_eq!(points, ["home/abandoned", "home/theirs"]);
+    drop(mounts);
 }
 
 /// Two fifths of the tree are strays: nothing is done at all unless it was allowed.

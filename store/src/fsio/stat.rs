@@ -2,6 +2,7 @@
 //! What `statx` says of an inode, in this program's own words.
 
 use rustix::fs::{AtFlags, Statx, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
 use std::os::fd::AsFd;
 
 use super::sys;
@@ -80,7 +81,8 @@ pub struct Stat {
     pub dev: (u32, u32),
     /// Device number of a device node.
     pub rdev: (u32, u32),
-    /// Whether this is the root of a mount (also of a bind mount on the same device).
+    /// Whether this is the root of a mount (also of a bind mount on the same device). Of one that lets nobody look at it
+    /// only this and the device number are known.
     pub is_mount_root: bool,
 }
 
@@ -90,8 +92,20 @@ impl Stat {
     }
 
     pub(super) fn of_name_with(dir: impl AsFd, name: &[u8], flags: AtFlags) -> std::io::Result<Stat> {
-        let found = sys::statx(dir, name, flags | AtFlags::NO_AUTOMOUNT, StatxFlags::BASIC_STATS)?;
-        Ok(Stat::from_statx(&found))
+        let flags = flags | AtFlags::NO_AUTOMOUNT;
+        match sys::statx(&dir, name, flags, StatxFlags::BASIC_STATS) {
+            Ok(found) => Ok(Stat::from_statx(&found)),
+            Err(e @ Errno::NOENT) => Err(e.into()),
+            Err(e) => Stat::of_closed_mount(dir, name, flags).ok_or_else(|| e.into()),
+        }
+    }
+
+    /// What a user has mounted with FUSE does not even let root look at it, nor anybody when its server is gone. The kernel
+    /// answers all the same who asks for nothing but what it knows itself.
+    fn of_closed_mount(dir: impl AsFd, name: &[u8], flags: AtFlags) -> Option<Stat> {
+        let found = sys::statx(dir, name, flags | AtFlags::STATX_DONT_SYNC, StatxFlags::empty()).ok()?;
+        let stat = Stat { file_type: FileType::Directory, ..Stat::from_statx(&found) };
+        stat.is_mount_root.then_some(stat)
     }
 
     /// Of an open descriptor.
