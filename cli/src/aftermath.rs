@@ -39,7 +39,11 @@ impl Watched {
 
     /// How it stands now. `is_switched` says that a switch which its marker calls unfinished is complete but for that.
     pub fn now(&self, is_switched: bool) -> AreaNow {
-        let Ok(now) = checkout::standing(&self.root) else { return self.as_it_is(State::Unknown, None) };
+        let Ok(now) = checkout::standing(&self.root) else {
+            // One that could not be read before either is what the error is about.
+            let state = if self.before.is_some() { State::Unknown } else { State::Unchanged };
+            return self.as_it_is(state, None);
+        };
         let finished = |standing: Option<Standing>| standing.map_or(0, |standing| standing.finished);
         let state = match (self.before, now) {
             (_, Some(Standing { switching: Some(_), .. })) if is_switched => State::Unrecorded,

@@ -62,17 +62,20 @@ pub struct CommandError {
     pub hints: Vec<String>,
     /// The areas that the command was to change, where it has changed any.
     pub areas: Vec<AreaNow>,
+    /// What else it has done before it failed.
+    pub done: Vec<String>,
 }
 
 /// How a hint begins that is true of a command which has changed nothing.
 pub const NOTHING_CHANGED: &str = "nothing was changed; ";
-/// How a hint ends that is true of such a command only.
+/// How hints end that are true of such a command only.
 const AGAIN: &str = " and run the command again";
+const AND_NOTHING: &str = "; nothing was changed";
 
 impl CommandError {
     /// A failure with a message of our own.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        CommandError { kind, source: message.into().into(), hints: Vec::new(), areas: Vec::new() }
+        CommandError { kind, source: message.into().into(), hints: Vec::new(), areas: Vec::new(), done: Vec::new() }
     }
 
     /// A command line or configuration that makes no sense.
@@ -108,7 +111,7 @@ impl CommandError {
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
         let source = Box::new(Because { message: message.into(), source: source.into() });
-        CommandError { kind, source, hints: Vec::new(), areas: Vec::new() }
+        CommandError { kind, source, hints: Vec::new(), areas: Vec::new(), done: Vec::new() }
     }
 
     /// Adds an action that the reader can take.
@@ -133,12 +136,13 @@ impl CommandError {
         };
         let own = watched.iter().filter(|area| !is_others(area));
         let areas: Vec<AreaNow> = own.map(|area| area.now(is_switched(area))).collect();
-        if areas.iter().all(|area| matches!(area.state, State::Unchanged | State::Unknown)) {
+        if areas.iter().all(|area| area.state == State::Unchanged) {
             return self;
         }
         for hint in &mut self.hints {
-            *hint = hint.strip_prefix(NOTHING_CHANGED).unwrap_or(hint).to_owned();
-            *hint = hint.strip_suffix(AGAIN).unwrap_or(hint).to_owned();
+            let still_true = hint.strip_prefix(NOTHING_CHANGED).unwrap_or(hint);
+            let still_true = still_true.strip_suffix(AGAIN).unwrap_or(still_true);
+            *hint = still_true.strip_suffix(AND_NOTHING).unwrap_or(still_true).to_owned();
         }
         for hint in areas.iter().filter_map(AreaNow::hint) {
             if self.hints.iter().all(|told| told != hint) {
@@ -195,7 +199,7 @@ impl From<StoreError> for CommandError {
             _ => Kind::Failed,
         };
         let hints = hints(&error);
-        CommandError { kind, source: Box::new(error), hints, areas: Vec::new() }
+        CommandError { kind, source: Box::new(error), hints, areas: Vec::new(), done: Vec::new() }
     }
 }
 

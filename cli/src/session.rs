@@ -26,13 +26,22 @@ pub struct Session {
     store: Option<PathBuf>,
     state: Option<PathBuf>,
     watched: RefCell<Vec<Watched>>,
+    done: RefCell<Vec<String>>,
 }
 
 impl Session {
     /// A session without a configuration yet.
     pub fn new(globals: Globals, out: Output) -> Self {
         let Globals { store, config, state, .. } = globals;
-        Session { out, config: Config::default(), config_file: config, store, state, watched: RefCell::default() }
+        Session {
+            out,
+            config: Config::default(),
+            config_file: config,
+            store,
+            state,
+            watched: RefCell::default(),
+            done: RefCell::default(),
+        }
     }
 
     /// Reads the configuration.
@@ -129,9 +138,14 @@ impl Session {
         self.watched.borrow_mut().extend(targets.into_iter().map(Watched::new));
     }
 
-    /// A failure, with what it has left in the areas that were to be changed.
+    /// Remembers what is done, for the error if it cannot be told otherwise.
+    pub fn done(&self, what: impl Into<String>) {
+        self.done.borrow_mut().push(what.into());
+    }
+
+    /// A failure, with what it has left in the areas that were to be changed, and what else was done.
     pub fn with_aftermath(&self, error: CommandError) -> CommandError {
-        error.after(&self.watched.borrow())
+        CommandError { done: self.done.take(), ..error.after(&self.watched.borrow()) }
     }
 
     /// Runs something long, with progress on stderr and Ctrl-C heard.

@@ -77,6 +77,23 @@ fn who_cannot_say_that_it_is_done_says_so_in_the_error() {
     ");
 }
 
+#[test]
+fn so_does_whoever_has_committed() {
+    let world = World::with_history();
+    let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
+    world.write("m/etc/motd", "third\n");
+    let unheard = |args: &[&str]| world.command(args).stdout(full()).output().unwrap();
+    insta::assert_snapshot!(world.tell(&unheard(&["-q", "commit", "--area", "os=m"])), @"
+    exit 1
+    --- stderr
+    error: cannot write to standard output
+    caused by: No space left on device (os error 28)
+    note: snapshot [id1 short] was committed
+    ");
+    let error = error(&unheard(&["--json", "init", "other"]));
+    assert!(error["done"][0].as_str().unwrap().ends_with("was made in other"), "{error}");
+}
+
 /// None of such errors named `mixed` or `recover`.
 #[test]
 #[ignore = "root: runs checkouts under strace"]

@@ -49,7 +49,8 @@ fn a_plan_that_fits_is_carried_out() {
     assert_eq!(report.areas[0].counts.strays_removed, 1);
     place.assert_is(&second);
     let again = carry_out(&place, &second, &saved).unwrap_err().to_string();
-    assert!(again.contains("area `tree` is at another snapshot"), "{again}");
+    let at = format!("area `tree` is at {} now, and was at {}", second.short(12), first.short(12));
+    assert!(again.contains(&at), "{again}");
 }
 
 /// Whatever happened to what a plan changes, it is found; nothing is done then.

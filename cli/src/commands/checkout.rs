@@ -165,6 +165,7 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
         let failed =
             |e| CommandError::caused_by(Kind::Failed, format!("cannot save the plan as {}", text::path(file)), e);
         fsio::publish_file(file, plan.bytes()).map_err(failed)?;
+        session.done(format!("the plan was saved as {}, hash {}", text::path(file), plan.hash()));
     }
     if session.out.json {
         session.out.document("evenkeel/checkout/1", &Report::new(&report, options.dry_run))?;

@@ -131,6 +131,9 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let report = session
         .run_long(|progress| commit(&store, &options, progress))
         .map_err(|error| if args.parent.is_none() { with_way_around(&store, error) } else { error })?;
+    if let Some(id) = report.snapshot.filter(|_| report.is_new && !args.dry_run) {
+        session.done(format!("snapshot {} was committed", id.short(12)));
+    }
     if session.out.json {
         session.out.document("evenkeel/commit/1", &Report::new(&report, args.dry_run))?;
     } else {

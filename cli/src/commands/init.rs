@@ -52,6 +52,7 @@ struct Report {
 pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let options = options(args)?;
     let store = Store::create(&args.path, &options)?;
+    session.done(format!("the store {} was made in {}", store.id(), text::path(store.path())));
     if session.out.json {
         use std::os::unix::ffi::OsStrExt;
         let path = PathField::new(store.path().as_os_str().as_bytes());

@@ -38,6 +38,8 @@ pub struct Failure {
     hints: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     areas: Vec<AreaFields>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    done: Vec<String>,
 }
 
 impl Failure {
@@ -50,6 +52,7 @@ impl Failure {
             causes: error.causes(),
             hints: error.hints.clone(),
             areas: error.areas.iter().map(AreaFields::new).collect(),
+            done: error.done.clone(),
         }
     }
 }

@@ -84,7 +84,12 @@ impl Output {
 
     /// Writes bytes of the result as they are.
     pub fn bytes(&self, bytes: &[u8]) -> Result<()> {
-        self.stdout.borrow_mut().write_all(bytes)?;
+        let write = || self.stdout.borrow_mut().write_all(bytes);
+        if self.json {
+            interrupt::whole(write, || drop(self.stdout.borrow_mut().flush()))?
+        } else {
+            write()?
+        }
         Ok(())
     }
 
@@ -158,6 +163,9 @@ impl Output {
         // Of one that could only not be recorded, the error itself tells.
         for area in error.areas.iter().filter(|area| area.state != State::Unrecorded) {
             self.err_line(self.paint_err.note("note:"), area.told());
+        }
+        for done in &error.done {
+            self.err_line(self.paint_err.note("note:"), done);
         }
         for hint in &error.hints {
             self.err_line(self.paint_err.hint("hint:"), hint);
