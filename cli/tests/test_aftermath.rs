@@ -174,3 +174,20 @@ fn root_a_refused_checkout_says_that_it_has_finished_another() {
     {"schema":"evenkeel/error/1","kind":"usage","exit_code":2,"message":"area `os`: 1 paths that were never delivered would be removed, but at most 0 may be: stray","causes":[],"hints":["look at them with --dry-run; exclude what belongs here, or allow more with --max-delete"],"areas":[{"name":"os","root":{"path":"r"},"state":"recovered","before":"[id1]","at":"[id2]","interrupted":null}]}
     "#);
 }
+
+/// "nothing was done", it said of an adoption, below the number that it had finished.
+#[test]
+#[ignore = "root: runs checkouts under strace"]
+fn root_so_does_one_that_must_be_told_how_to_adopt() {
+    let world = World::with_history();
+    world.write("n/x", "x");
+    assert!(world.run(&["commit", "--area", "os=m", "--area", "web=n", "-m", "both"]).starts_with("exit 0"));
+    assert!(world.run(&[&["checkout", "@latest~2"], AREA].concat()).starts_with("exit 0"));
+    failing(&world, "renameat2", 2, &["checkout", "@latest~1"]);
+    world.write("w/x", "mine");
+    let told = world.run(&["checkout", "@latest", "--area", "os=r", "--area", "web=w"]);
+    assert!(told.starts_with("exit 2") && told.contains("nothing else was changed; this is the plan"), "{told}");
+    for part in ["area `os` at r was finished first: it is at ", "area `web` at w was not changed", "hint: --adopt="] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+}
