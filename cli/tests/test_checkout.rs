@@ -174,7 +174,7 @@ fn rollback_says_what_it_leads_back_to() {
     exit 0
     --- stdout
     os at r  checkout 2 taken back, 2 names
-      etc/motd  changed since the checkout; left alone
+      etc/motd  not as the checkout left it; left alone
     back at [id1 short], as it was before number 2 but for 1 path
     ");
     insta::assert_snapshot!(run(&["status"]), @"
@@ -189,9 +189,9 @@ fn rollback_says_what_it_leads_back_to() {
     exit 0
     --- stdout
     os at r  checkout 1 taken back, 3 names
-      etc/app.conf  changed since the checkout; kept in .evenkeel/undo/4
-      etc/motd  changed since the checkout; kept in .evenkeel/undo/4
-    as it was before the first checkout
+      etc/app.conf  changed since the checkout; what was there is in .evenkeel/undo/4
+      etc/motd  not as the checkout left it; left alone
+    as it was before the first checkout but for 1 path, with .evenkeel in it
     ");
     insta::assert_snapshot!(run(&["rollback"]), @"
     exit 2
@@ -484,4 +484,34 @@ fn a_plan_that_does_not_fit_says_why() {
     error: the plan does not fit any more: area `os` is at [id1 short] now, and was at [id2 short]
     hint: nothing was changed; look at a new one: --dry-run or --save-plan
     ");
+}
+
+/// One area was taken back, the other one was not there, and nobody said that the first had changed.
+#[test]
+fn several_areas_go_back_together_or_not_at_all() {
+    let world = World::with_history();
+    checkout(&world, &["@latest~1"]);
+    checkout(&world, &["@latest", "--full"]);
+    std::fs::create_dir(world.path("never")).unwrap();
+    let before = world.read("r/etc/app.conf");
+    insta::assert_snapshot!(world.run(&["rollback", "--area", "os=r", "--area", "other=never"]), @"
+    exit 2
+    --- stderr
+    error: nothing was ever checked out to never
+    hint: check --area and the configuration
+    ");
+    insta::assert_snapshot!(world.run(&["rollback", "--area", "other=r"]), @"
+    exit 2
+    --- stderr
+    error: r is area `os`, not `other`
+    hint: check --area and the configuration
+    ");
+    assert_eq!(world.read("r/etc/app.conf"), before);
+    // Nothing is taken for an area that was forgotten.
+    let areas = std::fs::read_dir(world.path("state/areas")).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(areas.join("area"), "").unwrap();
+    let refused = world.run(&["status"]);
+    assert!(refused.starts_with("exit 2") && refused.contains("/area cannot be understood"), "{refused}");
+    let status = world.run(&["status", "--area", "os=r"]);
+    assert!(status.starts_with("exit 0"), "{status}");
 }

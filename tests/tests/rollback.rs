@@ -3,9 +3,14 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use evenkeel_store::checkout::{Adopt, ConflictPolicy, Mode, Record};
+use evenkeel_store::Progress;
+use evenkeel_store::checkout::{
+    Adopt, AreaTarget, BackOptions, CheckoutOptions, ConflictPolicy, Mode, Record, history, recover, rollback, undo,
+};
+use evenkeel_store::fsio::script::Script;
 use evenkeel_store::id::SnapshotId;
 use evenkeel_tests::fixture::{Fixture, assert_same};
+use evenkeel_tests::operation::Operation;
 use evenkeel_tests::place::Place;
 use evenkeel_tests::{noise, read_tree};
 
@@ -153,7 +158,6 @@ fn what_changed_since_is_kept() {
     // Another file under the name, and a name that is somebody's now.
     place.tree().file("saved", "somebody's").rename("saved", "content").file("gone/mine", "mine").remove("was-file");
     let done = place.rollback().unwrap();
-    let text = |paths: &[evenkeel_store::path::TreePath]| paths.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(text(&done.changed_since), ["content", "was-file"]);
     assert_eq!(text(&done.left_alone), ["gone"]);
     assert_eq!(std::fs::read(place.root.join("content")).unwrap(), b"one");
@@ -183,6 +187,7 @@ fn root_rights_are_taken_and_given_back() {
     let first = fixture.commit_new();
     tree.remove("suid").file("suid", "new").remove("ping").file("ping", "new").remove("going");
     tree.remove("held/suid").file("held/suid", "new").remove("held/ping").file("held/ping", "new");
+    tree.file("later/ping", "p").mode("later/ping", 0o755).xattr("later/ping", "security.capability", &capability);
     let second = fixture.commit_new();
     let place = Place::new(&fixture, "server");
     place.checkout_exactly(&first);
@@ -198,37 +203,309 @@ fn root_rights_are_taken_and_given_back() {
         (std::fs::metadata(path).unwrap().mode() & 0o7777, capabilities)
     };
     assert_eq!((rights(&kept.join("suid")), rights(&kept.join("ping"))), ((0o755, 0), (0o755, 0)));
-    let mut displaced = vec![place.root.join(".evenkeel/undo")];
-    while let Some(path) = displaced.pop() {
-        if path.is_dir() {
-            displaced.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        } else {
-            assert_eq!(rights(&path), (0o755, 0), "{}", path.display());
+    let displaced_have_none = || {
+        let mut displaced = vec![place.root.join(".evenkeel/undo")];
+        while let Some(path) = displaced.pop() {
+            if path.is_dir() {
+                displaced.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            } else {
+                assert_eq!((rights(&path).0 & 0o6000, rights(&path).1), (0, 0), "{}", path.display());
+            }
         }
-    }
+    };
+    displaced_have_none();
     place.rollback().unwrap();
+    displaced_have_none();
     assert_same(&read_tree(&place.root), &before);
     assert_eq!((rights(&kept.join("suid")), rights(&kept.join("ping"))), ((0o755, 0), (0o755, 0)), "nobody's any more");
 }
 
-/// It went away with the directory that the checkout had brought, and nobody was told.
+fn text(paths: &[evenkeel_store::path::TreePath]) -> Vec<String> {
+    paths.iter().map(ToString::to_string).collect()
+}
+
+/// It went away with the directory that the checkout had brought.
 #[test]
-fn what_somebody_put_into_a_new_directory_is_named() {
+fn what_somebody_put_into_a_new_directory_stays() {
     let fixture = Fixture::new();
     fixture.tree.file("f", "f");
     let first = fixture.commit_new();
-    fixture.tree.file("new/deep/x", "x").file("new/y", "y").remove("f").file("f/z", "z");
+    fixture.tree.file("new/deep/x", "x").file("new/deep/er/x", "x").file("new/y", "y").file("new/z/z", "z");
+    fixture.tree.remove("f").file("f/z", "z");
     let second = fixture.commit_new();
-    let place = Place::new(&fixture, "server");
+    let mut place = Place::new(&fixture, "server");
+    place.exclude = vec!["cache/".into()];
     place.checkout_exactly(&first);
     let untouched = read_tree(&place.root);
     place.checkout_exactly(&second);
-    assert_eq!(place.rollback().unwrap().changed_since, []);
-    assert_same(&read_tree(&place.root), &untouched);
-    place.checkout_exactly(&second);
-    place.tree().file("new/deep/theirs", "t").file("new/y", "edited").file("f/theirs/a", "a");
     let done = place.rollback().unwrap();
-    let named: Vec<String> = done.changed_since.iter().map(ToString::to_string).collect();
-    assert_eq!(named, ["f/theirs", "f/theirs/a", "new/deep/theirs", "new/y"]);
+    assert_eq!((done.changed_since.len(), done.left_alone.len()), (0, 0));
     assert_same(&read_tree(&place.root), &untouched);
+
+    place.checkout_exactly(&second);
+    place.tree().file("new/deep/theirs/a", "t").file("new/cache/db", "rows").file("new/y", "edited");
+    place.tree().remove("new/z/z").symlink("new/z/z", "theirs");
+    let done = place.rollback().unwrap();
+    assert_eq!(text(&done.left_alone), ["new/cache", "new/deep/theirs", "new/z/z"]);
+    assert_eq!(text(&done.changed_since), ["new/y"]);
+    let here = read_tree(&place.root);
+    let added: Vec<String> = here
+        .keys()
+        .filter(|path| !untouched.contains_key(*path))
+        .map(|path| String::from_utf8(path.clone()).unwrap())
+        .collect();
+    let stayed =
+        ["new", "new/cache", "new/cache/db", "new/deep", "new/deep/theirs", "new/deep/theirs/a", "new/z", "new/z/z"];
+    assert_eq!(added, stayed);
+    assert_eq!(std::fs::read(place.root.join("new/cache/db")).unwrap(), b"rows");
+    let undo = place.root.join(".evenkeel/undo").join(done.number.to_string());
+    assert!(contents(&undo).contains(&b"edited".to_vec()), "what was changed is kept");
+    // The next checkout finds everything as it expects it, and brings none of it into danger.
+    place.checkout(&second, Mode::Incremental);
+    assert!(place.verify().in_sync());
+    place.rollback().unwrap();
+    assert_same(&read_tree(&place.root), &here);
+}
+
+/// Every regular file's content below a directory.
+fn contents(dir: &std::path::Path) -> Vec<Vec<u8>> {
+    let inside = |entry: std::fs::DirEntry| match entry.file_type().unwrap() {
+        kind if kind.is_dir() => contents(&entry.path()),
+        kind if kind.is_file() => vec![std::fs::read(entry.path()).unwrap()],
+        _ => Vec::new(),
+    };
+    std::fs::read_dir(dir).unwrap().flat_map(|entry| inside(entry.unwrap())).collect()
+}
+
+/// A directory that holds somebody's files is not moved away for the file that was there before.
+#[test]
+fn a_directory_that_somebody_uses_keeps_its_name() {
+    let fixture = Fixture::new();
+    fixture.tree.file("f", "f").file("g", "g");
+    let first = fixture.commit_new();
+    fixture.tree.remove("f").file("f/z", "z").remove("g").file("g/z", "z");
+    let second = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    place.checkout_exactly(&second);
+    place.tree().file("f/theirs/a", "a").file("g/z", "edited");
+    let done = place.rollback().unwrap();
+    assert_eq!((text(&done.left_alone), text(&done.changed_since)), (vec!["f/theirs".into()], vec!["g/z".into()]));
+    assert_eq!(std::fs::read(place.root.join("f/theirs/a")).unwrap(), b"a");
+    assert_eq!(std::fs::read(place.root.join("f/z")).unwrap(), b"z");
+    assert_eq!(std::fs::read(place.root.join("g")).unwrap(), b"g");
+    let undo = place.root.join(".evenkeel/undo").join(done.number.to_string());
+    assert!(contents(&undo).contains(&b"f".to_vec()), "what could not come back is kept");
+}
+
+/// An edit in place, another mode, an inode number that is used again: all of it went to undo unsaid.
+#[test]
+fn every_change_since_is_named() {
+    let fixture = Fixture::new();
+    let tree = &fixture.tree;
+    tree.file("edited", "one").file("mode", "one").file("same", "one").file("meta", "m").mode("meta", 0o600);
+    let first = fixture.commit_new();
+    for name in ["edited", "mode", "same"] {
+        tree.file(name, "two!");
+    }
+    tree.file("new", "n").file("new-mode", "n").file("new-other", "n").file("new-dir", "n").file("new-same", "n");
+    tree.mode("meta", 0o644).mtime("meta", 1_500_000_000, 0);
+    let second = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    place.checkout_exactly(&second);
+    for name in ["edited", "new", "meta"] {
+        let mut file = std::fs::OpenOptions::new().append(true).open(place.root.join(name)).unwrap();
+        std::io::Write::write_all(&mut file, b"+").unwrap();
+    }
+    place.tree().mode("mode", 0o600).mode("new-mode", 0o600);
+    // On many file systems these have the numbers of what was there.
+    place.tree().remove("new-other").file("new-other", "n").remove("new-dir").file("new-dir/theirs", "t");
+    let edited = std::fs::metadata(place.root.join("meta")).unwrap();
+    let done = place.rollback().unwrap();
+    assert_eq!(text(&done.changed_since), ["edited", "mode", "new", "new-mode"]);
+    assert_eq!(text(&done.left_alone), ["meta", "new-dir", "new-other"]);
+    let meta = std::fs::metadata(place.root.join("meta")).unwrap();
+    assert_eq!((meta.mode() & 0o7777, meta.modified().unwrap()), (0o600, edited.modified().unwrap()));
+    assert!(place.root.join("new-dir/theirs").exists() && place.root.join("new-other").exists());
+    assert!(!place.root.join("new-same").exists() && !place.root.join("new").exists());
+    // What is told is in the record, too.
+    let lines = place.record(done.number);
+    let changes = lines.iter().filter(|line| line["line"] == "change").count();
+    assert_eq!(changes as u64, done.changes);
+    assert_eq!(lines.iter().filter(|line| line["line"] == "changed-meanwhile").count(), 3);
+}
+
+/// What an earlier rollback has touched is not changed by somebody.
+#[test]
+fn a_second_rollback_names_nothing_of_the_first() {
+    let fixture = Fixture::small();
+    let [first, second] = releases(&fixture);
+    fixture.tree.file("content", "three").mode("was-file", 0o777).file("new/deep/m", "m").mode("mode", 0o604);
+    let third = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    for id in [first, second, third] {
+        place.checkout_exactly(&id);
+    }
+    for _ in 0..3 {
+        let done = place.rollback().unwrap();
+        assert_eq!((text(&done.changed_since), text(&done.left_alone)), (Vec::<String>::new(), Vec::<String>::new()));
+    }
+}
+
+/// Part of what gave way was removed by hand; the rollback left it out and said that all was well.
+#[test]
+fn what_is_not_kept_any_more_is_told() {
+    let fixture = Fixture::new();
+    fixture.tree.file("a", "1").file("gone/x", "x").file("gone/y", "y");
+    let first = fixture.commit_new();
+    fixture.tree.file("a", "two").remove("gone");
+    let second = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    place.checkout_exactly(&second);
+    let undo = place.root.join(".evenkeel/undo/2");
+    let file =
+        std::fs::read_dir(&undo).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_file()).unwrap();
+    let dir = std::fs::read_dir(&undo).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    std::fs::rename(&file, place.root.join("kept")).unwrap();
+    let refused = place.rollback().unwrap_err().to_string();
+    assert!(refused.contains("what gave way in number 2 is not there any more: a"), "{refused}");
+    assert_eq!(place.status().areas[0].applied, Some(second));
+    assert_eq!(std::fs::read(place.root.join("a")).unwrap(), b"two");
+    std::fs::rename(place.root.join("kept"), &file).unwrap();
+    std::fs::remove_file(dir.join("y")).unwrap();
+    let done = place.rollback().unwrap();
+    assert_eq!(text(&done.not_kept), ["gone/y"]);
+    assert!(place.root.join("gone/x").exists() && !place.root.join("gone/y").exists());
+}
+
+/// Somebody is always faster: nothing gave way, and the checkout could not be taken back, nor any older one.
+#[test]
+fn a_checkout_that_left_everything_alone_can_be_taken_back() {
+    let fixture = Fixture::in_memory();
+    fixture.tree.file("edited", "one").file("removed", "r").file("d/x", "x");
+    let first = fixture.commit_new();
+    fixture.tree.file("edited", "two!").remove("removed").remove("d");
+    let second = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    let root = place.root.clone();
+    let was_edited = std::sync::atomic::AtomicBool::new(false);
+    let script = Script::new(&place.root, move |call| {
+        // The plan is made, and nothing is switched yet.
+        let is_moment = call.name == "mkdirat" && call.paths.iter().any(|path| path.ends_with("staging"));
+        if is_moment && !was_edited.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            return Ok(());
+        }
+        if call.name.starts_with("renameat2") {
+            let _ = std::fs::write(root.join("edited"), "somebody's");
+            let _ = std::fs::remove_file(root.join("removed"));
+            let _ = std::fs::write(root.join("d/theirs"), "t");
+        }
+        Ok(())
+    });
+    let report = place.checkout(&second, Mode::Full);
+    drop(script);
+    assert!(!report.in_sync);
+    let done = place.rollback().unwrap();
+    assert_eq!(done.after, Some(first));
+    assert_eq!(std::fs::read(place.root.join("edited")).unwrap(), b"somebody's");
+    assert!(place.root.join("d/theirs").exists() && place.root.join("d/x").exists());
+    assert_eq!(place.rollback().unwrap().after, None);
+}
+
+/// Rollbacks used up what is kept for checkouts.
+#[test]
+fn rollbacks_take_no_checkout_its_undo() {
+    let fixture = Fixture::new();
+    fixture.tree.file("f", "0");
+    let first = fixture.commit_new();
+    fixture.tree.file("f", "second");
+    let second = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    place.checkout_exactly(&second);
+    for _ in 0..5 {
+        place.checkout_exactly(&first);
+        assert_eq!(place.rollback().unwrap().after, Some(second));
+    }
+    let report = place.checkout_exactly(&first);
+    assert_eq!(place.rollback().unwrap().after, Some(second), "{:?}", report.areas[0].dropped_undo);
+    assert_eq!(place.rollback().unwrap().after, Some(first));
+    assert_eq!(place.rollback().unwrap().after, None);
+    let kept = std::fs::read_dir(place.root.join(".evenkeel/undo")).unwrap().count();
+    assert!(kept <= 8, "{kept} undos are kept");
+}
+
+/// Called again after a failure, a rollback turned around and went forward, or went back one checkout more.
+#[test]
+fn a_rollback_that_failed_is_finished_by_the_next() {
+    let (fixture, [first, second]) = evenkeel_tests::operation::releases();
+    let place = Place::new(&fixture, "server");
+    let full = |options: &mut CheckoutOptions| options.mode = Some(Mode::Full);
+    place.try_checkout(&first, full).unwrap();
+    let before = read_tree(&place.root);
+    place.try_checkout(&second, full).unwrap();
+    let (steps, root) = (std::sync::atomic::AtomicUsize::new(0), place.root.clone());
+    let script = Script::new(&place.root, move |call| {
+        let is_live = call.paths.iter().any(|path| !path.starts_with(root.join(".evenkeel")));
+        let is_step = call.name.starts_with("renameat2") && is_live;
+        let number = if is_step { steps.fetch_add(1, std::sync::atomic::Ordering::Relaxed) } else { 0 };
+        if number == 3 { Err(evenkeel_tests::operation::EIO) } else { Ok(()) }
+    });
+    place.rollback().unwrap_err();
+    drop(script);
+    assert!(place.status().areas[0].interrupted.is_some());
+    let done = place.rollback().unwrap();
+    assert_eq!((done.undone, done.resumed, done.was_interrupted, done.after), (2, true, false, Some(first)));
+    assert_same(&read_tree(&place.root), &before);
+}
+
+/// `.evenkeel/marker` says that a switch was under way, and the state directory knows of none.
+#[test]
+fn a_lost_journal_is_told_and_nothing_displaced_is_lost() {
+    let (fixture, [first, second]) = evenkeel_tests::operation::releases();
+    let place = Operation::Recover.place(&fixture, "server", &[first, second]);
+    let areas = place.state.join("areas");
+    for entry in std::fs::read_dir(&areas).unwrap() {
+        std::fs::remove_dir_all(entry.unwrap().path().join("tx")).unwrap();
+    }
+    let of = |done: evenkeel_store::Result<()>| done.unwrap_err().to_string();
+    for operation in [Operation::Recover, Operation::Rollback] {
+        let refused = of(operation.run(&fixture.store, &place.paths(), &second));
+        assert!(refused.contains("in the middle of a switch whose journal is lost"), "{refused}");
+    }
+    let kept = contents(&place.root.join(".evenkeel/undo"));
+    assert!(kept.contains(&b"one".to_vec()), "what gave way is kept");
+    let report = place.checkout(&second, Mode::Full);
+    place.assert_is(&second);
+    assert!(report.areas[0].warnings.is_empty(), "it was said by the first that found it");
+    // It goes with the others in time.
+    for id in [first, second, first, second, first] {
+        place.checkout(&id, Mode::Full);
+    }
+    assert!(!contents(&place.root.join(".evenkeel/undo")).contains(&b"stray".to_vec()));
+}
+
+/// A directory that is another area was taken back under the wrong name.
+#[test]
+fn only_the_area_of_that_name_is_taken_back() {
+    let fixture = Fixture::small();
+    let [first, second] = releases(&fixture);
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    place.checkout_exactly(&second);
+    let wrong = AreaTarget::new("other", &place.root);
+    let (options, progress) = (BackOptions::new(&place.state), Progress::default());
+    let refusals = [
+        rollback(&wrong, &options, &progress).unwrap_err().to_string(),
+        recover(&wrong, &options, &progress).unwrap_err().to_string(),
+        undo(&wrong, &options, 2, &progress).unwrap_err().to_string(),
+        history(&wrong, &place.state).unwrap_err().to_string(),
+    ];
+    for refused in refusals {
+        assert!(refused.contains("is area `tree`, not `other`"), "{refused}");
+    }
+    place.assert_is(&second);
 }

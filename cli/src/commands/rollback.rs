@@ -7,7 +7,7 @@ use evenkeel_store::path::TreePath;
 use serde::Serialize;
 
 use crate::areas::{self, AreaArg};
-use crate::error::Result;
+use crate::error::{CommandError, Kind, Result};
 use crate::exit::Exit;
 use crate::output::in_use;
 use crate::output::json::PathField;
@@ -40,24 +40,38 @@ pub struct Args {
 /// Goes back in every area.
 ///
 /// # Errors
-/// When an area has nothing to take back, with the areas before it taken back already; or the system fails.
+/// When an area has nothing to take back, with nothing changed; or the system fails, and what was taken back is told.
 pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let options = session.back_options()?;
+    let areas = areas::select_or_known(session, &args.areas)?;
+    let targets: Vec<_> = areas.iter().map(|area| area.target(&session.config)).collect();
+    // Whatever can be known of one before any of them is changed.
+    if targets.len() > 1 {
+        targets.iter().try_for_each(|target| checkout::can_roll_back(target, &options))?;
+    }
     let mut all = Vec::new();
-    for area in areas::select_or_known(session, &args.areas)? {
-        let target = area.target(&session.config);
+    for target in targets {
         session.watch([&target]);
         match session.run_long(|progress| checkout::rollback(&target, &options, progress)) {
             Ok(done) => all.push(done),
             Err(error) => {
                 // What was done is told before what was not.
                 report(session, &all)?;
-                return Err(error);
+                return Err(if all.is_empty() { error } else { after_some(error, &all) });
             }
         }
     }
     report(session, &all)?;
     Ok(Exit::Done)
+}
+
+/// No refusal any more: some of it is done.
+fn after_some(mut error: CommandError, done: &[AreaRollback]) -> CommandError {
+    if error.kind == Kind::Usage {
+        error.kind = Kind::Failed;
+    }
+    let names: Vec<String> = done.iter().map(|area| format!("`{}`", area.name)).collect();
+    error.hint(format!("taken back already: {}; name the others with --area to go on", names.join(", ")))
 }
 
 /// Tells what was taken back.
@@ -83,12 +97,14 @@ struct AreaFields {
     root: PathField,
     undone: u64,
     was_interrupted: bool,
+    resumed: bool,
     number: u64,
     before: Option<String>,
     after: Option<String>,
     changes: u64,
     changed_since: Vec<PathField>,
     left_alone: Vec<PathField>,
+    not_kept: Vec<PathField>,
     in_use: InUse,
 }
 
@@ -101,12 +117,14 @@ impl AreaFields {
             root: PathField::new(area.root.as_os_str().as_bytes()),
             undone: area.undone,
             was_interrupted: area.was_interrupted,
+            resumed: area.resumed,
             number: area.number,
             before: area.before.map(|id| id.to_hex()),
             after: area.after.map(|id| id.to_hex()),
             changes: area.changes,
             changed_since: paths(&area.changed_since),
             left_alone: paths(&area.left_alone),
+            not_kept: paths(&area.not_kept),
             in_use: area.in_use.clone(),
         }
     }
@@ -117,15 +135,22 @@ fn print(session: &Session, area: &AreaRollback) -> Result<()> {
     let heading = format!("{} at {}", area.name, text::path(&area.root));
     let what = if area.was_interrupted { "interrupted checkout" } else { "checkout" };
     let changes = counted(area.changes, "name");
-    out.line(format_args!("{}  {what} {} taken back, {changes}", out.paint.bold(heading), area.undone))?;
+    let how = if area.resumed {
+        format!("rollback {}, which was interrupted, finished: ", area.number)
+    } else {
+        String::new()
+    };
+    out.line(format_args!("{}  {how}{what} {} taken back, {changes}", out.paint.bold(heading), area.undone))?;
     let shown = if out.verbose > 0 { usize::MAX } else { SHOWN };
-    let undo = format!("kept in .evenkeel/undo/{}", area.number);
-    for (paths, why) in [(&area.changed_since, undo.as_str()), (&area.left_alone, "left alone")] {
+    let undo = format!("changed since the checkout; what was there is in .evenkeel/undo/{}", area.number);
+    let lists = [
+        (&area.changed_since, undo.as_str()),
+        (&area.left_alone, "not as the checkout left it; left alone"),
+        (&area.not_kept, "does not come back: it is not kept any more"),
+    ];
+    for (paths, why) in lists {
         for path in paths.iter().take(shown) {
-            out.line(format_args!(
-                "  {}",
-                out.paint.changed(format_args!("{path}  changed since the checkout; {why}"))
-            ))?;
+            out.line(format_args!("  {}", out.paint.changed(format_args!("{path}  {why}"))))?;
         }
         if paths.len() > shown {
             out.line(format_args!("  … and {} more (-v lists all)", paths.len() - shown))?;
@@ -133,7 +158,7 @@ fn print(session: &Session, area: &AreaRollback) -> Result<()> {
     }
     in_use::print(out, &area.in_use)?;
     // What was different before is different again, so this is no claim to be in sync.
-    let but = match area.left_alone.len() as u64 {
+    let but = match (area.left_alone.len() + area.not_kept.len()) as u64 {
         0 => String::new(),
         paths => out.paint.changed(format_args!(" but for {}", counted(paths, "path"))).to_string(),
     };
@@ -146,6 +171,7 @@ fn print(session: &Session, area: &AreaRollback) -> Result<()> {
                 area.undone
             ))
         }
-        None => out.line(format_args!("as it was before the first checkout{but}")),
+        // What gave way is kept in it.
+        None => out.line(format_args!("as it was before the first checkout{but}, with .evenkeel in it")),
     }
 }

@@ -148,11 +148,14 @@ fn look_at_each(session: &Session, areas: &[LocalArea], store: &Store, how: How)
         state_dir: state_dir.clone(),
         protected: protected.clone(),
     };
-    let known = checkout::known_areas(&state_dir)?;
+    // Where not all of them are known, none passes for one that never was there.
+    let known = checkout::known_areas(&state_dir).ok();
     session.run_long(|progress| {
         let look = |area: &LocalArea| match how(&options(area), store, progress) {
             Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
-            Err(error) if is_nowhere(area, &error, &known) => Ok(Found::never(area)),
+            Err(error) if known.as_deref().is_some_and(|known| is_nowhere(area, &error, known)) => {
+                Ok(Found::never(area))
+            }
             Err(error) => Ok(Found::new(area, Err(error))),
             Ok(mut report) => Ok(Found::new(area, Ok(report.areas.pop().expect("one area in, one out")))),
         };

@@ -58,6 +58,27 @@ pub(super) fn put_time_back(dir: &Dir, name: &[u8], ino: u64, mtime: Timestamp) 
     lifted.put_back().and(set)
 }
 
+/// Capabilities of a live program that is to give way; nobody else has any.
+pub(super) fn capabilities(chain: &mut DirChain<'_>, path: &TreePath, was: &Stat) -> io::Result<Option<Vec<u8>>> {
+    const EXECUTABLE: u16 = 0o111;
+    if was.file_type != FileType::File || was.mode & EXECUTABLE == 0 {
+        return Ok(None);
+    }
+    let read = |chain: &mut DirChain<'_>| -> io::Result<Option<Vec<u8>>> {
+        let (dir, name) = chain.parent(path.as_bytes())?;
+        let file = dir.open_file(name)?;
+        // Rights that are remembered are given back one day: only to whom they belong.
+        if Stat::of_fd(&file)?.ino == was.ino { FdAttrs(file.as_fd()).xattr(CAPABILITIES) } else { Ok(None) }
+    };
+    match read(chain) {
+        // Whoever is not root can neither read what is not theirs nor have made capabilities.
+        Err(e) if is_other_now(&e) || fsio::is_unopenable(&e) || e.kind() == io::ErrorKind::PermissionDenied => {
+            Ok(None)
+        }
+        found => found,
+    }
+}
+
 /// The displaced programs of a step that give rights: their path below staging, and what they were.
 fn rights<'w>(staged: &[u8], path: &TreePath, was: &'w Was) -> Vec<(Vec<u8>, &'w Was)> {
     let own = was.gives_rights().then(|| (staged.to_vec(), was));

@@ -45,7 +45,7 @@ impl Record {
             before: journal.base,
             after: journal.target,
             undoes: journal.undoes,
-            names: journal.tree().map_or(journal.steps.len(), |tree| tree.changes.len()) as u64,
+            names: journal.names() as u64,
             undone_by: None,
             kept: true,
         }
@@ -97,24 +97,32 @@ pub fn history(target: &AreaTarget, state_dir: &Path) -> Result<Vec<Record>> {
     let state = state_of(target, state_dir)?;
     let mut records = Vec::new();
     for number in transaction::numbers(&state)? {
-        let dir = record_path(&state, number);
-        let summary = dir.join(transaction::SUMMARY);
-        if !fsio::exists(&summary)? {
-            continue;
-        }
-        let text = String::from_utf8(fsio::read_capped(&summary, BYTES_MAX)?).ok();
-        let record = text.and_then(|text| Record::decode(number, &text)).ok_or_else(|| Error::Refused {
-            reason: format!("{} cannot be understood", summary.display()),
-            hint: Some("it was damaged, or written by a newer version".into()),
-        })?;
-        let kept = fsio::exists(&dir.join(transaction::JOURNAL))?;
-        records.push(Record { kept, ..record });
+        records.extend(of(&state, number)?);
     }
     let undone: Vec<(u64, u64)> = records.iter().filter_map(|record| Some((record.undoes?, record.number))).collect();
     for record in &mut records {
         record.undone_by = undone.iter().find(|(undone, _)| *undone == record.number).map(|(_, by)| *by);
     }
     Ok(records)
+}
+
+/// What is recorded of the transaction `number`, but not which one took it back; `None` when it never finished.
+///
+/// # Errors
+/// As [`history`].
+pub(super) fn of(state: &Path, number: u64) -> Result<Option<Record>> {
+    let dir = record_path(state, number);
+    let summary = dir.join(transaction::SUMMARY);
+    if !fsio::exists(&summary)? {
+        return Ok(None);
+    }
+    let text = String::from_utf8(fsio::read_capped(&summary, BYTES_MAX)?).ok();
+    let record = text.and_then(|text| Record::decode(number, &text)).ok_or_else(|| Error::Refused {
+        reason: format!("{} cannot be understood", summary.display()),
+        hint: Some("it was damaged, or written by a newer version".into()),
+    })?;
+    let kept = fsio::exists(&dir.join(transaction::JOURNAL))?;
+    Ok(Some(Record { kept, ..record }))
 }
 
 /// An area's place in the state directory.
@@ -124,6 +132,9 @@ pub(super) fn state_of(target: &AreaTarget, state_dir: &Path) -> Result<std::pat
         reason: format!("nothing was ever checked out to {}", target.root.display()),
         hint: Some("check --area and the configuration".into()),
     })?;
+    if marker.name != target.name {
+        return Err(super::refuse::other_area(target, &marker.name));
+    }
     Ok(super::state::state_path(state_dir, marker.area))
 }
 

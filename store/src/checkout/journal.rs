@@ -2,7 +2,7 @@
 //! The journal of a transaction: everything that a switch will do, durable before the first live name changes.
 //!
 //! ```text
-//! magic "EKJRNL01" · CBOR · BLAKE3 of all before (32)
+//! magic "EKJRNL02" · CBOR · BLAKE3 of all before (32)
 //! ```
 //!
 //! A journal needs no store to be carried out, continued or turned around: what is new lies complete in the staging
@@ -22,7 +22,7 @@ use crate::path::TreePath;
 
 pub(super) use tree::TreeStep;
 
-const MAGIC: &[u8; 8] = b"EKJRNL01";
+const MAGIC: &[u8; 8] = b"EKJRNL02";
 const HASH_LEN: usize = 32;
 const OBJECT: &str = "journal";
 /// No journal has more steps or bytes than this.
@@ -73,10 +73,19 @@ pub(super) enum Op {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct New {
     pub(super) ino: u64,
+    /// When it was made, where the file system says so.
+    pub(super) born: Option<Timestamp>,
     /// A directory's, which some file systems change when it moves.
     pub(super) mtime: Timestamp,
     /// Mode and flags that it gets once it has its name, because they forbid the step.
     pub(super) late: Option<(u16, InodeFlags)>,
+}
+
+impl New {
+    /// Whether `now` is that inode, and not a later one with its number.
+    pub(super) fn is(&self, now: &Stat) -> bool {
+        (self.ino, self.born) == (now.ino, now.born)
+    }
 }
 
 /// A live inode as the plan saw it.
@@ -183,6 +192,11 @@ impl Journal {
             Some(Op::Tree(tree)) => Some(tree),
             _ => None,
         }
+    }
+
+    /// How many names it changes.
+    pub(super) fn names(&self) -> usize {
+        self.tree().map_or(self.steps.len(), |tree| tree.changes.len())
     }
 
     /// Bytes of the files that give way.
@@ -315,7 +329,11 @@ impl Step {
 
 impl New {
     fn write(&self, w: &mut Writer<'_>) {
-        w.array(if self.late.is_some() { 4 } else { 2 }).uint(self.ino);
+        w.array(if self.late.is_some() { 5 } else { 3 }).uint(self.ino);
+        w.array(usize::from(self.born.is_some()));
+        if let Some(born) = self.born {
+            time(w, born);
+        }
         time(w, self.mtime);
         if let Some((mode, flags)) = self.late {
             w.uint(mode).uint(flags.0);
@@ -323,13 +341,18 @@ impl New {
     }
 
     fn read(r: &mut Reader<'_>) -> Result<New, DecodeError> {
-        let fields = r.array_len("new", 4)?;
-        let (ino, mtime) = (r.uint("inode")?, read_time(r)?);
+        let fields = r.array_len("new", 5)?;
+        let ino = r.uint("inode")?;
+        let born = match r.array_len("born", 1)? {
+            0 => None,
+            _ => Some(read_time(r)?),
+        };
+        let mtime = read_time(r)?;
         let late = match fields {
-            2 => None,
+            3 => None,
             _ => Some((r.small("mode", 0, 0o7777)?, InodeFlags(r.small("flags", 0, u16::MAX.into())?))),
         };
-        Ok(New { ino, mtime, late })
+        Ok(New { ino, born, mtime, late })
     }
 }
 
@@ -473,7 +496,8 @@ mod tests {
             xattrs: vec![(b"user.a".to_vec(), vec![0, 255])],
         };
         let dir = Was { file_type: FileType::Directory, within: vec![(path("d/x"), was(8))], ..was(7) };
-        let new = |late| New { ino: u64::MAX, mtime: Timestamp { secs: 7, nanos: 8 }, late };
+        let born = |late: &Option<_>| late.as_ref().map(|_| Timestamp { secs: -7, nanos: 1 });
+        let new = |late| New { ino: u64::MAX, born: born(&late), mtime: Timestamp { secs: 7, nanos: 8 }, late };
         let ops = [
             Op::Add { new: new(None) },
             Op::Replace { new: new(Some((0o555, InodeFlags(1)))), was: was(1), keep_aside: true },
@@ -496,7 +520,7 @@ mod tests {
     fn of_a_tree() -> Journal {
         let change = |path: &str, kind| (TreePath::new(path).unwrap(), kind);
         let tree = TreeStep {
-            new: New { ino: 7, mtime: Timestamp { secs: 1, nanos: 2 }, late: None },
+            new: New { ino: 7, born: None, mtime: Timestamp { secs: 1, nanos: 2 }, late: None },
             was: Was { file_type: FileType::Directory, within: vec![(TreePath::new("su").unwrap(), was(9))], ..was(8) },
             private: 10,
             bytes: u64::MAX,

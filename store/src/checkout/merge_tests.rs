@@ -144,6 +144,7 @@ impl Tree {
             allocated: 0,
             mtime: inode.mtime,
             ctime: Timestamp { secs: i64::try_from(ino).unwrap(), nanos: 0 },
+            born: None,
             ino,
             nlink: 1,
             dev: (8, 1),

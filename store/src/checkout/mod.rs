@@ -36,7 +36,6 @@ mod report;
 mod rollback;
 mod run;
 mod saved_plan;
-mod since;
 mod stage;
 mod standing;
 mod state;
@@ -65,7 +64,7 @@ pub use plan::{
     Action, Change, CheckoutPlan, Counts, DroppedEntry, Kept, KeptBecause, Outcome, Reason, Skipped, Wanted,
 };
 pub use report::{AreaReport, ChangeKind, CheckoutReport, PathChange};
-pub use rollback::{AreaRecovery, AreaRollback, BackOptions, recover, rollback, undo};
+pub use rollback::{AreaRecovery, AreaRollback, BackOptions, can_roll_back, recover, rollback, undo};
 pub use run::checkout;
 pub use saved_plan::SavedPlan;
 pub use standing::{Standing, standing};

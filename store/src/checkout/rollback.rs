@@ -3,24 +3,23 @@
 //!
 //! It needs neither store nor network. What had given way gets its names again, what had come gives way, and lies in the
 //! undo of the going back until that is dropped, and so does what somebody has put in its place since. A name that nobody
-//! had and somebody has taken is left alone and reported.
+//! had and somebody has taken is left alone and reported, and so is what somebody has put into a new directory.
+
+mod delivered;
+mod turn;
 
 use std::path::PathBuf;
 
-use super::chain::{DirChain, is_other_now};
 use super::change_record::{AskedBy, Ended, NewRecord, RecordLimits, What};
-use super::displaced::{self, Groups};
-use super::journal::{DirTime, Journal, New, Op, Step, Was};
+use super::history;
+use super::journal::Journal;
 use super::options::AreaTarget;
 use super::packages::PackageLocks;
-use super::since::put_since;
-use super::stage::staged_name;
+use super::refuse;
 use super::state::{AreaRoot, HeldArea};
-use super::switch::aside_names;
-use super::transaction::{self, Memory, record_path};
+use super::transaction::{self, Memory, Recovered, record_path};
 use super::tree;
 use crate::error::{Error, Result};
-use crate::fsio::{Dir, Stat};
 use crate::id::SnapshotId;
 use crate::in_use::{self, InUse, Inodes};
 use crate::path::TreePath;
@@ -37,6 +36,8 @@ pub struct AreaRollback {
     pub undone: u64,
     /// It had been interrupted.
     pub was_interrupted: bool,
+    /// This rollback itself had been interrupted, and was finished; what had changed since is in its record.
+    pub resumed: bool,
     /// The number of the transaction that took it back.
     pub number: u64,
     /// The snapshot that the area was at.
@@ -48,8 +49,10 @@ pub struct AreaRollback {
     /// Paths where something else was by now than that transaction had left. What was there is kept with what the
     /// rollback displaced.
     pub changed_since: Vec<TreePath>,
-    /// Paths that somebody has taken by now; left alone.
+    /// What is somebody else's by now; left alone.
     pub left_alone: Vec<TreePath>,
+    /// What gave way in that transaction and is not kept any more: it did not come back.
+    pub not_kept: Vec<TreePath>,
     /// Processes that still use what it displaced.
     pub in_use: InUse,
 }
@@ -92,7 +95,8 @@ impl BackOptions {
 /// Finishes what was interrupted in an area.
 ///
 /// # Errors
-/// [`Error::Area`] where nothing was ever checked out; [`Error::Locked`]; [`Error::Io`].
+/// [`Error::Area`] where nothing was ever checked out; [`Error::Refused`] when the journal of what was interrupted is
+/// lost; [`Error::Locked`]; [`Error::Io`].
 pub fn recover(target: &AreaTarget, options: &BackOptions, progress: &Progress) -> Result<AreaRecovery> {
     let mut held = hold(target, &options.state_dir)?;
     let _packages = if held.is_switching() { lock_packages(&held, target, progress)? } else { PackageLocks::default() };
@@ -109,7 +113,8 @@ pub fn recover(target: &AreaTarget, options: &BackOptions, progress: &Progress) 
     })
 }
 
-/// Takes the last transaction of an area back, or what there is of an interrupted one.
+/// Takes the last transaction of an area back, or what there is of an interrupted one. A rollback that was interrupted is
+/// finished.
 ///
 /// # Errors
 /// [`Error::Refused`] when there is none, or what gave way in it is not kept any more; [`Error::Locked`];
@@ -118,28 +123,73 @@ pub fn rollback(target: &AreaTarget, options: &BackOptions, progress: &Progress)
     let mut held = hold(target, &options.state_dir)?;
     let _packages = lock_packages(&held, target, progress)?;
     let interrupted = if held.is_switching() { transaction::open(&held.state)? } else { None };
-    if interrupted.is_none() {
-        transaction::recover(&mut held, options.asked_by.as_ref(), progress)?;
+    if interrupted.as_ref().is_none_or(|journal| journal.undoes.is_some()) {
+        let recovered = transaction::recover(&mut held, options.asked_by.as_ref(), progress)?;
+        if let Some(recovered) = recovered {
+            return finished(target, &held, recovered);
+        }
     }
     let was_interrupted = interrupted.is_some();
     let journal = match interrupted {
         Some(journal) => journal,
-        None => last(&held)?.ok_or_else(|| Error::Refused {
-            reason: format!("area `{}` has no checkout that could be taken back", target.name),
-            hint: Some("`evenkeel checkout SNAP --full` goes to any snapshot of the store".into()),
-        })?,
+        None => last(&held)?.ok_or_else(|| nothing_to_take_back(target))?,
     };
     let number = transaction::next_number(&held)?.max(journal.number + 1);
-    let (inverse, changed_since, going) = if journal.tree().is_some() {
-        let turned = tree::turned_around(&mut held, target, &journal, was_interrupted, number, progress)?;
-        (turned.journal, turned.changed_since, turned.going)
+    let turned = if journal.tree().is_some() {
+        tree::turned_around(&mut held, target, &journal, was_interrupted, number, progress)?
     } else {
-        let (inverse, mut changed_since) = turned_around(&held, &journal, was_interrupted, number, progress)?;
-        let delivered = if was_interrupted { transaction::prepared_memory(&held.state) } else { held.applied_path() };
-        changed_since.extend(put_since(&inverse, &delivered)?);
-        changed_since.sort_unstable();
-        (inverse, changed_since, Inodes::new())
+        turn::turned_around(&held, &journal, was_interrupted, number, progress)?
     };
+    let TurnedAround { journal: inverse, changed_since, left_alone, not_kept, going } = turned;
+    begin(&mut held, target, options, (&journal, was_interrupted), (&inverse, &changed_since))?;
+    let mut switched = transaction::switch(&mut held, &inverse, was_interrupted, progress)?;
+    if inverse.tree().is_some() {
+        switched.in_use = in_use::find(&going);
+    }
+    held.sync_switched(inverse.target)?;
+    let names = inverse.names().saturating_sub(switched.changed_meanwhile.len());
+    switched.changed_meanwhile.extend(left_alone);
+    switched.changed_meanwhile.sort_unstable();
+    transaction::finish(&mut held, &inverse, None, &Ended { switched: &switched, recovered: None })?;
+    transaction::drop_records(&held, options.records)?;
+    Ok(AreaRollback {
+        name: target.name.clone(),
+        root: target.root.clone(),
+        undone: journal.number,
+        was_interrupted,
+        resumed: false,
+        number,
+        before: inverse.base,
+        after: inverse.target,
+        changes: names as u64,
+        changed_since,
+        left_alone: switched.changed_meanwhile,
+        not_kept,
+        in_use: switched.in_use,
+    })
+}
+
+/// A transaction turned around, and what it does not bring back as it was.
+pub(super) struct TurnedAround {
+    pub(super) journal: Journal,
+    /// Where something else was by now than had been left; it gives way.
+    pub(super) changed_since: Vec<TreePath>,
+    /// What is somebody else's by now, and stays.
+    pub(super) left_alone: Vec<TreePath>,
+    /// What gave way and is not kept any more.
+    pub(super) not_kept: Vec<TreePath>,
+    /// What gives way when whole trees change places.
+    pub(super) going: Inodes,
+}
+
+/// Makes the going back durable: in the place of what was interrupted, or as a transaction of its own.
+fn begin(
+    held: &mut HeldArea,
+    target: &AreaTarget,
+    options: &BackOptions,
+    (journal, was_interrupted): (&Journal, bool),
+    (inverse, changed_since): (&Journal, &[TreePath]),
+) -> Result<()> {
     let path = held.root.real_path().map_err(|e| Error::io("look at", held.root.path(), e))?;
     let root = held.root.try_clone().map_err(|e| Error::io("look at", held.root.path(), e))?;
     let new_record = NewRecord {
@@ -147,35 +197,51 @@ pub fn rollback(target: &AreaTarget, options: &BackOptions, progress: &Progress)
         root: &root,
         root_path: &path,
         asked_by: options.asked_by.as_ref(),
-        what: What::Rollback { of: &journal, changed_since: &changed_since },
+        what: What::Rollback { of: journal, changed_since },
     };
     if was_interrupted {
-        transaction::turn_around(&mut held, journal.number, &inverse, &new_record)?;
-    } else {
-        let record = record_path(&held.state, journal.number);
-        transaction::begin(&mut held, &inverse, Memory::Before(&record), &new_record)?;
+        return transaction::turn_around(held, journal.number, inverse, &new_record);
     }
-    let mut switched = transaction::switch(&mut held, &inverse, was_interrupted, progress)?;
-    if inverse.tree().is_some() {
-        switched.in_use = in_use::find(&going);
-    }
-    held.sync_switched(inverse.target)?;
-    transaction::finish(&mut held, &inverse, None, &Ended { switched: &switched, recovered: None })?;
-    transaction::drop_records(&held, options.records)?;
-    let names = inverse.tree().map_or(inverse.steps.len(), |tree| tree.changes.len());
+    let record = record_path(&held.state, journal.number);
+    transaction::begin(held, inverse, Memory::Before(&record), &new_record)
+}
+
+/// A rollback that was interrupted, and has come to its end now.
+fn finished(target: &AreaTarget, held: &HeldArea, recovered: Recovered) -> Result<AreaRollback> {
+    let Recovered { journal, switched, .. } = recovered;
+    let undone = journal.undoes.unwrap_or(journal.number);
     Ok(AreaRollback {
         name: target.name.clone(),
         root: target.root.clone(),
-        undone: journal.number,
-        was_interrupted,
-        number,
-        before: inverse.base,
-        after: inverse.target,
-        changes: (names - switched.changed_meanwhile.len().min(names)) as u64,
-        changed_since,
+        undone,
+        was_interrupted: history::of(&held.state, undone)?.is_none(),
+        resumed: true,
+        number: journal.number,
+        before: journal.base,
+        after: journal.target,
+        changes: journal.names().saturating_sub(switched.changed_meanwhile.len()) as u64,
+        changed_since: Vec::new(),
         left_alone: switched.changed_meanwhile,
+        not_kept: Vec::new(),
         in_use: switched.in_use,
     })
+}
+
+/// Whether there is something to take back in an area, and it is this area; changes nothing.
+///
+/// # Errors
+/// As [`rollback`].
+pub fn can_roll_back(target: &AreaTarget, options: &BackOptions) -> Result<()> {
+    let held = hold(target, &options.state_dir)?;
+    let is_there = held.is_switching() || last(&held)?.is_some();
+    if is_there { Ok(()) } else { Err(nothing_to_take_back(target)) }
+}
+
+fn nothing_to_take_back(target: &AreaTarget) -> Error {
+    Error::Refused {
+        reason: format!("area `{}` has no checkout that could be taken back", target.name),
+        hint: Some("`evenkeel checkout SNAP --full` goes to any snapshot of the store".into()),
+    }
 }
 
 /// Takes transactions back, one after the other, until `number` is; gives what was done, the newest first.
@@ -216,8 +282,24 @@ fn hold(target: &AreaTarget, state_dir: &std::path::Path) -> Result<HeldArea> {
             hint: Some("check --area and the configuration".into()),
         });
     };
-    let (name, store) = (marker.name.clone(), marker.store);
-    HeldArea::take(root, &target.root, &name, store, state_dir)
+    if marker.name != target.name {
+        return Err(refuse::other_area(target, &marker.name));
+    }
+    let store = marker.store;
+    let held = HeldArea::take(root, &target.root, &target.name, store, state_dir)?;
+    if held.is_switching() && transaction::open(&held.state)?.is_none() {
+        return Err(Error::Refused {
+            reason: format!(
+                "area `{}` is in the middle of a switch whose journal is lost: it can be neither finished nor taken back",
+                target.name
+            ),
+            hint: Some(format!(
+                "`evenkeel checkout SNAP --full` makes it equal to a snapshot; what had given way is in {}",
+                held.undo_path().display()
+            )),
+        });
+    }
+    Ok(held)
 }
 
 /// The last transaction that was not taken back.
@@ -239,195 +321,12 @@ fn stack(held: &HeldArea, most: usize) -> Result<Vec<Journal>> {
         match transaction::finished(&held.state, number)? {
             Some(Journal { undoes: Some(undone), .. }) => below = undone,
             Some(journal) => stack.push(journal),
-            None => break,
+            // What a rollback displaced may be dropped before what a checkout did.
+            None => match history::of(&held.state, number)?.and_then(|record| record.undoes) {
+                Some(undone) => below = undone,
+                None => break,
+            },
         }
     }
     Ok(stack)
-}
-
-/// The transaction that takes `journal` back, and where something else was by now than it had left.
-fn turned_around(
-    held: &HeldArea,
-    journal: &Journal,
-    interrupted: bool,
-    number: u64,
-    progress: &Progress,
-) -> Result<(Journal, Vec<TreePath>)> {
-    progress.start("going back", journal.steps.len() as u64, 0);
-    let displaced = if interrupted {
-        // It may have come as far as to be kept.
-        held.stage_undo(journal.number)?;
-        Some(held.staging()?)
-    } else {
-        held.open_undo(journal.number)?
-    };
-    let gives_way = |step: &Step| matches!(step.op, Op::Replace { .. } | Op::Remove { .. });
-    if displaced.is_none() && journal.steps.iter().any(gives_way) {
-        return Err(Error::Refused {
-            reason: format!("what gave way in number {} is not there any more", journal.number),
-            hint: Some("`evenkeel checkout SNAP --full` goes to any snapshot of the store".into()),
-        });
-    }
-    let next_slot = journal.steps.iter().map(|step| step.slot + 1).max().unwrap_or(0);
-    let chain = DirChain::new(&held.root);
-    let (steps, changed_since) = (Vec::new(), Vec::new());
-    let groups = Groups::default();
-    let mut turn = Turn { root: &held.root, displaced, groups, chain, steps, next_slot, changed_since };
-    turn.count_groups(&journal.steps)?;
-    for step in &journal.steps {
-        turn.step(step)?;
-        progress.advance(1, 0);
-    }
-    let dirs = journal.dirs.iter().map(|dir| DirTime { before: dir.after, after: dir.before, path: dir.path.clone() });
-    let inverse = Journal {
-        number,
-        base: journal.target,
-        target: journal.base,
-        undoes: Some(journal.number),
-        steps: turn.steps,
-        dirs: dirs.collect(),
-    };
-    Ok((inverse, turn.changed_since))
-}
-
-struct Turn<'a> {
-    root: &'a Dir,
-    /// Where what gave way is; `None` when nothing did.
-    displaced: Option<Dir>,
-    groups: Groups,
-    chain: DirChain<'a>,
-    steps: Vec<Step>,
-    /// The first number that no step has.
-    next_slot: usize,
-    changed_since: Vec<TreePath>,
-}
-
-impl Turn<'_> {
-    fn count_groups(&mut self, steps: &[Step]) -> Result<()> {
-        let Some(dir) = &self.displaced else { return Ok(()) };
-        for step in steps {
-            if let Op::Replace { was, .. } | Op::Remove { was } = &step.op {
-                let counted = self.groups.count(dir, &staged_name(step.slot), &step.path, was);
-                counted.map_err(|e| Error::io("look at", dir.path(), e))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Turns one step around, if it was taken and what it left is still there.
-    fn step(&mut self, step: &Step) -> Result<()> {
-        let live = self.live(&step.path)?;
-        let op = match &step.op {
-            Op::Add { new } => match live.filter(|live| live.ino == new.ino) {
-                Some(live) => Op::Remove { was: self.going(&step.path, &live)? },
-                None => return Ok(()),
-            },
-            Op::Replace { new, was, keep_aside } => {
-                let Some(old) = self.come_back(step, was)? else { return Ok(()) };
-                if *keep_aside {
-                    self.forget_aside(step, was)?;
-                }
-                if live.is_none_or(|live| live.ino != new.ino) {
-                    self.changed_since.push(step.path.clone());
-                }
-                match live {
-                    Some(live) => Op::Replace { new: old, was: self.going(&step.path, &live)?, keep_aside: false },
-                    None => Op::Add { new: old },
-                }
-            }
-            Op::Remove { was } => match self.come_back(step, was)? {
-                Some(old) => Op::Add { new: old },
-                None => return Ok(()),
-            },
-            // Turned around elsewhere.
-            Op::Tree(_) => return Ok(()),
-            Op::Metadata { was, before, after } => match live.filter(|live| live.ino == was.ino) {
-                Some(live) => Op::Metadata { was: Was::of(&live), before: after.clone(), after: before.clone() },
-                None => return Ok(()),
-            },
-        };
-        self.steps.push(Step { path: step.path.clone(), slot: step.slot, op });
-        Ok(())
-    }
-
-    fn live(&mut self, path: &TreePath) -> Result<Option<Stat>> {
-        match self.chain.parent(path.as_bytes()) {
-            Err(e) if is_other_now(&e) => Ok(None),
-            parent => parent
-                .and_then(|(dir, name)| dir.stat_opt(name))
-                .map_err(|e| Error::io("look at", self.root.path_of(path.as_bytes()), e)),
-        }
-    }
-
-    /// What gave way in a step, with its rights; `None` when it did not, or is not kept.
-    fn come_back(&mut self, step: &Step, was: &Was) -> Result<Option<New>> {
-        let Some(dir) = &self.displaced else { return Ok(None) };
-        let (staged, failed) = (staged_name(step.slot), |e| Error::io("look at", dir.path(), e));
-        displaced::settle_exchange(dir, &staged).map_err(failed)?;
-        let Some(found) = dir.stat_opt(&staged).map_err(failed)? else { return Ok(None) };
-        // In an interrupted switch the new inode may still be waiting there.
-        let waits = matches!(&step.op, Op::Replace { new, .. } if new.ino == found.ino);
-        if waits {
-            displaced::forget_exchange(dir, &staged, was.ino).map_err(failed)?;
-            return Ok(None);
-        }
-        self.groups.give_back(dir, &staged, &step.path, was).map_err(failed)?;
-        let ino = dir.stat(&staged).map_err(failed)?.ino;
-        Ok(Some(New { ino, mtime: was.mtime, late: None }))
-    }
-
-    /// What is live now and gives way, with all that a directory holds. What changes while this looks is not found here,
-    /// and so is left alone by the switch.
-    fn going(&mut self, path: &TreePath, live: &Stat) -> Result<Was> {
-        let mut going = Was::of(live);
-        if !live.is_dir() {
-            return Ok(going);
-        }
-        let failed = |e| Error::io("look into", self.root.path_of(path.as_bytes()), e);
-        let top = match self.chain.dir(path.as_bytes()).and_then(Dir::try_clone) {
-            Err(e) if is_other_now(&e) => return Ok(going),
-            top => top.map_err(failed)?,
-        };
-        let mut todo = vec![(path.clone(), top)];
-        while let Some((path, dir)) = todo.pop() {
-            for name in dir.names().map_err(failed)? {
-                let Some(stat) = dir.stat_opt(&name).map_err(failed)? else { continue };
-                let path = path.join(&name).map_err(|e| failed(std::io::Error::other(e)))?;
-                if stat.is_dir() {
-                    match dir.open_dir(&name) {
-                        Err(e) if is_other_now(&e) => {}
-                        inner => todo.push((path.clone(), inner.map_err(failed)?)),
-                    }
-                }
-                going.within.push((path, Was::of(&stat)));
-            }
-        }
-        Ok(going)
-    }
-
-    /// The local version that stayed beside the new one has its own name again; the other one goes.
-    fn forget_aside(&mut self, step: &Step, was: &Was) -> Result<()> {
-        let failed = |e| Error::io("look at", self.root.path_of(step.path.as_bytes()), e);
-        let mut found = None;
-        let (dir, name) = match self.chain.parent(step.path.as_bytes()) {
-            Err(e) if is_other_now(&e) => return Ok(()),
-            parent => parent.map_err(failed)?,
-        };
-        for aside in aside_names(name) {
-            match dir.stat_opt(&aside).map_err(failed)? {
-                Some(stat) if stat.ino == was.ino => {
-                    found = Some((aside, stat));
-                    break;
-                }
-                Some(_) => {}
-                None => break,
-            }
-        }
-        let Some((aside, stat)) = found else { return Ok(()) };
-        let path = step.path.parent().unwrap_or_default().join(&aside).expect("a name beside a valid path");
-        let op = Op::Remove { was: Was::of(&stat) };
-        self.steps.push(Step { path, slot: self.next_slot, op });
-        self.next_slot += 1;
-        Ok(())
-    }
 }

@@ -543,6 +543,14 @@ impl<'a> Run<'a> {
             format!("what somebody put at {path} during the switch could not stay there; it is {name} in the undo")
         }));
         report.leave_alone(&area.plan, &done.changed_meanwhile);
+        if let Place::Held(held) = &area.place
+            && let Some(number) = held.rescued()
+        {
+            report.warnings.push(format!(
+                "the journal of an interrupted switch was lost; what had given way in it is in {}/{number}",
+                held.undo_path().display()
+            ));
+        }
         report
     }
 }

@@ -226,17 +226,22 @@ fn known_area(state_dir: &Path, root: &Path) -> Result<Option<PathBuf>> {
 /// The areas that were checked out here, by name: what the state directory remembers.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`Error::Refused`] when what is remembered of one cannot be understood; [`Error::Io`].
 pub fn known_areas(state_dir: &Path) -> Result<Vec<AreaTarget>> {
-    let target = |known: Remembered| AreaTarget::new(known.name, known.root);
-    let mut areas: Vec<AreaTarget> = remembered(state_dir)?.into_iter().map(target).collect();
+    let mut areas = Vec::new();
+    for found in look_up(state_dir)? {
+        areas.push(Remembered::target(found.map_err(|file| Error::Refused {
+            reason: format!("{} cannot be understood", file.display()),
+            hint: Some("name the area and its root with --area; the next checkout there writes it anew".into()),
+        })?));
+    }
     areas.sort_by(|a, b| (&a.name, &a.root).cmp(&(&b.name, &b.root)));
     Ok(areas)
 }
 
 /// Of these, the ones that still are there: their root has a marker.
 pub(super) fn live_areas(state_dir: &Path) -> Result<Vec<AreaTarget>> {
-    let mut areas = known_areas(state_dir)?;
+    let mut areas: Vec<AreaTarget> = remembered(state_dir)?.into_iter().map(Remembered::target).collect();
     areas.retain(|area| Dir::open(&area.root).is_ok_and(|root| read_marker(&root).is_ok_and(|found| found.is_some())));
     Ok(areas)
 }
@@ -249,6 +254,10 @@ struct Remembered {
 }
 
 impl Remembered {
+    fn target(self) -> AreaTarget {
+        AreaTarget::new(self.name, self.root)
+    }
+
     /// The name, a newline, the root's path.
     fn encode(name: &str, root: &Path) -> Vec<u8> {
         [name.as_bytes(), b"\n", root.as_os_str().as_bytes()].concat()
@@ -261,7 +270,13 @@ impl Remembered {
     }
 }
 
+/// Of what cannot be understood nothing is known.
 fn remembered(state_dir: &Path) -> Result<Vec<Remembered>> {
+    Ok(look_up(state_dir)?.into_iter().filter_map(std::result::Result::ok).collect())
+}
+
+/// Each area that is remembered, or the file that cannot be understood.
+fn look_up(state_dir: &Path) -> Result<Vec<std::result::Result<Remembered, PathBuf>>> {
     let areas = state_dir.join("areas");
     if !fsio::exists(&areas)? {
         return Ok(Vec::new());
@@ -271,7 +286,7 @@ fn remembered(state_dir: &Path) -> Result<Vec<Remembered>> {
         let dir = areas.join(OsStr::from_bytes(&name));
         let file = dir.join(AREA);
         if fsio::exists(&file)? {
-            known.extend(Remembered::decode(dir, &fsio::read_capped(&file, TEXT_BYTES_MAX)?));
+            known.push(Remembered::decode(dir, &fsio::read_capped(&file, TEXT_BYTES_MAX)?).ok_or(file));
         }
     }
     Ok(known)
@@ -290,6 +305,7 @@ pub(super) struct HeldArea {
     marker: Marker,
     /// What to take away if nothing comes of it.
     unused: Option<Unused>,
+    rescued: Option<u64>,
     _lock: Lock,
 }
 
@@ -331,7 +347,8 @@ impl HeldArea {
         };
         let state = state_path(state_dir, marker.area);
         let unused = made_private.then_some(Unused { mtime, root: made_root });
-        let held = HeldArea { root: dir, private, made_private, state, marker, unused, _lock: lock };
+        let rescued = None;
+        let mut held = HeldArea { root: dir, private, made_private, state, marker, unused, rescued, _lock: lock };
         if !is_at(&held.root, given)? {
             // Another process has exchanged the tree since it was opened here.
             return Err(Error::Locked { path: held.private.path_of(LOCK) });
@@ -344,10 +361,21 @@ impl HeldArea {
 
     /// No transaction is under way. What lies in staging is of no use, unless one was and its journal is lost: then it
     /// may be what gave way.
-    fn leave_no_staging(&self) -> Result<()> {
+    fn leave_no_staging(&mut self) -> Result<()> {
         // What a write of the marker that was cut off has left.
         let _ = self.private.unlink(&[MARKER, b".new"].concat());
-        if self.is_switching() { self.keep_as_undo(self.marker.finished + 1) } else { self.clear_staging() }
+        if !self.is_switching() {
+            return self.clear_staging();
+        }
+        // What was kept that way before stays: nobody knows what is in it.
+        let number = self.marker.finished.max(self.last_undo()?) + 1;
+        self.rescued = self.keep_as_undo(number)?.then_some(number);
+        Ok(())
+    }
+
+    /// The number of the undo that holds what a switch had displaced whose journal is lost, if this run has put it there.
+    pub(super) fn rescued(&self) -> Option<u64> {
+        self.rescued
     }
 
     /// Whether a switch is under way, or was interrupted.
@@ -478,6 +506,15 @@ impl HeldArea {
         Ok(made.map_err(|e| Error::io("prepare", self.private.path_of(STAGING), e))?.0)
     }
 
+    /// Whether there is a staging directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn has_staging(&self) -> Result<bool> {
+        let found = self.private.stat_opt(STAGING);
+        Ok(found.map_err(|e| Error::io("look at", self.private.path_of(STAGING), e))?.is_some())
+    }
+
     /// Removes the staging directory and what a dead or failed run left in it.
     ///
     /// # Errors
@@ -498,18 +535,23 @@ impl HeldArea {
         Ok(made.map_err(|e| Error::io("prepare", self.private.path_of(UNDO), e))?.0)
     }
 
-    /// Makes the staging directory of a switch the undo of transaction `number`.
+    /// Where all of it is.
+    pub(super) fn undo_path(&self) -> PathBuf {
+        self.private.path_of(UNDO)
+    }
+
+    /// Makes the staging directory of a switch the undo of transaction `number`. Gives whether there was anything in it.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(super) fn keep_as_undo(&self, number: u64) -> Result<()> {
+    pub(super) fn keep_as_undo(&self, number: u64) -> Result<bool> {
         let failed = |e| Error::io("keep", self.private.path_of(STAGING), e);
         let staging = match self.private.open_dir(STAGING) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             staging => staging.map_err(failed)?,
         };
         if staging.names().map_err(failed)?.is_empty() {
-            return self.private.remove_dir(STAGING).map_err(failed);
+            return self.private.remove_dir(STAGING).map(|()| false).map_err(failed);
         }
         let undo = self.undo()?;
         let name = number.to_string();
@@ -518,7 +560,7 @@ impl HeldArea {
             undo.remove_all(name.as_bytes()).map_err(failed)?;
         }
         self.private.rename(STAGING, &undo, name.as_bytes(), Replace::Never).map_err(failed)?;
-        undo.sync().and_then(|()| self.private.sync()).map_err(failed)
+        undo.sync().and_then(|()| self.private.sync()).map(|()| true).map_err(failed)
     }
 
     /// Makes the undo of transaction `number` the staging directory; it may be that already, or never have been.

@@ -3,19 +3,18 @@
 //! live changes.
 
 use std::collections::HashSet;
-use std::io;
-use std::os::fd::AsFd;
 
 use super::apply;
 use super::chain::{DirChain, is_other_by_now, is_other_now};
 use super::compare::file_type;
+use super::displaced;
 use super::journal::{DirTime, Meta, New, Op, Step, Was};
 use super::plan::{Action, Change, CheckoutPlan, Outcome, Wanted};
 use super::stage::staged_name;
 use crate::area::RuleSet;
 use crate::error::{Error, Result};
 use crate::format::manifest::{Inode, InodeKind};
-use crate::fsio::{self, ACL_ACCESS, ACL_DEFAULT, CAPABILITIES, Dir, FdAttrs, FileType, Stat, encode_acl};
+use crate::fsio::{ACL_ACCESS, ACL_DEFAULT, Dir, Stat, encode_acl};
 use crate::inode::{self, UnknownXattrs};
 
 impl Meta {
@@ -98,7 +97,7 @@ impl Maker<'_> {
         let name = staged_name(index);
         let stat = self.staging.stat(&name).map_err(|e| Error::io("look at", self.staging.path_of(&name), e))?;
         let (Wanted::Inode(inode) | Wanted::Copy(inode)) = wanted else {
-            return Ok(New { ino: stat.ino, mtime: stat.mtime, late: None });
+            return Ok(New { ino: stat.ino, born: stat.born, mtime: stat.mtime, late: None });
         };
         if !is_as_wanted(&stat, inode) {
             return Err(Error::Refused {
@@ -108,7 +107,8 @@ impl Maker<'_> {
         }
         let is_late = apply::late_mode(inode)
             || (apply::late_flags(inode.flags) && matches!(inode.kind, InodeKind::File(_) | InodeKind::Directory));
-        Ok(New { ino: stat.ino, mtime: inode.mtime, late: is_late.then_some((inode.mode, inode.flags)) })
+        let late = is_late.then_some((inode.mode, inode.flags));
+        Ok(New { ino: stat.ino, born: stat.born, mtime: inode.mtime, late })
     }
 
     /// What gives way, and what goes with it.
@@ -127,29 +127,10 @@ impl Maker<'_> {
 
     fn was(&mut self, action: &Action, was: &Stat) -> Result<Was> {
         let stays = self.stay.contains(&was.ino);
-        let caps = if stays { None } else { self.capabilities(action, was)? };
+        let failed = |e| Error::io("read", self.root.path_of(action.path.as_bytes()), e);
+        let caps =
+            if stays { None } else { displaced::capabilities(&mut self.chain, &action.path, was).map_err(failed)? };
         Ok(Was { stays, caps, ..Was::of(was) })
-    }
-
-    /// Capabilities of a program that gives way; nobody else has any.
-    fn capabilities(&mut self, action: &Action, was: &Stat) -> Result<Option<Vec<u8>>> {
-        const EXECUTABLE: u16 = 0o111;
-        if was.file_type != FileType::File || was.mode & EXECUTABLE == 0 {
-            return Ok(None);
-        }
-        let read = |chain: &mut DirChain<'_>| -> io::Result<Option<Vec<u8>>> {
-            let (dir, name) = chain.parent(action.path.as_bytes())?;
-            let file = dir.open_file(name)?;
-            // Rights that are remembered are given back one day: only to whom they belong.
-            if Stat::of_fd(&file)?.ino == was.ino { FdAttrs(file.as_fd()).xattr(CAPABILITIES) } else { Ok(None) }
-        };
-        match read(&mut self.chain) {
-            // Whoever is not root can neither read what is not theirs nor have made capabilities.
-            Err(e) if is_other_now(&e) || fsio::is_unopenable(&e) || e.kind() == io::ErrorKind::PermissionDenied => {
-                Ok(None)
-            }
-            found => found.map_err(|e| Error::io("read", self.root.path_of(action.path.as_bytes()), e)),
-        }
     }
 
     /// Metadata of what is live; `None` when it is not what the plan saw.

@@ -5,6 +5,7 @@
 //! step can be taken again: inode numbers tell whether it was done. What is not as the plan saw it is left alone; where
 //! that shows only after an exchange, the exchange is taken back.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -39,6 +40,8 @@ pub(super) struct Switched {
     /// What somebody put at a path in the instant in which it changed, and could not be given its name back: the path,
     /// and the name by which it is kept with what gave way.
     pub(super) set_aside: Vec<(TreePath, String)>,
+    /// Slots of the steps that were not taken and displaced nothing.
+    pub(super) untaken: BTreeSet<usize>,
 }
 
 /// How a switch works.
@@ -159,7 +162,7 @@ impl Switch<'_> {
     fn remove(&mut self, chain: &mut DirChain<'_>, step: &Step, was: &Was) -> Result<()> {
         let (staging, staged) = (self.staging, staged_name(step.slot));
         // Who is gone already need not be removed.
-        let Some(live) = self.live(chain, &step.path)? else { return self.gave_way(step, was, &staged) };
+        let Some(live) = self.live(chain, &step.path)? else { return self.is_gone(step, was, &staged) };
         if !was.is_still(&live) {
             // After an interruption the name may have gone, and be somebody else's by now.
             return if self.staged(&staged)?.is_some() { Ok(()) } else { self.leave_alone(step) };
@@ -177,7 +180,15 @@ impl Switch<'_> {
         if !moved && self.live(chain, &step.path)?.is_some() {
             return self.leave_alone(step);
         }
-        self.gave_way(step, was, &staged)
+        self.is_gone(step, was, &staged)
+    }
+
+    /// The name is free: what had it gave way, or somebody else has removed it.
+    fn is_gone(&mut self, step: &Step, was: &Was, staged: &[u8]) -> Result<()> {
+        if self.staged(staged)?.is_none() {
+            self.done.untaken.insert(step.slot);
+        }
+        self.gave_way(step, was, staged)
     }
 
     /// What gave way lies in staging now, or is already away from there.

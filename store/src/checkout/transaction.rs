@@ -13,7 +13,7 @@
 //! The journal is written last and its name makes the transaction begin; from then on it is finished by whoever comes
 //! next. Finishing may be interrupted anywhere, too: every step of it looks whether it is done.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::change_record::{
@@ -224,6 +224,13 @@ fn record_as_finished(
     let (state, applied) = (held.state.clone(), held.applied_path());
     let tx = state.join(TX);
     publish_end(&tx, journal, &held.root, ended)?;
+    let untaken = &ended.switched.untaken;
+    if !untaken.is_empty() {
+        // Whoever takes it back later expects all of it to have happened.
+        let taken = journal.steps.iter().filter(|step| !untaken.contains(&step.slot)).cloned().collect();
+        let journal = Journal { steps: taken, ..journal.clone() };
+        fsio::publish_file(&journal_path(&state), &journal.encode())?;
+    }
     match memory {
         Some(memory) => memory.publish(&applied)?,
         None => {
@@ -304,35 +311,66 @@ pub(super) fn recover(
     Ok(Some(Recovered { journal, switched, adopting }))
 }
 
-/// Drops what gave way too long ago, or is too much; never what the last transaction displaced. Gives the numbers of the
-/// transactions that cannot be taken back any more.
+/// Drops what gave way too long ago, or is too much; never what the last transaction displaced. Rollbacks are counted for
+/// themselves, so that they take no checkout its place. Gives the numbers of those whose displaced files are gone now.
 ///
 /// # Errors
 /// [`Error::Io`].
 pub(super) fn drop_old(held: &HeldArea, limits: UndoLimits, now: Timestamp) -> Result<Vec<u64>> {
-    let mut dropped = Vec::new();
-    let (mut kept, mut bytes) = (0, 0_u64);
     let ended: HashMap<u64, Timestamp> = held.undos()?.into_iter().collect();
-    for number in numbers(&held.state)?.into_iter().rev() {
+    let all: BTreeSet<u64> = numbers(&held.state)?.into_iter().chain(ended.keys().copied()).collect();
+    let (mut dropped, mut undone) = (Vec::new(), HashMap::new());
+    let (mut checkouts, mut others, mut bytes) = (Line::default(), Line::default(), 0_u64);
+    for number in all.into_iter().rev() {
         // One that cannot be understood is left for whoever looks into it: it must not fail what has been done.
-        let Ok(Some(journal)) = finished(&held.state, number) else { continue };
-        bytes = bytes.saturating_add(journal.displaced_bytes());
-        let is_last = number >= held.finished();
-        let is_young = ended.get(&number).is_none_or(|ended| now.secs - ended.secs <= limits.seconds);
-        let fits = kept < limits.records && is_young && bytes <= limits.bytes;
-        if is_last || (fits && dropped.is_empty()) {
-            kept += 1;
+        let Ok(journal) = finished(&held.state, number) else { continue };
+        if let Some(by) = undone.remove(&number) {
+            // What it displaced has come back; it lives as long as what took it back.
+            if dropped.contains(&by) {
+                forget(held, number)?;
+            }
             continue;
         }
-        let record = record_path(&held.state, number);
-        // The journal goes first: without it nobody tries to go back.
-        fsio::remove_file(&record.join(JOURNAL))?;
-        fsio::remove_file(&record.join(BEFORE))?;
-        held.drop_undo(number)?;
+        let line = match &journal {
+            Some(Journal { undoes: None, .. }) => &mut checkouts,
+            Some(Journal { undoes: Some(of), .. }) => {
+                undone.insert(*of, number);
+                &mut others
+            }
+            // The journal of what was displaced is lost.
+            None if ended.contains_key(&number) => &mut others,
+            None => continue,
+        };
+        bytes = bytes.saturating_add(journal.as_ref().map_or(0, Journal::displaced_bytes));
+        let is_last = number >= held.finished();
+        let is_young = ended.get(&number).is_none_or(|ended| now.secs - ended.secs <= limits.seconds);
+        line.has_ended |= !(line.kept < limits.records && is_young && bytes <= limits.bytes);
+        if is_last || !line.has_ended {
+            line.kept += 1;
+            continue;
+        }
+        forget(held, number)?;
         dropped.push(number);
     }
     dropped.reverse();
     Ok(dropped)
+}
+
+/// Transactions of one kind, from the newest on.
+#[derive(Default)]
+struct Line {
+    kept: usize,
+    /// Nothing older is kept.
+    has_ended: bool,
+}
+
+/// Removes what makes a transaction one that can be taken back.
+fn forget(held: &HeldArea, number: u64) -> Result<()> {
+    let record = record_path(&held.state, number);
+    // The journal goes first: without it nobody tries to go back.
+    fsio::remove_file(&record.join(JOURNAL))?;
+    fsio::remove_file(&record.join(BEFORE))?;
+    held.drop_undo(number)
 }
 
 /// Drops the oldest records, as far as they are too many or too much. What can be taken back keeps its record, and so does

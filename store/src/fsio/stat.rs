@@ -73,6 +73,8 @@ pub struct Stat {
     pub mtime: Timestamp,
     /// Inode change time.
     pub ctime: Timestamp,
+    /// When the inode was made, where the file system says so: it tells an inode from a later one with its number.
+    pub born: Option<Timestamp>,
     /// Inode number.
     pub ino: u64,
     /// Number of names.
@@ -86,6 +88,9 @@ pub struct Stat {
     pub is_mount_root: bool,
 }
 
+/// What is asked for; more where the kernel knows it anyway.
+const LOOKED_AT: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
 impl Stat {
     pub(super) fn of_name(dir: impl AsFd, name: &[u8]) -> std::io::Result<Stat> {
         Stat::of_name_with(dir, name, AtFlags::SYMLINK_NOFOLLOW)
@@ -93,7 +98,7 @@ impl Stat {
 
     pub(super) fn of_name_with(dir: impl AsFd, name: &[u8], flags: AtFlags) -> std::io::Result<Stat> {
         let flags = flags | AtFlags::NO_AUTOMOUNT;
-        match sys::statx(&dir, name, flags, StatxFlags::BASIC_STATS) {
+        match sys::statx(&dir, name, flags, LOOKED_AT) {
             Ok(found) => Ok(Stat::from_statx(&found)),
             Err(e @ Errno::NOENT) => Err(e.into()),
             Err(e) => Stat::of_closed_mount(dir, name, flags).ok_or_else(|| e.into()),
@@ -113,7 +118,7 @@ impl Stat {
     /// # Errors
     /// What `statx` says.
     pub fn of_fd(fd: impl AsFd) -> std::io::Result<Stat> {
-        let found = sys::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+        let found = sys::statx(fd, c"", AtFlags::EMPTY_PATH, LOOKED_AT)?;
         Ok(Stat::from_statx(&found))
     }
 
@@ -130,6 +135,7 @@ impl Stat {
             _ => FileType::File,
         };
         let time = |t: rustix::fs::StatxTimestamp| Timestamp { secs: t.tv_sec, nanos: t.tv_nsec };
+        let has_born = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME);
         Stat {
             file_type,
             mode: found.stx_mode & 0o7777,
@@ -139,6 +145,7 @@ impl Stat {
             allocated: found.stx_blocks.saturating_mul(512),
             mtime: time(found.stx_mtime),
             ctime: time(found.stx_ctime),
+            born: has_born.then(|| time(found.stx_btime)),
             ino: found.stx_ino,
             nlink: found.stx_nlink,
             dev: (found.stx_dev_major, found.stx_dev_minor),

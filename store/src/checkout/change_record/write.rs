@@ -141,10 +141,7 @@ impl NewRecord<'_> {
                 let fields = Some(CountFields::new(counts));
                 ("checkout", Some(*mode), *adopt, fields, changes as u64, kept as u64, counts.bytes_to_write)
             }
-            What::Rollback { .. } => {
-                let names = journal.tree().map_or(journal.steps.len(), |tree| tree.changes.len());
-                ("rollback", None, None, None, names as u64, 0, 0)
-            }
+            What::Rollback { .. } => ("rollback", None, None, None, journal.names() as u64, 0, 0),
         };
         HeaderLine {
             schema: SCHEMA.into(),

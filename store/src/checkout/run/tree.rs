@@ -78,7 +78,7 @@ impl<'a> Run<'a> {
             _ => Timestamp::default(),
         };
         Ok(TreeStep {
-            new: New { ino: stat.ino, mtime, late: None },
+            new: New { ino: stat.ino, born: stat.born, mtime, late: None },
             was: tree::rights_of(&whole.image, &held.root)?,
             private: held.private.stat(b"").map_err(failed)?.ino,
             bytes: whole.image.bytes(),

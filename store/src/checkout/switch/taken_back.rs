@@ -72,11 +72,17 @@ impl Switch<'_> {
     pub(super) fn leave_alone(&mut self, step: &Step) -> Result<()> {
         self.done.changed_meanwhile.push(step.path.clone());
         let staged = staged_name(step.slot);
-        let Some(found) = self.staged(&staged)? else { return Ok(()) };
-        match &step.op {
-            Op::Add { new } | Op::Replace { new, .. } if new.ino == found.ino => self.discard(&staged),
+        let found = self.staged(&staged)?;
+        if let (Op::Replace { was, .. } | Op::Remove { was }, Some(found)) = (&step.op, &found)
+            && was.is(found)
+        {
             // It gave way before an interruption, or could not be put back: a rollback gives it its name.
-            Op::Replace { was, .. } | Op::Remove { was } if was.is(&found) => Ok(()),
+            return Ok(());
+        }
+        self.done.untaken.insert(step.slot);
+        match (&step.op, found) {
+            (_, None) => Ok(()),
+            (Op::Add { new } | Op::Replace { new, .. }, Some(found)) if new.ino == found.ino => self.discard(&staged),
             _ => self.set_aside(step),
         }
     }

@@ -11,6 +11,7 @@ use crate::checkout::displaced::Groups;
 use crate::checkout::journal::{Journal, New, Op, Step, TreeStep};
 use crate::checkout::options::AreaTarget;
 use crate::checkout::report::ChangeKind;
+use crate::checkout::rollback::TurnedAround;
 use crate::checkout::stage::staged_name;
 use crate::checkout::state::HeldArea;
 use crate::error::{Error, Result};
@@ -19,15 +20,6 @@ use crate::fsio::Dir;
 use crate::in_use::Inodes;
 use crate::path::TreePath;
 use crate::progress::Progress;
-
-/// A tree switch, turned around.
-pub(in crate::checkout) struct TurnedAround {
-    pub(in crate::checkout) journal: Journal,
-    /// Paths that are not as that switch had left them.
-    pub(in crate::checkout) changed_since: Vec<TreePath>,
-    /// What gives way now.
-    pub(in crate::checkout) going: Inodes,
-}
 
 /// The transaction that takes the tree switch `journal` back. What was interrupted is brought to one of its two ends first.
 ///
@@ -52,7 +44,7 @@ pub(in crate::checkout) fn turned_around(
     };
     if interrupted && is_root(held, step.was.ino)? {
         put_back_unused(held, journal.undoes)?;
-        return Ok(TurnedAround { journal: inverse(Vec::new()), changed_since: Vec::new(), going: Inodes::new() });
+        return Ok(of_whole_trees(inverse(Vec::new()), Vec::new(), Inodes::new()));
     }
     let displaced = if interrupted {
         settle_interrupted(held, journal, step)?;
@@ -74,12 +66,18 @@ pub(in crate::checkout) fn turned_around(
         .count(&old, b"", &top, &step.was)
         .and_then(|()| groups.give_back(&old, b"", &top, &step.was))
         .map_err(|e| Error::io("give rights back in", old.path(), e))?;
-    let new = New { ino: step.was.ino, mtime: step.was.mtime, late: None };
+    let born = old.stat(b"").map_err(|e| Error::io("look at", old.path(), e))?.born;
+    let new = New { ino: step.was.ino, born, mtime: step.was.mtime, late: None };
     let changes = step.changes.iter().map(|(path, kind)| (path.clone(), turned(*kind))).collect();
     let changed_since = if interrupted { Vec::new() } else { changed_since(&image, &held.applied_path())? };
     let back = TreeStep { new, was, private: step.private, bytes: image.bytes(), changes };
     let steps = vec![Step { path: TreePath::root(), slot: 0, op: Op::Tree(Box::new(back)) }];
-    Ok(TurnedAround { journal: inverse(steps), changed_since, going: inodes_of(&image) })
+    Ok(of_whole_trees(inverse(steps), changed_since, inodes_of(&image)))
+}
+
+/// All that somebody has put there goes with the tree, and what gave way comes back as it is.
+fn of_whole_trees(journal: Journal, changed_since: Vec<TreePath>, going: Inodes) -> TurnedAround {
+    TurnedAround { journal, changed_since, left_alone: Vec::new(), not_kept: Vec::new(), going }
 }
 
 /// The exchange was made: the old tree comes to staging, however far it has come.

@@ -140,7 +140,7 @@ impl Place {
     fn put_back_unused(&self, held: &HeldArea, undoes: Option<u64>) -> Result<()> {
         self.bring_back(held)?;
         match undoes {
-            Some(number) => held.keep_as_undo(number),
+            Some(number) => held.keep_as_undo(number).map(drop),
             None => held.clear_staging(),
         }
     }
