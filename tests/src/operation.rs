@@ -41,7 +41,7 @@ impl Operation {
             Operation::Rollback | Operation::TurnAround => {
                 rollback(&area, &BackOptions::new(&place.state), &progress).map(drop)
             }
-            Operation::Undo => undo(&area, &BackOptions::new(&place.state), 2, &progress).map(drop),
+            Operation::Undo => undo(&area, &BackOptions::new(&place.state), 2, &mut Vec::new(), &progress),
             Operation::Recover => recover(&area, &BackOptions::new(&place.state), &progress).map(drop),
             Operation::Full | Operation::Incremental | Operation::Adoption => {
                 let mode = if self == Operation::Incremental { Mode::Incremental } else { Mode::Full };

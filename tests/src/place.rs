@@ -106,9 +106,10 @@ impl<'f> Place<'f> {
     /// Those of the rollbacks.
     pub fn undo(&self, number: u64) -> Result<Vec<AreaRollback>> {
         settle();
-        let done = undo(&self.area(), &BackOptions::new(&self.state), number, &Progress::default());
+        let mut done = Vec::new();
+        let undone = undo(&self.area(), &BackOptions::new(&self.state), number, &mut done, &Progress::default());
         settle();
-        done
+        undone.map(|()| done)
     }
 
     /// What was done here.

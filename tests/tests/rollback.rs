@@ -408,6 +408,7 @@ fn a_checkout_that_left_everything_alone_can_be_taken_back() {
     let report = place.checkout(&second, Mode::Full);
     drop(script);
     assert!(!report.in_sync);
+    assert_eq!(place.history().last().unwrap().names, 0);
     let done = place.rollback().unwrap();
     assert_eq!(done.after, Some(first));
     assert_eq!(std::fs::read(place.root.join("edited")).unwrap(), b"somebody's");
@@ -501,11 +502,27 @@ fn only_the_area_of_that_name_is_taken_back() {
     let refusals = [
         rollback(&wrong, &options, &progress).unwrap_err().to_string(),
         recover(&wrong, &options, &progress).unwrap_err().to_string(),
-        undo(&wrong, &options, 2, &progress).unwrap_err().to_string(),
+        undo(&wrong, &options, 2, &mut Vec::new(), &progress).unwrap_err().to_string(),
         history(&wrong, &place.state).unwrap_err().to_string(),
     ];
     for refused in refusals {
         assert!(refused.contains("is area `tree`, not `other`"), "{refused}");
     }
+    place.assert_is(&second);
+}
+
+/// It failed at the second of two, and said nothing of the first.
+#[test]
+fn an_undo_that_comes_half_way_tells_how_far() {
+    let fixture = Fixture::small();
+    let [first, second] = releases(&fixture);
+    let place = Place::new(&fixture, "server");
+    for id in [first, second, first] {
+        place.checkout_exactly(&id);
+    }
+    std::fs::remove_dir_all(place.root.join(".evenkeel/undo/2")).unwrap();
+    let (area, options, mut done) = (AreaTarget::new("tree", &place.root), BackOptions::new(&place.state), Vec::new());
+    undo(&area, &options, 2, &mut done, &Progress::default()).unwrap_err();
+    assert_eq!(done.iter().map(|one| one.undone).collect::<Vec<_>>(), [3]);
     place.assert_is(&second);
 }

@@ -37,7 +37,11 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let options = session.back_options()?;
     let target = areas::select_one(session, args.area.clone())?.target(&session.config);
     session.watch([&target]);
-    let done = session.run_long(|progress| checkout::undo(&target, &options, args.number, progress))?;
-    rollback::report(session, &done)?;
-    Ok(Exit::Done)
+    let mut done = Vec::new();
+    let undone = session.run_long(|progress| checkout::undo(&target, &options, args.number, &mut done, progress));
+    // What was done is told before what was not.
+    if undone.is_ok() || !done.is_empty() {
+        rollback::report(session, &done)?;
+    }
+    undone.map(|()| Exit::Done)
 }

@@ -112,17 +112,25 @@ pub fn history(target: &AreaTarget, state_dir: &Path) -> Result<Vec<Record>> {
 /// As [`history`].
 pub(super) fn of(state: &Path, number: u64) -> Result<Option<Record>> {
     let dir = record_path(state, number);
-    let summary = dir.join(transaction::SUMMARY);
-    if !fsio::exists(&summary)? {
+    let Some(record) = read(&dir.join(transaction::SUMMARY), number)? else { return Ok(None) };
+    let kept = fsio::exists(&dir.join(transaction::JOURNAL))?;
+    Ok(Some(Record { kept, ..record }))
+}
+
+/// The summary of the transaction `number` at a path.
+///
+/// # Errors
+/// As [`history`].
+pub(super) fn read(summary: &Path, number: u64) -> Result<Option<Record>> {
+    if !fsio::exists(summary)? {
         return Ok(None);
     }
-    let text = String::from_utf8(fsio::read_capped(&summary, BYTES_MAX)?).ok();
+    let text = String::from_utf8(fsio::read_capped(summary, BYTES_MAX)?).ok();
     let record = text.and_then(|text| Record::decode(number, &text)).ok_or_else(|| Error::Refused {
         reason: format!("{} cannot be understood", summary.display()),
         hint: Some("it was damaged, or written by a newer version".into()),
     })?;
-    let kept = fsio::exists(&dir.join(transaction::JOURNAL))?;
-    Ok(Some(Record { kept, ..record }))
+    Ok(Some(record))
 }
 
 /// An area's place in the state directory.

@@ -179,8 +179,11 @@ pub(super) fn ceiling(target: &AreaTarget, plan: &CheckoutPlan, strays: bool, li
     }
     let what = if strays { "that were never delivered" } else { "that the reference no longer has" };
     let listed = list(plan.removals(strays), found);
-    let reason =
-        format!("area `{}`: {found} paths {what} would be removed, but at most {limit} may be: {listed}", target.name);
+    let paths = if found == 1 { "path" } else { "paths" };
+    let reason = format!(
+        "area `{}`: {found} {paths} {what} would be removed, but at most {limit} may be: {listed}",
+        target.name
+    );
     let hint = if strays {
         "look at them with --dry-run; exclude what belongs here, or allow more with --max-delete"
     } else {

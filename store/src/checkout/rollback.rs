@@ -122,27 +122,36 @@ pub fn recover(target: &AreaTarget, options: &BackOptions, progress: &Progress) 
 pub fn rollback(target: &AreaTarget, options: &BackOptions, progress: &Progress) -> Result<AreaRollback> {
     let mut held = hold(target, &options.state_dir)?;
     let _packages = lock_packages(&held, target, progress)?;
+    roll_back_held(&mut held, target, options, progress)
+}
+
+fn roll_back_held(
+    held: &mut HeldArea,
+    target: &AreaTarget,
+    options: &BackOptions,
+    progress: &Progress,
+) -> Result<AreaRollback> {
     let interrupted = if held.is_switching() { transaction::open(&held.state)? } else { None };
     if interrupted.as_ref().is_none_or(|journal| journal.undoes.is_some()) {
-        let recovered = transaction::recover(&mut held, options.asked_by.as_ref(), progress)?;
+        let recovered = transaction::recover(held, options.asked_by.as_ref(), progress)?;
         if let Some(recovered) = recovered {
-            return finished(target, &held, recovered);
+            return finished(target, held, recovered);
         }
     }
     let was_interrupted = interrupted.is_some();
     let journal = match interrupted {
         Some(journal) => journal,
-        None => last(&held)?.ok_or_else(|| nothing_to_take_back(target))?,
+        None => last(held)?.ok_or_else(|| nothing_to_take_back(target))?,
     };
-    let number = transaction::next_number(&held)?.max(journal.number + 1);
+    let number = transaction::next_number(held)?.max(journal.number + 1);
     let turned = if journal.tree().is_some() {
-        tree::turned_around(&mut held, target, &journal, was_interrupted, number, progress)?
+        tree::turned_around(held, target, &journal, was_interrupted, number, progress)?
     } else {
-        turn::turned_around(&held, &journal, was_interrupted, number, progress)?
+        turn::turned_around(held, &journal, was_interrupted, number, progress)?
     };
     let TurnedAround { journal: inverse, changed_since, left_alone, not_kept, going } = turned;
-    begin(&mut held, target, options, (&journal, was_interrupted), (&inverse, &changed_since))?;
-    let mut switched = transaction::switch(&mut held, &inverse, was_interrupted, progress)?;
+    begin(held, target, options, (&journal, was_interrupted), (&inverse, &changed_since))?;
+    let mut switched = transaction::switch(held, &inverse, was_interrupted, progress)?;
     if inverse.tree().is_some() {
         switched.in_use = in_use::find(&going);
     }
@@ -150,8 +159,8 @@ pub fn rollback(target: &AreaTarget, options: &BackOptions, progress: &Progress)
     let names = inverse.names().saturating_sub(switched.changed_meanwhile.len());
     switched.changed_meanwhile.extend(left_alone);
     switched.changed_meanwhile.sort_unstable();
-    transaction::finish(&mut held, &inverse, None, &Ended { switched: &switched, recovered: None })?;
-    transaction::drop_records(&held, options.records)?;
+    transaction::finish(held, &inverse, None, &Ended { switched: &switched, recovered: None })?;
+    transaction::drop_records(held, options.records)?;
     Ok(AreaRollback {
         name: target.name.clone(),
         root: target.root.clone(),
@@ -244,16 +253,21 @@ fn nothing_to_take_back(target: &AreaTarget) -> Error {
     }
 }
 
-/// Takes transactions back, one after the other, until `number` is; gives what was done, the newest first.
+/// Takes transactions back, one after the other, until `number` is. What was done is added to `done`, the newest first,
+/// also when a later one fails.
 ///
 /// # Errors
 /// [`Error::Refused`] when `number` is no transaction that can be taken back, with nothing changed; otherwise as
 /// [`rollback`], with the later ones taken back.
-pub fn undo(target: &AreaTarget, options: &BackOptions, number: u64, progress: &Progress) -> Result<Vec<AreaRollback>> {
-    let mut reachable = {
-        let held = hold(target, &options.state_dir)?;
-        if held.is_switching() { Vec::new() } else { stack(&held, usize::MAX)? }
-    };
+pub fn undo(
+    target: &AreaTarget,
+    options: &BackOptions,
+    number: u64,
+    done: &mut Vec<AreaRollback>,
+    progress: &Progress,
+) -> Result<()> {
+    let mut held = hold(target, &options.state_dir)?;
+    let mut reachable = if held.is_switching() { Vec::new() } else { stack(&held, usize::MAX)? };
     if reachable.iter().all(|journal| journal.number != number) {
         return Err(Error::Refused {
             reason: format!("number {number} of area `{}` cannot be taken back", target.name),
@@ -263,7 +277,11 @@ pub fn undo(target: &AreaTarget, options: &BackOptions, number: u64, progress: &
         });
     }
     reachable.retain(|journal| journal.number >= number);
-    reachable.iter().map(|_| rollback(target, options, progress)).collect()
+    let _packages = lock_packages(&held, target, progress)?;
+    for _ in &reachable {
+        done.push(roll_back_held(&mut held, target, options, progress)?);
+    }
+    Ok(())
 }
 
 /// No package manager may be at work meanwhile; its lock is held until the value is dropped.

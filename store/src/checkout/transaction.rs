@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use super::change_record::{
     AskedBy, Ended, NewRecord, RecordLimits, end_name, publish_end, publish_taken_back, record_name,
 };
-use super::history::Record;
+use super::history::{self, Record};
 use super::journal::{Journal, TreeStep};
 use super::lift::Lifts;
 use super::options::{Adopt, UndoLimits};
@@ -229,6 +229,10 @@ fn record_as_finished(
         // Whoever takes it back later expects all of it to have happened.
         let taken = journal.steps.iter().filter(|step| !untaken.contains(&step.slot)).cloned().collect();
         let journal = Journal { steps: taken, ..journal.clone() };
+        if let Some(record) = history::read(&tx.join(SUMMARY), journal.number)? {
+            let record = Record { names: journal.names() as u64, ..record };
+            fsio::publish_file(&tx.join(SUMMARY), record.encode().as_bytes())?;
+        }
         fsio::publish_file(&journal_path(&state), &journal.encode())?;
     }
     match memory {
