@@ -24,28 +24,58 @@ const RELEASES: usize = 3;
 
 /// Into a place where nothing is.
 pub const FIRST: Checkouts =
-    Checkouts { name: "checkout-first", before: None, steps: &[1], weight: 4, switch: SwitchMode::Files };
+    Checkouts { name: "checkout-first", before: None, steps: &[Step::To(1)], weight: 4, switch: SwitchMode::Files };
 /// From release 1 with local changes.
 pub const UPDATE: Checkouts =
-    Checkouts { name: "checkout-update", before: Some(1), steps: &[2], weight: 5, switch: SwitchMode::Files };
+    Checkouts { name: "checkout-update", before: Some(1), steps: &[Step::To(2)], weight: 5, switch: SwitchMode::Files };
 /// Several in a row, so that what one left is what the next finds.
 pub const BACK_AND_FORTH: Checkouts = Checkouts {
     name: "checkout-back-and-forth",
     before: Some(1),
-    steps: &[2, 1, 3],
+    steps: &[Step::To(2), Step::To(1), Step::To(3)],
     weight: 4,
     switch: SwitchMode::Files,
 };
 /// The same, each time the whole tree in one step.
 pub const TREES: Checkouts = Checkouts { name: "checkout-trees", switch: SwitchMode::Tree, ..BACK_AND_FORTH };
 
-/// Full checkouts of one release after the other; each is a step.
+/// Checkouts that are taken back by name, the first with local changes under it, the last two one after the other.
+pub const TAKEN_BACK: Checkouts = Checkouts {
+    name: "checkout-taken-back",
+    before: Some(1),
+    steps: &[Step::To(2), Step::Back, Step::To(3), Step::To(1), Step::Back, Step::Back],
+    weight: 4,
+    switch: SwitchMode::Files,
+};
+/// The same with the whole tree in one step.
+pub const TREES_TAKEN_BACK: Checkouts =
+    Checkouts { name: "checkout-trees-taken-back", switch: SwitchMode::Tree, ..TAKEN_BACK };
+
+/// What is done to an area.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// A full checkout of this release.
+    To(usize),
+    /// A rollback of the last checkout that was not taken back.
+    Back,
+}
+
+/// What an area holds between two steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    /// The release that was applied; `None` where nothing was.
+    release: Option<usize>,
+    /// With the local changes that were there before the first step.
+    is_local: bool,
+}
+
+/// Full checkouts, one after the other, and rollbacks; each is a step.
 #[derive(Debug)]
 pub struct Checkouts {
     name: &'static str,
     /// The release that the place is at before, with local changes.
     before: Option<usize>,
-    steps: &'static [usize],
+    steps: &'static [Step],
     weight: u64,
     switch: SwitchMode,
 }
@@ -150,9 +180,42 @@ impl Releases {
         Ok(())
     }
 
+    fn step(&self, place: Place<'_>, step: Step, switch: SwitchMode) -> evenkeel_store::Result<()> {
+        match step {
+            Step::To(number) => self.check_out(place, number, switch),
+            Step::Back => take_back(place),
+        }
+    }
+
     fn read(&self, number: usize) -> Content {
         let snapshot = self.store.snapshot(&self.ids[number - 1]).unwrap();
         read_snapshot(&self.store, &snapshot, AREA).unwrap()
+    }
+}
+
+fn take_back(place: Place<'_>) -> evenkeel_store::Result<()> {
+    settle();
+    let undone = rollback(&area_of(place), &BackOptions::new(state_of(place)), &Progress::default())?;
+    assert!(undone.left_alone.is_empty(), "{undone:?}");
+    Ok(())
+}
+
+impl Checkouts {
+    /// What the area holds before each step and after the last.
+    fn held(&self) -> Vec<Held> {
+        let mut held = vec![Held { release: self.before, is_local: true }];
+        let mut stack = Vec::new();
+        for step in self.steps {
+            let now = held[held.len() - 1];
+            held.push(match step {
+                Step::To(number) => {
+                    stack.push(now);
+                    Held { release: Some(*number), is_local: false }
+                }
+                Step::Back => stack.pop().expect("something was checked out"),
+            });
+        }
+        held
     }
 }
 
@@ -175,9 +238,9 @@ impl Workload for Checkouts {
 
     fn run(&self, place: Place<'_>, marks: &dyn Marks) {
         let releases = Releases::open(place);
-        for number in self.steps {
+        for step in self.steps {
             marks.begin();
-            releases.check_out(place, *number, self.switch).unwrap();
+            releases.step(place, *step, self.switch).unwrap();
             marks.acknowledge();
         }
     }
@@ -185,18 +248,22 @@ impl Workload for Checkouts {
     fn checker(&self, place: Place<'_>) -> Box<dyn Checker> {
         let releases = Releases::open(place);
         let before = self.before.map(|_| read_tree(&area_of(place).root)).unwrap_or_default();
-        let after = self.steps.iter().map(|number| releases.read(*number));
-        let trees = std::iter::once(before).chain(after).collect();
-        Box::new(Steps { releases, first: self.before, steps: self.steps, switch: self.switch, trees })
+        let held = self.held();
+        let tree = |held: &Held| match held.release {
+            Some(number) if !held.is_local => releases.read(number),
+            _ => before.clone(),
+        };
+        let trees = held.iter().map(tree).collect();
+        Box::new(Steps { releases, steps: self.steps, switch: self.switch, held, trees })
     }
 }
 
 /// What the tree is before each step and after the last.
 struct Steps {
     releases: Releases,
-    first: Option<usize>,
-    steps: &'static [usize],
+    steps: &'static [Step],
     switch: SwitchMode,
+    held: Vec<Held>,
     trees: Vec<Content>,
 }
 
@@ -228,10 +295,12 @@ impl Checker for Steps {
             } else if done > 0 {
                 // Acknowledged: nothing has to be run again.
                 assert_same(&found, &self.trees[done]);
-                self.assert_verified(place);
+                if !self.held[done].is_local {
+                    self.assert_verified(place);
+                }
             }
         } else {
-            assert!(done == 0 && self.first.is_none(), "the area is gone");
+            assert!(done == 0 && self.held[0].release.is_none(), "the area is gone");
         }
         let number = self.recover(place, &mut crash);
         assert_same(&read_tree(&root), &self.releases.read(number));
@@ -243,14 +312,12 @@ impl Checker for Steps {
 impl Steps {
     /// Returns the release that the tree has to equal now.
     fn recover(&self, place: Place<'_>, crash: &mut Crash) -> usize {
-        let done = crash.acknowledged;
-        let forward = self.steps[done.min(self.steps.len() - 1)];
-        let before = if done == 0 { self.first } else { Some(self.steps[done - 1]) };
-        let mut number = forward;
-        if let Some(before) = before {
+        let done = crash.acknowledged.min(self.steps.len() - 1);
+        let mut number = self.held[done + 1].release.expect("a step leads to a release");
+        if let Some(before) = self.held[crash.acknowledged].release {
             match Recovery::ALL[crash.random.below(Recovery::ALL.len())] {
                 Recovery::Back => number = before,
-                Recovery::Finish if crash.in_progress => self.finish(place, done),
+                Recovery::Finish if crash.in_progress => drop(self.finish(place, done)),
                 Recovery::RollBack if crash.in_progress => self.roll_back(place, done),
                 _ => {}
             }
@@ -260,26 +327,37 @@ impl Steps {
         number
     }
 
-    /// The tree is as before the step where the switch had not begun, else as after it.
-    fn finish(&self, place: Place<'_>, done: usize) {
+    /// The tree is as before the step where the switch had not begun, else as after it. Gives whether it is.
+    fn finish(&self, place: Place<'_>, done: usize) -> bool {
         let finished = recover(&area_of(place), &BackOptions::new(state_of(place)), &Progress::default());
         let finished = finished.unwrap_or_else(|error| panic!("recover: {}", chain(&error)));
         assert!(finished.left_alone.is_empty(), "{finished:?}");
-        let is_after = finished.at == Some(self.releases.ids[self.steps[done] - 1]);
+        let is_after = finished.at == self.id_after(done);
         assert_same(&read_tree(&area_of(place).root), &self.trees[done + usize::from(is_after)]);
+        is_after
     }
 
-    /// The tree is as before the step, with the local changes that it had.
+    /// The tree is as before the step that is taken back, with the local changes that it had. A rollback that was cut off is
+    /// finished, and begun where it had not: what it takes back is the same.
     fn roll_back(&self, place: Place<'_>, done: usize) {
+        let take_back = || take_back(place).unwrap_or_else(|error| panic!("rollback: {}", chain(&error)));
+        if self.steps[done] == Step::Back {
+            if !self.finish(place, done) {
+                take_back();
+            }
+            return assert_same(&read_tree(&area_of(place).root), &self.trees[done + 1]);
+        }
         let report = status(&status_options(place), &self.releases.store, &Progress::default()).unwrap();
         let area = &report.areas[0];
         // Where nothing of the step is there, the one before it would be taken back.
-        if area.interrupted.is_some() || area.applied == Some(self.releases.ids[self.steps[done] - 1]) {
-            let undone = rollback(&area_of(place), &BackOptions::new(state_of(place)), &Progress::default());
-            let undone = undone.unwrap_or_else(|error| panic!("rollback: {}", chain(&error)));
-            assert!(undone.left_alone.is_empty(), "{undone:?}");
+        if area.interrupted.is_some() || area.applied == self.id_after(done) {
+            take_back();
         }
         assert_same(&read_tree(&area_of(place).root), &self.trees[done]);
+    }
+
+    fn id_after(&self, done: usize) -> Option<SnapshotId> {
+        self.held[done + 1].release.map(|number| self.releases.ids[number - 1])
     }
 
     fn assert_verified(&self, place: Place<'_>) {

@@ -76,6 +76,8 @@ pub const ALL: &[&dyn Workload] = &[
     &checkout::UPDATE,
     &checkout::BACK_AND_FORTH,
     &checkout::TREES,
+    &checkout::TAKEN_BACK,
+    &checkout::TREES_TAKEN_BACK,
     &toy::SOUND,
     &toy::NO_FILE_SYNC,
     &toy::NO_DIR_SYNC,

@@ -199,6 +199,9 @@ fn begin(
     (journal, was_interrupted): (&Journal, bool),
     (inverse, changed_since): (&Journal, &[TreePath]),
 ) -> Result<()> {
+    // What comes back has its rights again. Whoever finishes this after a power cut does not look whether it still has: a
+    // file system may have lost that and kept the journal (btrfs does).
+    held.root.sync_filesystem().map_err(|e| Error::io("sync file system of", held.root.path(), e))?;
     let path = held.root.real_path().map_err(|e| Error::io("look at", held.root.path(), e))?;
     let root = held.root.try_clone().map_err(|e| Error::io("look at", held.root.path(), e))?;
     let new_record = NewRecord {
