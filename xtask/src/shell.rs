@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::Result;
+use crate::{Result, host};
 
 /// The top directory of the workspace.
 pub fn workspace() -> PathBuf {
@@ -70,9 +70,14 @@ impl Cmd {
         self
     }
 
-    /// Stops it after so many minutes, with all that it started: what hangs must not hang us.
+    /// Stops it after so many minutes, with all that it started: what hangs must not hang us. Nor may it outlive us, who may
+    /// be killed; `timeout` hands on the signal that it gets then.
     pub fn at_most(self, minutes: u32) -> Cmd {
-        self.wrapped_in("timeout", &["--kill-after=10s", &format!("{minutes}m")])
+        let limited = self.wrapped_in("timeout", &["--kill-after=10s", &format!("{minutes}m")]);
+        match host::find("setpriv") {
+            Some(_) => limited.wrapped_in("setpriv", &["--pdeathsig", "TERM", "--"]),
+            None => limited,
+        }
     }
 
     fn command(&self) -> Command {
@@ -186,5 +191,26 @@ mod tests {
         assert!(sh.tee(|line| seen.push(line.to_owned())).is_err());
         assert_eq!(seen, ["out", "err"]);
         assert_eq!(Cmd::new("true").wrapped_in("env", &["A=b"]).to_string(), "env A=b true");
+    }
+
+    /// A test that hung went on for hours after the run that it was of had been killed. A thread that ends is as good as a
+    /// process here.
+    #[test]
+    fn what_was_started_does_not_outlive_who_started_it() {
+        if host::find("setpriv").is_none() {
+            return;
+        }
+        let starter = std::thread::spawn(|| {
+            let mut command = Cmd::new("sh").args(["-c", "echo begins; exec sleep 100"]).at_most(1).command();
+            let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+            let mut output = BufReader::new(child.stdout.take().unwrap());
+            output.read_line(&mut String::new()).unwrap();
+            (child, output)
+        });
+        let begin = std::time::Instant::now();
+        let (mut child, mut output) = starter.join().unwrap();
+        assert!(!child.wait().unwrap().success());
+        assert_eq!(output.read_line(&mut String::new()).unwrap(), 0, "nobody has it open any more");
+        assert!(begin.elapsed().as_secs() < 50);
     }
 }
