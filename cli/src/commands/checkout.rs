@@ -1,29 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `evenkeel checkout`: makes directories of this machine match a snapshot.
 
+mod fields;
+mod words;
+
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::ValueEnum;
 use evenkeel_store::checkout::{
-    self, Adopt, AreaReport, AreaTarget, Ceiling, ChangeKind, CheckoutOptions, CheckoutReport, Counts, Kept, Mode,
-    PathChange, SavedPlan, SwitchMode,
+    self, Adopt, AreaReport, AreaTarget, Ceiling, CheckoutOptions, Mode, SavedPlan, SwitchMode,
 };
 use evenkeel_store::format::snapshot::Snapshot;
 use evenkeel_store::id::SnapshotId;
-use evenkeel_store::in_use::InUse;
 use evenkeel_store::{Error, Store, fsio};
-use serde::Serialize;
 
 use super::values::parse_ceiling;
 use crate::areas::{self, AreaArg, LocalArea};
 use crate::config;
 use crate::error::{CommandError, Kind, NOTHING_CHANGED, Result};
 use crate::exit::Exit;
-use crate::output::in_use;
-use crate::output::json::PathField;
-use crate::output::text::{self, bytes, counted, number, seconds};
+use crate::output::text::{self, counted};
 use crate::session::Session;
 
 const AFTER_HELP: &str = "\
@@ -42,9 +40,6 @@ Examples:
   evenkeel checkout @latest --adopt=keep              first time onto a tree that is not empty
   evenkeel checkout @latest --full --save-plan FILE   to be approved by its hash
   evenkeel checkout --plan FILE --plan-hash HASH      that plan, if it still fits";
-
-/// Paths that are listed without `-v`.
-const SHOWN: usize = 20;
 
 /// Arguments of `checkout`.
 #[derive(Debug, clap::Args)]
@@ -168,9 +163,9 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
         session.done(format!("the plan was saved as {}, hash {}", text::path(file), plan.hash()));
     }
     if session.out.json {
-        session.out.document("evenkeel/checkout/1", &Report::new(&report, options.dry_run))?;
+        session.out.document("evenkeel/checkout/1", &fields::Report::new(&report, options.dry_run))?;
     } else {
-        print(session, &report, args.save_plan.as_deref())?;
+        words::print(session, &report, args.save_plan.as_deref())?;
     }
     for area in &report.areas {
         note_strays_of_adoption(session, area);
@@ -323,174 +318,6 @@ fn options(session: &Session, args: &Args, id: SnapshotId, areas: &[LocalArea]) 
     Ok(options)
 }
 
-#[derive(Serialize)]
-struct Report {
-    id: String,
-    dry_run: bool,
-    planned_only: bool,
-    in_sync: bool,
-    plan_hash: Option<String>,
-    seconds: f64,
-    areas: Vec<AreaFields>,
-}
-
-#[derive(Serialize)]
-struct AreaFields {
-    name: String,
-    root: PathField,
-    before: Option<String>,
-    interrupted: Option<String>,
-    recovered: Option<u64>,
-    number: Option<u64>,
-    dropped_undo: Vec<u64>,
-    mode: &'static str,
-    needs_adopt: bool,
-    counts: CountFields,
-    bytes_written: u64,
-    conflicts: u64,
-    changes: Vec<ChangeFields>,
-    kept: Vec<KeptFields>,
-    kept_aside: Vec<PathField>,
-    in_use: InUse,
-    not_held: Vec<NotHeldFields>,
-    skipped: Vec<SkippedFields>,
-    would_refuse: Option<String>,
-    warnings: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct CountFields {
-    added: u64,
-    updated: u64,
-    restored: u64,
-    removed: u64,
-    strays_removed: u64,
-    strays_left: u64,
-    dropped_left: u64,
-    unchanged: u64,
-    adopted: u64,
-}
-
-#[derive(Serialize)]
-struct ChangeFields {
-    #[serde(flatten)]
-    path: PathField,
-    action: &'static str,
-    reason: &'static str,
-    differs: Vec<&'static str>,
-}
-
-#[derive(Serialize)]
-struct KeptFields {
-    #[serde(flatten)]
-    path: PathField,
-    reason: &'static str,
-    conflict: bool,
-    differs: Vec<&'static str>,
-}
-
-#[derive(Serialize)]
-struct SkippedFields {
-    #[serde(flatten)]
-    path: PathField,
-    reason: &'static str,
-}
-
-impl Report {
-    fn new(report: &CheckoutReport, dry_run: bool) -> Self {
-        Report {
-            id: report.snapshot.to_hex(),
-            dry_run,
-            planned_only: report.planned_only,
-            in_sync: report.in_sync,
-            plan_hash: report.plan.as_ref().map(|plan| plan.hash().to_owned()),
-            seconds: report.seconds,
-            areas: report.areas.iter().map(AreaFields::new).collect(),
-        }
-    }
-}
-
-impl AreaFields {
-    fn new(area: &AreaReport) -> Self {
-        let path = |path: &evenkeel_store::path::TreePath| PathField::new(path.as_bytes());
-        AreaFields {
-            name: area.name.clone(),
-            root: PathField::new(area.root.as_os_str().as_bytes()),
-            before: area.before.map(|id| id.to_hex()),
-            interrupted: area.interrupted.map(|id| id.to_hex()),
-            recovered: area.recovered,
-            number: area.number,
-            dropped_undo: area.dropped_undo.clone(),
-            mode: mode_name(area.mode),
-            needs_adopt: area.needs_adopt,
-            counts: CountFields::new(&area.counts),
-            bytes_written: area.bytes_written,
-            conflicts: area.conflicts,
-            changes: area
-                .changes
-                .iter()
-                .map(|change| ChangeFields {
-                    path: path(&change.path),
-                    action: change.action.name(),
-                    reason: change.reason.name(),
-                    differs: change.reason.difference().names().collect(),
-                })
-                .collect(),
-            kept: area
-                .kept
-                .iter()
-                .map(|kept| KeptFields {
-                    path: path(&kept.path),
-                    reason: kept.because.name(),
-                    conflict: kept.because.is_conflict(),
-                    differs: kept.because.difference().names().collect(),
-                })
-                .collect(),
-            kept_aside: area.kept_aside.iter().map(path).collect(),
-            in_use: area.in_use.clone(),
-            not_held: area
-                .not_held
-                .iter()
-                .map(|lost| NotHeldFields {
-                    what: lost.what.name(),
-                    entries: lost.entries,
-                    example: path(&lost.example),
-                })
-                .collect(),
-            skipped: area
-                .skipped
-                .iter()
-                .map(|skipped| SkippedFields { path: path(&skipped.path), reason: skipped.reason })
-                .collect(),
-            would_refuse: area.would_refuse.clone(),
-            warnings: area.warnings.clone(),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct NotHeldFields {
-    what: &'static str,
-    entries: u64,
-    example: PathField,
-}
-
-impl CountFields {
-    fn new(counts: &Counts) -> Self {
-        CountFields {
-            added: counts.added,
-            updated: counts.updated,
-            restored: counts.restored,
-            removed: counts.removed,
-            strays_removed: counts.strays_removed,
-            strays_left: counts.strays_left,
-            dropped_left: counts.dropped_left,
-            unchanged: counts.unchanged,
-            adopted: counts.adopted,
-        }
-    }
-}
-
 /// As it is written on the command line.
 pub(super) fn mode_name(mode: Mode) -> &'static str {
     match mode {
@@ -498,137 +325,4 @@ pub(super) fn mode_name(mode: Mode) -> &'static str {
         Mode::Full => "full",
         Mode::Force => "force",
     }
-}
-
-fn print(session: &Session, report: &CheckoutReport, saved: Option<&Path>) -> Result<()> {
-    let out = &session.out;
-    for area in &report.areas {
-        print_area(session, area, report.planned_only)?;
-    }
-    let kept: u64 = report.areas.iter().map(|area| area.kept.len() as u64).sum();
-    let id = out.paint.id(report.snapshot.short(12));
-    let took = out.paint.dim(format_args!("({})", seconds(report.seconds)));
-    if report.planned_only {
-        let else_ = if report.areas.iter().any(|area| area.recovered.is_some()) { " else" } else { "" };
-        out.line(format_args!("nothing{else_} was changed; this is the plan for {id}"))?;
-        return match saved.zip(report.plan.as_ref()).filter(|_| !report.needs_adopt()) {
-            Some((file, plan)) => out.line(format_args!("saved as {}, hash {}", text::path(file), plan.hash())),
-            None => Ok(()),
-        };
-    }
-    if report.in_sync {
-        out.line(format_args!("{} {id} {took}", out.paint.good("at")))
-    } else {
-        let kept = out.paint.changed(counted(kept, "kept difference"));
-        out.line(format_args!("{} {id}, {kept} {took}", out.paint.changed("at")))
-    }
-}
-
-fn print_area(session: &Session, area: &AreaReport, planned: bool) -> Result<()> {
-    let out = &session.out;
-    let from = match area.before {
-        Some(id) => format!("from {}", id.short(12)),
-        None => "first checkout".to_owned(),
-    };
-    let heading = format!("{} at {}", area.name, text::path(&area.root));
-    out.line(format_args!("{}  {}, {from}", out.paint.bold(heading), mode_name(area.mode)))?;
-    if let Some(number) = area.recovered {
-        out.line(format_args!("  finished number {number}, which had been interrupted"))?;
-    }
-    if let Some(id) = area.interrupted.filter(|_| planned) {
-        let id = id.short(12);
-        out.line(format_args!("  a switch to or from {id} was interrupted, and would be finished first"))?;
-    }
-    out.line(format_args!("  {}", summary(area, planned)))?;
-    if let [first, rest @ ..] = &area.dropped_undo[..] {
-        let last = rest.last().map_or_else(String::new, |last| format!(" to {last}"));
-        out.line(format_args!("  undo of number {first}{last} dropped"))?;
-    }
-    if out.verbose > 0 {
-        for change in &area.changes {
-            print_change(session, change)?;
-        }
-    }
-    let shown = if out.verbose > 0 { usize::MAX } else { SHOWN };
-    for kept in area.kept.iter().take(shown) {
-        out.line(format_args!("  {}", out.paint.changed(kept_line(kept))))?;
-    }
-    if area.kept.len() > shown {
-        out.line(format_args!("  … and {} more kept (-v lists all)", number((area.kept.len() - shown) as u64)))?;
-    }
-    for path in &area.kept_aside {
-        out.line(format_args!("  local version kept as {path}"))?;
-    }
-    in_use::print(out, &area.in_use)?;
-    for lost in &area.not_held {
-        let entries = counted(lost.entries, "entry");
-        let (name, what, example) = (&area.name, lost.what.name(), &lost.example);
-        out.warning(format_args!("area `{name}`: {what} of {entries} cannot be held here ({example})"));
-    }
-    for skipped in area.skipped.iter().take(shown) {
-        out.warning(format_args!("{}:{} is not delivered: {}", area.name, skipped.path, skipped.reason));
-    }
-    if area.skipped.len() > shown {
-        out.warning(format_args!("… and {} more are not delivered (-v lists all)", area.skipped.len() - shown));
-    }
-    if let Some(why) = &area.would_refuse {
-        out.warning(format_args!("this would be refused: {why}"));
-    }
-    for warning in &area.warnings {
-        out.warning(warning);
-    }
-    Ok(())
-}
-
-/// `12 added, 3 updated, 1 removed; 5,201 unchanged; 1.20 MiB written`.
-fn summary(area: &AreaReport, planned: bool) -> String {
-    let counts = &area.counts;
-    let changes: Vec<String> = [
-        (counts.added, "added"),
-        (counts.updated, "updated"),
-        (counts.restored, "restored"),
-        (counts.removed, "removed"),
-    ]
-    .into_iter()
-    .filter(|(count, _)| *count > 0)
-    .map(|(count, what)| format!("{} {what}", number(count)))
-    .chain((counts.strays_removed > 0).then(|| format!("{} removed", counted(counts.strays_removed, "stray"))))
-    .collect();
-    let mut parts = vec![if changes.is_empty() { "nothing to change".to_owned() } else { changes.join(", ") }];
-    for (count, what) in [
-        (counts.unchanged, "unchanged"),
-        (counts.adopted, "adopted as they are"),
-        (counts.strays_left, if counts.strays_left == 1 { "stray left" } else { "strays left" }),
-        (counts.dropped_left, "delivered, since dropped, left"),
-    ] {
-        if count > 0 {
-            parts.push(format!("{} {what}", number(count)));
-        }
-    }
-    if area.bytes_written > 0 {
-        parts.push(format!("{} {}", bytes(area.bytes_written), if planned { "to write" } else { "written" }));
-    }
-    parts.join("; ")
-}
-
-fn print_change(session: &Session, change: &PathChange) -> Result<()> {
-    let out = &session.out;
-    let differs = change.reason.difference();
-    let why = if differs.is_none() {
-        change.reason.name().to_owned()
-    } else {
-        format!("{}: {differs}", change.reason.name())
-    };
-    let line = format!("{:<8}  {}", change.action.name(), change.path);
-    let line = match change.action {
-        ChangeKind::Add | ChangeKind::Link => out.paint.good(line),
-        ChangeKind::Replace | ChangeKind::Metadata => out.paint.changed(line),
-        ChangeKind::Remove => out.paint.bad(line),
-    };
-    out.line(format_args!("  {line}  {}", out.paint.dim(why)))
-}
-
-fn kept_line(kept: &Kept) -> String {
-    let differs = kept.because.difference();
-    format!("kept      {}  {}: {differs}", kept.path, kept.because.name())
 }

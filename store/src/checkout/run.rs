@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Drives a checkout: all areas are planned and judged before any is staged, all are staged before any is switched.
 
+mod apply;
 mod tree;
 
 use std::ffi::OsStr;
@@ -8,25 +9,21 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Instant;
 
-use super::change_record::{Ended, NewRecord, What};
 use super::conflict::Conflicts;
 use super::fidelity::{Fidelity, Here, Losses};
 use super::journal::Journal;
-use super::lift::Lifts;
 use super::live::LiveArea;
 use super::merge::{AppliedEntry, MergeRules, plan_area};
 use super::options::{Adopt, AreaTarget, CheckoutOptions, Mode, SwitchMode};
 use super::packages::PackageLocks;
 use super::plan::CheckoutPlan;
-use super::record::{Done, Recording, read_applied};
+use super::record::read_applied;
 use super::refuse;
 use super::report::{AreaReport, CheckoutReport};
 use super::saved_plan::{PlannedArea, SavedPlan};
-use super::stage::stage;
 use super::state::{AreaRoot, HeldArea, Marker, applied_path, state_path};
-use super::steps;
-use super::switch::{Care, Switch, Switched};
-use super::transaction::{self, Memory};
+use super::switch::Switched;
+use super::transaction::{self};
 use super::tree::WholeTree;
 use crate::area::{self, RuleSet, Verdict};
 use crate::error::{Error, Result};
@@ -376,157 +373,6 @@ impl<'a> Run<'a> {
         if waited { self.plan(area) } else { Ok(()) }
     }
 
-    fn apply(&self, mut areas: Vec<AreaRun<'a>>) -> Result<Vec<AreaReport>> {
-        let staged = areas.iter_mut().try_for_each(|area| self.stage(area));
-        if let Err(error) = staged {
-            // Nothing live has changed; what was staged is of no use.
-            for area in &areas {
-                if let Place::Held(held) = &area.place {
-                    let _ = held.clear_staging();
-                }
-            }
-            return Err(error);
-        }
-        areas.iter_mut().map(|area| self.switch(area)).collect()
-    }
-
-    /// Makes everything new, durable, and what will be remembered of it.
-    fn stage(&self, area: &mut AreaRun<'a>) -> Result<()> {
-        let Place::Held(held) = &area.place else { return Ok(()) };
-        if area.plan.is_empty() {
-            return Ok(());
-        }
-        if self.options.switch == SwitchMode::Tree {
-            return self.stage_tree(area);
-        }
-        let staging = held.staging()?;
-        stage(&area.plan, &staging, &held.root, self.reader, threads(self.options.threads), self.progress)?;
-        if self.options.switch == SwitchMode::Direct {
-            return held.root.sync_filesystem().map_err(|e| Error::io("sync file system of", held.root.path(), e));
-        }
-        self.progress.start("syncing", 0, 0);
-        let (steps, dirs) = steps::of_plan(&area.plan, &staging, &held.root, &area.rules)?;
-        let journal = Journal {
-            number: transaction::next_number(held)?,
-            base: held.applied(),
-            target: Some(self.options.snapshot),
-            undoes: None,
-            steps,
-            dirs,
-        };
-        held.make_state()?;
-        area.here.fidelity.remember(&held.state)?;
-        let record = self.sync_and_record(area, held, None)?;
-        area.ready = Some(Ready { journal, record });
-        Ok(())
-    }
-
-    /// Makes everything in the area's file system durable, and meanwhile what is remembered of it.
-    fn sync_and_record(&self, area: &AreaRun<'_>, held: &HeldArea, done: Option<&Done>) -> Result<CacheWriter> {
-        let recording = Recording {
-            plan: area.tree.as_ref().map_or(&area.plan, |whole| &whole.plan),
-            here: &area.here,
-            root: &held.root,
-            rules: &area.rules,
-            walk_start: area.walk_start,
-            done,
-        };
-        let (synced, record) = std::thread::scope(|scope| {
-            let syncing = scope.spawn(|| held.root.sync_filesystem());
-            let record = recording.write(area.manifest.entries(), &held.state);
-            (syncing.join().expect("a system call does not panic"), record)
-        });
-        synced.map_err(|e| Error::io("sync file system of", held.root.path(), e))?;
-        record
-    }
-
-    /// Switches one area and records it.
-    fn switch(&self, area: &mut AreaRun<'_>) -> Result<AreaReport> {
-        let target = self.options.snapshot;
-        let known = area.marker.as_ref().is_some_and(|m| m.applied == Some(target) && m.transaction.is_none());
-        if known && area.plan.is_empty() && area.plan.counts.unproven == 0 && area.base == Some(target) {
-            return Ok(self.report(area, &Switched::default()));
-        }
-        let ready = area.ready.take();
-        let Place::Held(held) = &mut area.place else { return Ok(self.report(area, &Switched::default())) };
-        held.rename(&area.target.name, self.store.id());
-        let start = fsio::now_coarse();
-        let (switched, journal) = match ready {
-            Some(Ready { journal, record }) => {
-                let memory = Memory::Record(Box::new(record), target, area.reference.manifest);
-                let root = held.root.try_clone().map_err(|e| Error::io("look at", held.root.path(), e))?;
-                let (plan, mode, adopt, not_held) = (&area.plan, area.mode, area.adopting, &area.losses.report());
-                let new_record = NewRecord {
-                    area: &area.target.name,
-                    root: &root,
-                    root_path: &area.path,
-                    asked_by: self.options.asked_by.as_ref(),
-                    what: What::Checkout { plan, mode, adopt, not_held },
-                };
-                transaction::begin(held, &journal, memory, &new_record)?;
-                area.number = Some(journal.number);
-                let mut switched = transaction::switch(held, &journal, false, self.progress)?;
-                if let Some(whole) = &area.tree {
-                    let seen = tree::look_back(held, whole, &journal, &mut switched, self.progress);
-                    seen.map_err(|e| held.unrecorded(Some(target), e))?;
-                }
-                (switched, Some(journal))
-            }
-            None => {
-                held.begin(target, area.adopting, &area.path)?;
-                (self.switch_directly(area)?, None)
-            }
-        };
-        self.record(area, journal.as_ref(), &switched, start).map_err(|e| {
-            let Place::Held(held) = &area.place else { return e };
-            held.unrecorded(Some(target), e)
-        })?;
-        if let (Some(_), Place::Held(held)) = (&journal, &area.place) {
-            area.dropped_undo = transaction::drop_old(held, self.options.undo, fsio::now())?;
-            transaction::drop_records(held, self.options.records)?;
-        }
-        Ok(self.report(area, &switched))
-    }
-
-    /// Makes a switch durable, and ends it.
-    fn record(
-        &self,
-        area: &mut AreaRun<'_>,
-        journal: Option<&Journal>,
-        switched: &Switched,
-        start: Timestamp,
-    ) -> Result<()> {
-        let target = self.options.snapshot;
-        let done = Done { start, changed_meanwhile: switched.changed_meanwhile.clone() };
-        self.progress.start("recording", area.reference.entries, 0);
-        let Place::Held(held) = &area.place else { return Ok(()) };
-        let record = self.sync_and_record(area, held, Some(&done))?;
-        let memory = Memory::Record(Box::new(record), target, area.reference.manifest);
-        let Place::Held(held) = &mut area.place else { return Ok(()) };
-        match journal {
-            Some(journal) => transaction::finish(held, journal, Some(memory), &Ended { switched, recovered: None }),
-            None => {
-                memory.publish(&held.applied_path())?;
-                held.end(Some(target), 0)?;
-                held.clear_staging()
-            }
-        }
-    }
-
-    /// A switch that keeps neither a journal nor what gives way.
-    fn switch_directly(&self, area: &AreaRun<'_>) -> Result<Switched> {
-        let Place::Held(held) = &area.place else { return Ok(Switched::default()) };
-        if area.plan.is_empty() {
-            return Ok(Switched::default());
-        }
-        let staging = held.staging()?;
-        let (steps, dirs) = steps::of_plan(&area.plan, &staging, &held.root, &area.rules)?;
-        let (lifts, done) = (Lifts::default(), Switched::default());
-        let (steps, dirs, root) = (&steps[..], &dirs[..], &held.root);
-        Switch { steps, dirs, staging: &staging, root, care: Care::None, resumed: false, lifts, done }
-            .run(self.progress)
-    }
-
     fn report(&self, area: &AreaRun<'_>, done: &Switched) -> AreaReport {
         let mut report = AreaReport::of_plan(&area.target.name, area.target.root.clone(), area.mode, &area.plan);
         report.before = area.base;
@@ -576,8 +422,4 @@ fn root_time(manifest: &Manifest<'_>, here: &Here) -> Result<Option<(TreePath, T
         Node::Inode(inode) => Some((entry.path, inode.mtime)),
         Node::Link { .. } => None,
     }))
-}
-
-fn threads(asked: usize) -> usize {
-    if asked > 0 { asked } else { std::thread::available_parallelism().map_or(1, usize::from) }
 }

@@ -10,107 +10,36 @@
 //! The marker is the truth about which area this is and whether a switch is under way; `applied` can be rebuilt from the
 //! store. A known area whose marker is missing is an unmounted disk, not a new area.
 
-use std::ffi::OsStr;
+mod known;
+mod marker;
+mod undo;
+
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::options::{Adopt, AreaTarget};
+use super::options::Adopt;
 use super::refuse;
 use super::transaction;
 use crate::area::PRIVATE_DIR;
 use crate::error::{Error, Result};
 use crate::format::manifest::Timestamp;
-use crate::fsio::{self, Dir, FdAttrs, Lock, Replace};
-use crate::id::{SnapshotId, StoreId, decode_hex, encode_hex};
+use crate::fsio::{self, Dir, FdAttrs, Lock};
+use crate::id::{SnapshotId, StoreId, encode_hex};
+
+pub use known::known_areas;
+pub(super) use known::live_areas;
+use known::{AREA, Remembered, known_area, remembered};
+pub(super) use marker::read_marker;
+pub use marker::{AreaId, Marker};
 
 const LOCK: &[u8] = b"lock";
 const MARKER: &[u8] = b"marker";
 const STAGING: &[u8] = b"staging";
 const UNDO: &[u8] = b"undo";
-const AREA: &str = "area";
 const APPLIED: &str = "applied";
 /// Longest marker or area file that is read, in bytes.
 const TEXT_BYTES_MAX: u64 = 8192;
-const MARKER_TITLE: &str = "evenkeel area 1";
-
-/// Random identity of an area on one machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AreaId(pub [u8; 16]);
-
-impl AreaId {
-    fn random(path: &Path) -> Result<AreaId> {
-        let mut id = [0; 16];
-        getrandom::fill(&mut id).map_err(|e| Error::io("draw a random id for", path, std::io::Error::other(e)))?;
-        Ok(AreaId(id))
-    }
-}
-
-/// The marker in an area's root.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Marker {
-    /// Which area this is.
-    pub area: AreaId,
-    /// Its name in snapshots.
-    pub name: String,
-    /// The store it was last checked out from.
-    pub store: StoreId,
-    /// The snapshot it is at; `None` until the first switch has ended.
-    pub applied: Option<SnapshotId>,
-    /// The snapshot that a switch was making of it; set only while one runs, or after one was interrupted.
-    pub transaction: Option<SnapshotId>,
-    /// What that switch does with what was here first, when it is an adoption.
-    pub adopting: Option<Adopt>,
-    /// The last transaction that was finished; 0 before the first.
-    pub finished: u64,
-}
-
-impl Marker {
-    /// The marker of an area that nothing was ever checked out to.
-    fn new(path: &Path, name: &str, store: StoreId) -> Result<Marker> {
-        let area = AreaId::random(path)?;
-        Ok(Marker { area, name: name.into(), store, applied: None, transaction: None, adopting: None, finished: 0 })
-    }
-
-    fn encode(&self) -> String {
-        let id = |id: &Option<SnapshotId>| id.map_or_else(|| "-".to_string(), |id| id.to_hex());
-        format!(
-            "{MARKER_TITLE}\narea {}\nname {}\nstore {}\napplied {}\ntransaction {}\nadopting {}\nfinished {}\n",
-            encode_hex(&self.area.0),
-            self.name,
-            self.store,
-            id(&self.applied),
-            id(&self.transaction),
-            self.adopting.map_or("-", Adopt::name),
-            self.finished,
-        )
-    }
-
-    fn decode(text: &str) -> Option<Marker> {
-        let mut lines = text.strip_suffix('\n')?.split('\n');
-        if lines.next()? != MARKER_TITLE {
-            return None;
-        }
-        let mut field = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ').map(str::to_string);
-        let id = |text: String| match text.as_str() {
-            "-" => Some(None),
-            hex => hex.parse().ok().map(Some),
-        };
-        let marker = Marker {
-            area: AreaId(decode_hex(&field("area")?)?),
-            name: field("name")?,
-            store: StoreId(decode_hex(&field("store")?)?),
-            applied: id(field("applied")?)?,
-            transaction: id(field("transaction")?)?,
-            adopting: match field("adopting")?.as_str() {
-                "-" => None,
-                name => Some(Adopt::of_name(name)?),
-            },
-            finished: field("finished")?.parse().ok()?,
-        };
-        lines.next().is_none().then_some(marker)
-    }
-}
 
 /// An area's root on this machine, looked at but not changed.
 #[derive(Debug)]
@@ -191,105 +120,6 @@ fn real_path_of_new(root: &Path) -> Result<PathBuf> {
     let name = root.file_name().ok_or_else(|| Error::io("open", root, std::io::ErrorKind::NotFound))?;
     let parent_dir = Dir::open_following(parent)?;
     Ok(parent_dir.real_path().map_err(|e| Error::io("open", parent, e))?.join(name))
-}
-
-/// The marker in an area's root; `None` where there is none.
-pub(super) fn read_marker(root: &Dir) -> Result<Option<Marker>> {
-    let failed = |e| refuse::private_place(root, "read", e);
-    let private = match root.open_dir(PRIVATE_DIR) {
-        Ok(private) => private,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(failed(e)),
-    };
-    let text = match private.read_small(MARKER, TEXT_BYTES_MAX) {
-        Ok(None) => return Ok(None),
-        Ok(Some(bytes)) => String::from_utf8(bytes).ok(),
-        // Too long for a marker, or no file.
-        Err(e) if e.kind() == std::io::ErrorKind::InvalidData => None,
-        Err(e) => return Err(failed(e)),
-    };
-    let marker = text.and_then(|text| Marker::decode(&text));
-    marker.map(Some).ok_or_else(|| Error::Refused {
-        reason: format!("{} cannot be understood", private.path_of(MARKER).display()),
-        hint: Some(
-            "if a newer version wrote it, use that one; if it is damaged, remove it, and the next run says how to begin anew"
-                .into(),
-        ),
-    })
-}
-
-/// State directory of the area that was last seen at `root`.
-fn known_area(state_dir: &Path, root: &Path) -> Result<Option<PathBuf>> {
-    Ok(remembered(state_dir)?.into_iter().find(|known| known.root == root).map(|known| known.dir))
-}
-
-/// The areas that were checked out here, by name: what the state directory remembers.
-///
-/// # Errors
-/// [`Error::Refused`] when what is remembered of one cannot be understood; [`Error::Io`].
-pub fn known_areas(state_dir: &Path) -> Result<Vec<AreaTarget>> {
-    let mut areas = Vec::new();
-    for found in look_up(state_dir)? {
-        areas.push(Remembered::target(found.map_err(|file| Error::Refused {
-            reason: format!("{} cannot be understood", file.display()),
-            hint: Some("name the area and its root with --area; the next checkout there writes it anew".into()),
-        })?));
-    }
-    areas.sort_by(|a, b| (&a.name, &a.root).cmp(&(&b.name, &b.root)));
-    Ok(areas)
-}
-
-/// Of these, the ones that still are there: their root has a marker.
-pub(super) fn live_areas(state_dir: &Path) -> Result<Vec<AreaTarget>> {
-    let mut areas: Vec<AreaTarget> = remembered(state_dir)?.into_iter().map(Remembered::target).collect();
-    areas.retain(|area| Dir::open(&area.root).is_ok_and(|root| read_marker(&root).is_ok_and(|found| found.is_some())));
-    Ok(areas)
-}
-
-/// An area as the state directory remembers it.
-struct Remembered {
-    dir: PathBuf,
-    name: String,
-    root: PathBuf,
-}
-
-impl Remembered {
-    fn target(self) -> AreaTarget {
-        AreaTarget::new(self.name, self.root)
-    }
-
-    /// The name, a newline, the root's path.
-    fn encode(name: &str, root: &Path) -> Vec<u8> {
-        [name.as_bytes(), b"\n", root.as_os_str().as_bytes()].concat()
-    }
-
-    fn decode(dir: PathBuf, bytes: &[u8]) -> Option<Remembered> {
-        let at = bytes.iter().position(|&b| b == b'\n')?;
-        let name = std::str::from_utf8(&bytes[..at]).ok()?.to_owned();
-        Some(Remembered { dir, name, root: OsStr::from_bytes(&bytes[at + 1..]).into() })
-    }
-}
-
-/// Of what cannot be understood nothing is known.
-fn remembered(state_dir: &Path) -> Result<Vec<Remembered>> {
-    Ok(look_up(state_dir)?.into_iter().filter_map(std::result::Result::ok).collect())
-}
-
-/// Each area that is remembered, or the file that cannot be understood.
-fn look_up(state_dir: &Path) -> Result<Vec<std::result::Result<Remembered, PathBuf>>> {
-    let areas = state_dir.join("areas");
-    if !fsio::exists(&areas)? {
-        return Ok(Vec::new());
-    }
-    let mut known = Vec::new();
-    for name in fsio::list_dir(&areas)? {
-        let dir = areas.join(OsStr::from_bytes(&name));
-        let file = dir.join(AREA);
-        if fsio::exists(&file)? {
-            known.push(Remembered::decode(dir, &fsio::read_capped(&file, TEXT_BYTES_MAX)?).ok_or(file));
-        }
-    }
-    Ok(known)
 }
 
 /// An area held for changing: locked, with its private directory. Dropped before anything was begun, it takes away what
@@ -528,110 +358,6 @@ impl HeldArea {
     }
 }
 
-/// What gave way in finished transactions.
-impl HeldArea {
-    fn undo(&self) -> Result<Dir> {
-        let made = self.private.make_private_dir(UNDO);
-        Ok(made.map_err(|e| Error::io("prepare", self.private.path_of(UNDO), e))?.0)
-    }
-
-    /// Where all of it is.
-    pub(super) fn undo_path(&self) -> PathBuf {
-        self.private.path_of(UNDO)
-    }
-
-    /// Makes the staging directory of a switch the undo of transaction `number`. Gives whether there was anything in it.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(super) fn keep_as_undo(&self, number: u64) -> Result<bool> {
-        let failed = |e| Error::io("keep", self.private.path_of(STAGING), e);
-        let staging = match self.private.open_dir(STAGING) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            staging => staging.map_err(failed)?,
-        };
-        if staging.names().map_err(failed)?.is_empty() {
-            return self.private.remove_dir(STAGING).map(|()| false).map_err(failed);
-        }
-        let undo = self.undo()?;
-        let name = number.to_string();
-        // What a switch without a journal left there under this number is older.
-        if undo.stat_opt(name.as_bytes()).map_err(failed)?.is_some() {
-            undo.remove_all(name.as_bytes()).map_err(failed)?;
-        }
-        self.private.rename(STAGING, &undo, name.as_bytes(), Replace::Never).map_err(failed)?;
-        undo.sync().and_then(|()| self.private.sync()).map(|()| true).map_err(failed)
-    }
-
-    /// Makes the undo of transaction `number` the staging directory; it may be that already, or never have been.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(super) fn stage_undo(&self, number: u64) -> Result<()> {
-        let (undo, name) = (self.undo()?, number.to_string());
-        match undo.rename(name.as_bytes(), &self.private, STAGING, Replace::Never) {
-            Err(e) if !matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::AlreadyExists) => {
-                Err(Error::io("prepare", undo.path_of(name.as_bytes()), e))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Numbers of the transactions whose displaced files are kept, ascending, and when each ended.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(super) fn undos(&self) -> Result<Vec<(u64, Timestamp)>> {
-        let failed = |e| Error::io("list", self.private.path_of(UNDO), e);
-        let undo = match self.private.open_dir(UNDO) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            undo => undo.map_err(failed)?,
-        };
-        let mut found = Vec::new();
-        for name in undo.names().map_err(failed)? {
-            if let Some(number) = std::str::from_utf8(&name).ok().and_then(|name| name.parse().ok()) {
-                found.push((number, undo.stat(&name).map_err(failed)?.ctime));
-            }
-        }
-        found.sort_unstable();
-        Ok(found)
-    }
-
-    /// The greatest number of an undo; 0 when there is none.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(super) fn last_undo(&self) -> Result<u64> {
-        Ok(self.undos()?.last().map_or(0, |(number, _)| *number))
-    }
-
-    /// Removes what gave way in transaction `number`.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(super) fn drop_undo(&self, number: u64) -> Result<()> {
-        let (undo, name) = (self.undo()?, number.to_string());
-        match undo.remove_all(name.as_bytes()) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("remove", undo.path_of(name.as_bytes()), e))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Opens the undo of transaction `number`; `None` when nothing gave way in it, or it was dropped.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(super) fn open_undo(&self, number: u64) -> Result<Option<Dir>> {
-        let (undo, name) = (self.undo()?, number.to_string());
-        match undo.open_dir(name.as_bytes()) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            found => found.map(Some).map_err(|e| Error::io("open", undo.path_of(name.as_bytes()), e)),
-        }
-    }
-}
-
 impl Drop for HeldArea {
     /// Nothing was begun: the tree is left as it was found. What cannot be taken away does no harm.
     fn drop(&mut self) {
@@ -678,37 +404,6 @@ fn make_root(given: &Path) -> Result<(Dir, Dir, Vec<u8>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn marker() -> Marker {
-        Marker {
-            area: AreaId([7; 16]),
-            name: "etc".into(),
-            store: StoreId([1; 16]),
-            applied: Some(SnapshotId([2; 32])),
-            transaction: None,
-            adopting: None,
-            finished: 7,
-        }
-    }
-
-    #[test]
-    fn marker_round_trip() {
-        let (two, three) = (Some(SnapshotId([2; 32])), Some(SnapshotId([3; 32])));
-        for (applied, transaction, adopting) in [
-            (None, None, None),
-            (two, None, None),
-            (None, three, None),
-            (None, three, Some(Adopt::Keep)),
-            (None, three, Some(Adopt::Replace)),
-        ] {
-            let marker = Marker { applied, transaction, adopting, ..marker() };
-            assert_eq!(Marker::decode(&marker.encode()), Some(marker));
-        }
-        let text = marker().encode();
-        for bad in ["", "evenkeel area 2\n", &text[..text.len() - 1], &format!("{text}more\n")] {
-            assert_eq!(Marker::decode(bad), None, "{bad:?}");
-        }
-    }
 
     #[test]
     fn a_known_area_without_marker_is_refused() {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The part of a checkout that a tree switch does in another way.
 
-use super::{AreaRun, Place, Ready, Run, threads};
+use super::apply::threads;
+use super::{AreaRun, Place, Ready, Run};
 use crate::checkout::fidelity::Losses;
 use crate::checkout::journal::{Journal, New, Op, Step, TreeStep};
 use crate::checkout::plan::Wanted;
