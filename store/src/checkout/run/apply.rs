@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::files_cache::CacheWriter;
 use crate::format::manifest::Timestamp;
 use crate::fsio;
+
 impl<'a> Run<'a> {
     pub(super) fn apply(&self, mut areas: Vec<AreaRun<'a>>) -> Result<Vec<AreaReport>> {
         let staged = areas.iter_mut().try_for_each(|area| self.stage(area));
