@@ -114,7 +114,7 @@ impl AreaNow {
     /// The way on, and the way back.
     pub fn hint(&self) -> Option<&'static str> {
         match self.state {
-            State::Mixed => Some("`evenkeel recover` goes on, `evenkeel rollback` goes back"),
+            State::Mixed => Some("`evenkeel recover` goes on, `evenkeel rollback` goes back (and finishes a rollback)"),
             State::Unrecorded => Some("`evenkeel recover` records it, `evenkeel rollback` goes back"),
             _ => None,
         }

@@ -12,6 +12,7 @@ use evenkeel_store::format::snapshot::AreaRules;
 use crate::config::{AreaConfig, Config, ConflictConfig};
 use crate::error::{CommandError, Result};
 use crate::identity;
+use crate::output::text;
 use crate::session::Session;
 
 /// `NAME=PATH` of `--area`.
@@ -106,6 +107,18 @@ pub fn select_or_known(session: &Session, args: &[AreaArg]) -> Result<Vec<LocalA
     select(&session.config, args)
 }
 
+/// As [`select`]; when neither names an area, the only one that was checked out here. For what changes a tree: others may
+/// have been checked out by somebody else, for something else.
+///
+/// # Errors
+/// As [`select`], and when there are several.
+pub fn select_or_only(session: &Session, args: &[AreaArg]) -> Result<Vec<LocalArea>> {
+    if args.is_empty() && session.config.areas.is_empty() {
+        return select_one(session, None).map(|area| vec![area]);
+    }
+    select(&session.config, args)
+}
+
 /// The one area that is meant: the one named, else the only one that is configured or known.
 ///
 /// # Errors
@@ -116,7 +129,8 @@ pub fn select_one(session: &Session, arg: Option<AreaArg>) -> Result<LocalArea> 
     match (areas.pop(), areas.is_empty()) {
         (Some(area), true) => Ok(area),
         (last, _) => {
-            let names: Vec<String> = areas.iter().chain(&last).map(|area| format!("`{}`", area.name)).collect();
+            let name = |area: &LocalArea| format!("{}={}", area.name, text::path(&area.config.root));
+            let names: Vec<String> = areas.iter().chain(&last).map(name).collect();
             let message = format!("there are {} areas: {}", names.len(), names.join(", "));
             Err(CommandError::usage(message).hint("name the one that is meant: --area NAME=PATH"))
         }

@@ -90,6 +90,7 @@ fn a_plan_is_saved_approved_and_carried_out() {
     --- stdout
     os at r  full, from [id1 short]
       1 added, 1 updated, 1 removed, 1 stray removed; 5 unchanged; [size] to write
+      remove    etc/stray  stray
     nothing was changed; this is the plan for [id2 short]
     saved as plan, hash [id3]
     ");
@@ -118,6 +119,7 @@ fn a_plan_is_saved_approved_and_carried_out() {
     --- stdout
     os at [DIR]/r  full, from [id1 short]
       1 added, 1 updated, 1 removed, 1 stray removed; 5 unchanged; [size] written
+      remove    etc/stray  stray
     at [id2 short] ([time])
     ");
     insta::assert_snapshot!(world.run(&["checkout", "--plan", "plan", "--full"]), @"
@@ -254,6 +256,8 @@ fn local_changes_are_kept_or_undone() {
     --- stdout
     os at r  full, from [id1 short]
       1 restored, 1 stray removed; 6 unchanged; [size] written
+      replace   etc/new.conf  changed locally: content, mtime
+      remove    stray  stray
     at [id1 short] ([time])
     ");
     insta::assert_snapshot!(world.run(&["verify", "--area", "os=r"]), @"
@@ -274,6 +278,7 @@ fn a_tree_that_is_not_empty_is_adopted_on_request() {
     --- stdout
     os at r  incremental, first checkout
       4 added, 1 restored; 2 unchanged; 2 adopted as they are; 1 stray left; [size] to write
+      replace   etc/motd  never delivered: content, mtime
     nothing was changed; this is the plan for [id1 short]
     --- stderr
     error: area `os` at r has files that were never checked out
@@ -302,7 +307,7 @@ fn ceilings_name_what_they_protect() {
     exit 2
     --- stderr
     error: area `os`: 25 paths that were never delivered would be removed, but at most 20 may be: stray00, stray01, stray02, stray03, stray04, stray05, stray06, stray07, stray08, stray09, stray10, stray11, stray12, stray13, stray14, stray15, stray16, stray17, stray18, stray19 and 5 more
-    hint: look at them with --dry-run; exclude what belongs here, or allow more with --max-delete
+    hint: look at them all with --dry-run -v; exclude what belongs here, or allow more with --max-delete
     ");
     assert!(world.exists("r/stray00"));
     let report = checkout(&world, &["@latest", "--full", "--max-delete", "25"]);
@@ -357,6 +362,7 @@ fn a_first_adoption_says_that_strays_stay() {
     --- stdout
     os at r  full, first checkout
       4 added, 1 restored; 2 unchanged; 2 adopted as they are; 1 stray left; [size] written
+      replace   etc/motd  never delivered: content, mtime
     at [id1 short] ([time])
     --- stderr
     note: area `os`: 1 stray left: a first adoption removes nothing; the next --full does
@@ -367,6 +373,7 @@ fn a_first_adoption_says_that_strays_stay() {
     --- stdout
     os at r  full, from [id1 short]
       1 stray removed; 7 unchanged
+      remove    mine  stray
     at [id1 short] ([time])
     ");
     assert!(!world.exists("r/mine"));
@@ -514,4 +521,30 @@ fn several_areas_go_back_together_or_not_at_all() {
     assert!(refused.starts_with("exit 2") && refused.contains("/area cannot be understood"), "{refused}");
     let status = world.run(&["status", "--area", "os=r"]);
     assert!(status.starts_with("exit 0"), "{status}");
+}
+
+/// Without a word of which one, every tree that anybody had ever checked out here went back, to nothing.
+#[test]
+fn rollback_does_not_guess_among_several_areas() {
+    let world = World::with_history();
+    let at = |root: &str, args: &[&str]| world.run(&[args, &["--area", root]].concat());
+    for root in ["os=r", "os=s"] {
+        assert!(at(root, &["checkout", "@latest", "--adopt=replace"]).starts_with("exit 0"));
+    }
+    insta::assert_snapshot!(world.run(&["rollback"]), @"
+    exit 2
+    --- stderr
+    error: there are 2 areas: os=[DIR]/r, os=[DIR]/s
+    hint: name the one that is meant: --area NAME=PATH
+    ");
+    assert!(at("os=s", &["rollback"]).starts_with("exit 0"));
+    // What was taken back to before its first checkout is no area any more.
+    assert!(world.run(&["status"]).starts_with("exit 0"), "{}", world.run(&["status"]));
+    insta::assert_snapshot!(at("os=s", &["status"]), @"
+    exit 2
+    --- stderr
+    error: nothing is checked out to area `os`: its first checkout was taken back, or never finished
+    hint: check it out again
+    ");
+    assert!(world.run(&["rollback"]).starts_with("exit 0"));
 }

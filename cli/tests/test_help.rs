@@ -383,13 +383,15 @@ fn the_whole_tree() {
 
     Options:
           --area <NAME=PATH>  An area and where it is (repeatable) [default: the areas of the
-                              configuration, else those that were checked out here]
+                              configuration, else the only one that was checked out here]
       -h, --help              Print help
 
     Needs neither store nor network: what a checkout replaces or removes stays in the area's
-    .evenkeel/undo. Local changes that the checkout overwrote come back, too; what was changed since the
-    checkout goes to undo in its turn. A checkout that was interrupted is taken back as far as it got.
-    Called again, it goes back one checkout more, as long as undo is kept (`evenkeel help config`).
+    .evenkeel/undo. Local changes that the checkout overwrote come back, too. What was changed since the
+    checkout is named: edits of what it brought go to undo in their turn, and what somebody has put
+    there stays. A checkout that was interrupted is taken back as far as it got, and a rollback that was
+    interrupted is finished. Called again, it goes back one checkout more, as long as undo is kept
+    (`evenkeel help config`).
 
     Examples:
       evenkeel rollback

@@ -458,6 +458,8 @@ fn a_rollback_that_failed_is_finished_by_the_next() {
     place.rollback().unwrap_err();
     drop(script);
     assert!(place.status().areas[0].interrupted.is_some());
+    let told = place.history().into_iter().next_back().unwrap();
+    assert_eq!((told.number, told.undoes, told.interrupted), (3, Some(2), true));
     let done = place.rollback().unwrap();
     assert_eq!((done.undone, done.resumed, done.was_interrupted, done.after), (2, true, false, Some(first)));
     assert_same(&read_tree(&place.root), &before);

@@ -72,6 +72,7 @@ pub struct RecordFields {
     undone_by: Option<u64>,
     names: u64,
     kept: bool,
+    interrupted: bool,
 }
 
 impl AreaFields {
@@ -97,6 +98,7 @@ impl RecordFields {
             undone_by: record.undone_by,
             names: record.names,
             kept: record.kept,
+            interrupted: record.interrupted,
         }
     }
 }
@@ -126,7 +128,9 @@ pub fn line(record: &Record) -> String {
         id(&record.after),
         counted(record.names, "name")
     );
-    if let Some(by) = record.undone_by {
+    if record.interrupted {
+        line.push_str("; interrupted");
+    } else if let Some(by) = record.undone_by {
         line.push_str(&format!("; taken back by {by}"));
     } else if !record.kept {
         line.push_str("; undo dropped");

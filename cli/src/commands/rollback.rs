@@ -16,8 +16,9 @@ use crate::session::Session;
 
 const AFTER_HELP: &str = "\
 Needs neither store nor network: what a checkout replaces or removes stays in the area's .evenkeel/undo. Local changes \
-that the checkout overwrote come back, too; what was changed since the checkout goes to undo in its turn. A checkout \
-that was interrupted is taken back as far as it got. Called again, it goes back one checkout more, as long as undo is \
+that the checkout overwrote come back, too. What was changed since the checkout is named: edits of what it brought go to \
+undo in their turn, and what somebody has put there stays. A checkout that was interrupted is taken back as far as it \
+got, and a rollback that was interrupted is finished. Called again, it goes back one checkout more, as long as undo is \
 kept (`evenkeel help config`).
 
 Examples:
@@ -31,7 +32,7 @@ const SHOWN: usize = 20;
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// An area and where it is (repeatable) [default: the areas of the configuration, else those that were
+    /// An area and where it is (repeatable) [default: the areas of the configuration, else the only one that was
     /// checked out here].
     #[arg(long = "area", value_name = "NAME=PATH", value_parser = areas::area_parser())]
     areas: Vec<AreaArg>,
@@ -43,7 +44,7 @@ pub struct Args {
 /// When an area has nothing to take back, with nothing changed; or the system fails, and what was taken back is told.
 pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let options = session.back_options()?;
-    let areas = areas::select_or_known(session, &args.areas)?;
+    let areas = areas::select_or_only(session, &args.areas)?;
     let targets: Vec<_> = areas.iter().map(|area| area.target(&session.config)).collect();
     // Whatever can be known of one before any of them is changed.
     if targets.len() > 1 {

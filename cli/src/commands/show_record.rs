@@ -142,7 +142,8 @@ fn snapshots(header: &HeaderLine) -> String {
 fn outcome(session: &Session, header: &HeaderLine, end: Option<&EndLine>) -> String {
     let paint = session.out.paint;
     let Some(end) = end else {
-        return paint.bad("interrupted: `evenkeel recover` goes on, `evenkeel rollback` goes back");
+        return paint
+            .bad("interrupted: `evenkeel recover` goes on, `evenkeel rollback` goes back (and finishes a rollback)");
     };
     let at_it = format!("at {}", short(&header.after));
     let words = end.outcome.strip_prefix("at").map_or_else(|| end.outcome.to_string(), |rest| format!("{at_it}{rest}"));

@@ -272,7 +272,7 @@ fn print(session: &Session, area: &AreaStatus, with_who: bool) -> Result<()> {
             out.paint.changed(counted(drift, "difference"))
         ),
         (applied, Some(target)) => format!(
-            "{} {}→{}, recovering: `evenkeel recover` goes on, `evenkeel rollback` goes back",
+            "{} {}→{}, recovering: `evenkeel recover` goes on, `evenkeel rollback` goes back (and finishes a rollback)",
             out.paint.bad("mixed"),
             applied.map_or_else(|| "nothing".to_owned(), |id| id.short(12)),
             target.short(12)

@@ -192,7 +192,10 @@ fn applied_of(
         return Ok((cache.header().snapshot, Box::new(read_applied(cache))));
     }
     let base = marker.applied.or(marker.transaction).ok_or_else(|| Error::Refused {
-        reason: format!("area `{}` was never completely checked out", target.name),
+        reason: format!(
+            "nothing is checked out to area `{}`: its first checkout was taken back, or never finished",
+            target.name
+        ),
         hint: Some("check it out again".into()),
     })?;
     let snapshot = store.snapshot(&base)?;

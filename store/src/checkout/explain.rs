@@ -150,7 +150,10 @@ pub fn explain(options: &StatusOptions, store: &Store, path: &TreePath, progress
 fn recorded(options: &StatusOptions, marker: &Marker, path: &TreePath) -> Result<(SnapshotId, Option<bool>)> {
     let Some(cache) = CacheReader::open(&applied_path(&options.state_dir, marker.area))? else {
         let base = marker.applied.or(marker.transaction).ok_or_else(|| Error::Refused {
-            reason: format!("area `{}` was never completely checked out", marker.name),
+            reason: format!(
+                "nothing is checked out to area `{}`: its first checkout was taken back, or never finished",
+                marker.name
+            ),
             hint: Some("check it out again".into()),
         })?;
         return Ok((base, Some(false)));

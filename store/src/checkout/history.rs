@@ -35,6 +35,8 @@ pub struct Record {
     pub undone_by: Option<u64>,
     /// What it displaced is still kept.
     pub kept: bool,
+    /// It was cut off, and is not finished yet.
+    pub interrupted: bool,
 }
 
 impl Record {
@@ -48,6 +50,7 @@ impl Record {
             names: journal.names() as u64,
             undone_by: None,
             kept: true,
+            interrupted: false,
         }
     }
 
@@ -85,11 +88,12 @@ impl Record {
             names: field("names")?.parse().ok()?,
             undone_by: None,
             kept: false,
+            interrupted: false,
         })
     }
 }
 
-/// The records of an area, the oldest first.
+/// The records of an area, the oldest first; one that was interrupted is the last.
 ///
 /// # Errors
 /// [`Error::Refused`] where nothing was ever checked out; [`Error::Io`].
@@ -99,6 +103,7 @@ pub fn history(target: &AreaTarget, state_dir: &Path) -> Result<Vec<Record>> {
     for number in transaction::numbers(&state)? {
         records.extend(of(&state, number)?);
     }
+    records.extend(transaction::interrupted_record(&state)?);
     let undone: Vec<(u64, u64)> = records.iter().filter_map(|record| Some((record.undoes?, record.number))).collect();
     for record in &mut records {
         record.undone_by = undone.iter().find(|(undone, _)| *undone == record.number).map(|(_, by)| *by);
@@ -161,6 +166,7 @@ mod tests {
             names: 12,
             undone_by: None,
             kept: false,
+            interrupted: false,
         };
         let text = record.encode();
         assert_eq!(Record::decode(4, &text), Some(record));

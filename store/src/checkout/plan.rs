@@ -318,6 +318,19 @@ pub struct DroppedEntry {
 }
 
 impl CheckoutPlan {
+    /// Bytes that staging writes. Their blocks, which the counts tell, are more.
+    pub(super) fn bytes_to_copy(&self) -> u64 {
+        let of = |action: &Action| match action.wanted() {
+            Some(Wanted::Inode(inode) | Wanted::Copy(inode)) => match &inode.kind {
+                InodeKind::File(content) => written_bytes(content),
+                _ => 0,
+            },
+            _ => 0,
+        };
+        // What the file system can share is not copied, nor counted.
+        self.actions.iter().map(of).fold(0, u64::saturating_add).min(self.counts.bytes_to_write)
+    }
+
     /// Whether carrying it out would change nothing in the area.
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty() && self.dir_times.is_empty()
@@ -362,7 +375,12 @@ impl CheckoutPlan {
 
 /// Bytes that a file's data takes, in whole blocks; an indirect list counts as if it had no holes.
 pub(super) fn data_bytes(content: &FileContent) -> u64 {
-    let data = match &content.chunks {
+    written_bytes(content).next_multiple_of(limits::HOLE_ALIGN)
+}
+
+/// Bytes that are written of a file; an indirect list counts as if it had no holes.
+pub(super) fn written_bytes(content: &FileContent) -> u64 {
+    match &content.chunks {
         ChunkList::Whole | ChunkList::Indirect { .. } => content.size,
         ChunkList::Inline(runs) => runs
             .iter()
@@ -371,8 +389,7 @@ pub(super) fn data_bytes(content: &FileContent) -> u64 {
                 ChunkRun::Hole { .. } => 0,
             })
             .sum(),
-    };
-    data.next_multiple_of(limits::HOLE_ALIGN)
+    }
 }
 
 /// Whether only the metadata of a live file may be changed in place: it has one name, and neither version has rights

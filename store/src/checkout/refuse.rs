@@ -185,9 +185,9 @@ pub(super) fn ceiling(target: &AreaTarget, plan: &CheckoutPlan, strays: bool, li
         target.name
     );
     let hint = if strays {
-        "look at them with --dry-run; exclude what belongs here, or allow more with --max-delete"
+        "look at them all with --dry-run -v; exclude what belongs here, or allow more with --max-delete"
     } else {
-        "look at them with --dry-run; if the release is meant to remove them, allow more with --max-removals"
+        "look at them all with --dry-run -v; if the release is meant to remove them, allow more with --max-removals"
     };
     Err(refused(reason, hint))
 }

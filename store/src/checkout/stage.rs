@@ -56,7 +56,7 @@ pub(super) fn stage(
     threads: usize,
     progress: &Progress,
 ) -> Result<()> {
-    progress.start("writing files", plan.counts.inodes_to_create, plan.counts.bytes_to_write);
+    progress.start("writing files", plan.counts.inodes_to_create, plan.bytes_to_copy());
     let (sender, receiver) = bounded(QUEUE_DEPTH);
     let shared = Shared {
         reader,

@@ -300,7 +300,9 @@ impl HeldArea {
         let marker = &mut self.marker;
         (marker.applied, marker.transaction, marker.adopting) = (target, None, None);
         marker.finished = number.max(marker.finished);
-        self.write_marker()
+        self.write_marker()?;
+        // Gone back to before first contact: it is a directory like any other again.
+        if target.is_none() { fsio::remove_file(&self.state.join(AREA)) } else { Ok(()) }
     }
 
     /// Makes a switch to `target` durable.

@@ -96,6 +96,16 @@ pub(super) fn open(state: &Path) -> Result<Option<Journal>> {
     Journal::load(&journal_path(state))
 }
 
+/// What is recorded of the transaction that is under way or was interrupted.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn interrupted_record(state: &Path) -> Result<Option<Record>> {
+    let Some(journal) = open(state)? else { return Ok(None) };
+    let record = history::read(&state.join(TX).join(SUMMARY), journal.number)?;
+    Ok(record.map(|record| Record { kept: true, interrupted: true, ..record }))
+}
+
 /// Numbers of the finished transactions, ascending.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use evenkeel_store::checkout::{AreaReport, ChangeKind, CheckoutReport, Kept, PathChange};
+use evenkeel_store::checkout::{AreaReport, ChangeKind, CheckoutReport, Kept, PathChange, Reason};
 
 use super::mode_name;
 use crate::error::Result;
@@ -58,12 +58,12 @@ fn print_area(session: &Session, area: &AreaReport, planned: bool) -> Result<()>
         let last = rest.last().map_or_else(String::new, |last| format!(" to {last}"));
         out.line(format_args!("  undo of number {first}{last} dropped"))?;
     }
-    if out.verbose > 0 {
-        for change in &area.changes {
-            print_change(session, change)?;
-        }
-    }
     let shown = if out.verbose > 0 { usize::MAX } else { SHOWN };
+    if out.verbose > 0 {
+        area.changes.iter().try_for_each(|change| print_change(session, change))?;
+    } else {
+        print_lost_edits(session, area)?;
+    }
     for kept in area.kept.iter().take(shown) {
         out.line(format_args!("  {}", out.paint.changed(kept_line(kept))))?;
     }
@@ -123,6 +123,19 @@ fn summary(area: &AreaReport, planned: bool) -> String {
         parts.push(format!("{} {}", bytes(area.bytes_written), if planned { "to write" } else { "written" }));
     }
     parts.join("; ")
+}
+
+/// What somebody had changed or put here, and gives way.
+fn print_lost_edits(session: &Session, area: &AreaReport) -> Result<()> {
+    let is_edit =
+        |change: &&PathChange| matches!(change.reason, Reason::Restored(_) | Reason::Unmanaged(_) | Reason::Stray);
+    let edits = area.changes.iter().filter(is_edit);
+    edits.clone().take(SHOWN).try_for_each(|change| print_change(session, change))?;
+    let more = edits.count().saturating_sub(SHOWN) as u64;
+    if more == 0 {
+        return Ok(());
+    }
+    session.out.line(format_args!("  … and {} more local changes undone (-v lists all)", number(more)))
 }
 
 fn print_change(session: &Session, change: &PathChange) -> Result<()> {
