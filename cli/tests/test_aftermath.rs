@@ -107,7 +107,7 @@ fn root_an_error_in_mid_switch_says_how_to_go_on() {
     caused by: No space left on device (os error 28)
     note: area `os` at r is mixed: a switch between [id1 short] and [id2 short] has begun and has not ended
     hint: free some space (and inodes) there
-    hint: `evenkeel recover` goes on, `evenkeel rollback` goes back
+    hint: `evenkeel recover` goes on, `evenkeel rollback` goes back (and finishes a rollback)
     ");
     let failed = error(&failing(&world, "renameat2", 1, &["--json", "rollback"]));
     assert_eq!(failed["areas"][0]["state"], "mixed", "{failed}");
@@ -171,7 +171,7 @@ fn root_a_refused_checkout_says_that_it_has_finished_another() {
     insta::assert_snapshot!(refused, @r#"
     exit 2
     --- stderr
-    {"schema":"evenkeel/error/1","kind":"usage","exit_code":2,"message":"area `os`: 1 paths that were never delivered would be removed, but at most 0 may be: stray","causes":[],"hints":["look at them with --dry-run; exclude what belongs here, or allow more with --max-delete"],"areas":[{"name":"os","root":{"path":"r"},"state":"recovered","before":"[id1]","at":"[id2]","interrupted":null}]}
+    {"schema":"evenkeel/error/1","kind":"usage","exit_code":2,"message":"area `os`: 1 path that was never delivered would be removed, but at most 0 may be: stray","causes":[],"hints":["look at them all with --dry-run -v; exclude what belongs here, or allow more with --max-delete"],"areas":[{"name":"os","root":{"path":"r"},"state":"recovered","before":"[id1]","at":"[id2]","interrupted":null}]}
     "#);
 }
 

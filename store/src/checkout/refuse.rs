@@ -177,9 +177,10 @@ pub(super) fn ceiling(target: &AreaTarget, plan: &CheckoutPlan, strays: bool, li
     if found <= limit {
         return Ok(());
     }
-    let what = if strays { "that were never delivered" } else { "that the reference no longer has" };
+    let (paths, were) = if found == 1 { ("path", "was") } else { ("paths", "were") };
+    let what =
+        if strays { format!("that {were} never delivered") } else { "that the reference no longer has".to_string() };
     let listed = list(plan.removals(strays), found);
-    let paths = if found == 1 { "path" } else { "paths" };
     let reason = format!(
         "area `{}`: {found} {paths} {what} would be removed, but at most {limit} may be: {listed}",
         target.name
