@@ -104,11 +104,18 @@ fn undo_goes_back_to_before_a_number_as_long_as_it_is_kept() {
     let kept: Vec<bool> = place.history().iter().map(|record| record.kept).collect();
     assert_eq!(kept, [false, true, true, true]);
     let refused = place.undo(1).unwrap_err().to_string();
-    assert!(refused.contains("number 1 of area `tree` cannot be taken back"), "{refused}");
+    assert!(
+        refused.contains("number 1 of area `tree` cannot be taken back: what gave way in it was dropped"),
+        "{refused}"
+    );
     let done = place.undo(2).unwrap();
     assert_eq!(done.iter().map(|one| one.undone).collect::<Vec<_>>(), [4, 3, 2]);
     assert_same(&read_tree(&place.root), &before);
     assert_eq!(place.status().areas[0].applied, Some(first));
+    for (number, why) in [(99, "there is none"), (3, "number 6 did that already"), (6, "it is the rollback of 3")] {
+        let refused = place.undo(number).unwrap_err().to_string();
+        assert!(refused.ends_with(why), "{refused}");
+    }
     place.checkout_exactly(&second);
 }
 

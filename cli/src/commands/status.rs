@@ -292,6 +292,9 @@ fn print(session: &Session, area: &AreaStatus, with_who: bool) -> Result<()> {
         parts.push(format!("{} delivered, since dropped", number(area.dropped_delivered)));
     }
     out.line(format_args!("  {}", parts.join("; ")))?;
+    if let Some(applied) = area.applied.filter(|_| area.interrupted.is_some() && drift > 0) {
+        out.line(format_args!("  compared with {}; what the switch has done so far differs, too:", applied.short(12)))?;
+    }
     print_drift(session, area, with_who)?;
     for warning in &area.warnings {
         out.warning(format_args!("area `{}`: {warning}", area.name));

@@ -98,12 +98,19 @@ impl Record {
 /// # Errors
 /// [`Error::Refused`] where nothing was ever checked out; [`Error::Io`].
 pub fn history(target: &AreaTarget, state_dir: &Path) -> Result<Vec<Record>> {
-    let state = state_of(target, state_dir)?;
+    all(&state_of(target, state_dir)?)
+}
+
+/// The same, of an area's place in the state directory.
+///
+/// # Errors
+/// As [`history`].
+pub(super) fn all(state: &Path) -> Result<Vec<Record>> {
     let mut records = Vec::new();
-    for number in transaction::numbers(&state)? {
-        records.extend(of(&state, number)?);
+    for number in transaction::numbers(state)? {
+        records.extend(of(state, number)?);
     }
-    records.extend(transaction::interrupted_record(&state)?);
+    records.extend(transaction::interrupted_record(state)?);
     let undone: Vec<(u64, u64)> = records.iter().filter_map(|record| Some((record.undoes?, record.number))).collect();
     for record in &mut records {
         record.undone_by = undone.iter().find(|(undone, _)| *undone == record.number).map(|(_, by)| *by);

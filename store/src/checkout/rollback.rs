@@ -272,11 +272,10 @@ pub fn undo(
     let mut held = hold(target, &options.state_dir)?;
     let mut reachable = if held.is_switching() { Vec::new() } else { stack(&held, usize::MAX)? };
     if reachable.iter().all(|journal| journal.number != number) {
+        let why = why_not(&held, number)?;
         return Err(Error::Refused {
-            reason: format!("number {number} of area `{}` cannot be taken back", target.name),
-            hint: Some(
-                "`evenkeel history` tells which can; one that was interrupted is for `evenkeel rollback`".into(),
-            ),
+            reason: format!("number {number} of area `{}` cannot be taken back: {why}", target.name),
+            hint: Some("`evenkeel history` tells which can".into()),
         });
     }
     reachable.retain(|journal| journal.number >= number);
@@ -285,6 +284,23 @@ pub fn undo(
         done.push(roll_back_held(&mut held, target, options, progress)?);
     }
     Ok(())
+}
+
+/// Why a number is none that can be taken back.
+fn why_not(held: &HeldArea, number: u64) -> Result<String> {
+    if held.is_switching() {
+        return Ok("a switch was interrupted; `evenkeel recover` or `evenkeel rollback` comes first".into());
+    }
+    let records = history::all(&held.state)?;
+    let Some(record) = records.iter().find(|record| record.number == number) else {
+        return Ok("there is none".into());
+    };
+    Ok(match (record.undone_by, record.undoes) {
+        (Some(by), _) => format!("number {by} did that already"),
+        (None, Some(undone)) => format!("it is the rollback of {undone}"),
+        (None, None) if !record.kept => "what gave way in it was dropped".into(),
+        (None, None) => "what gave way in a later one was dropped".into(),
+    })
 }
 
 /// No package manager may be at work meanwhile; its lock is held until the value is dropped.
