@@ -177,9 +177,16 @@ fn root_surroundings_do_not_leak_in() {
     let place = Place::new(&fixture, "server");
     // A root that hands down a default ACL, a group and the set-group bit, and a umask that takes all away.
     place.tree().xattr("", "system.posix_acl_default", &acl(1234)).owner("", 0, 4321).mode("", 0o2777);
-    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    place.checkout_exactly(&id);
-    rustix::process::umask(umask);
+    // In a process of its own: all tests of this one have one umask.
+    let done = std::process::Command::new("sh")
+        .args(["-c", "umask 077; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_one-checkout")])
+        .args([fixture.store.path(), &place.state, &place.root])
+        .args([&id.to_hex(), "full", "none"])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    place.assert_is(&id);
+    assert!(place.checkout_exactly(&id).is_empty(), "there was nothing left to do");
     let private = std::fs::metadata(place.root.join(".evenkeel")).unwrap();
     assert_eq!((private.mode() & 0o7777, private.uid(), private.gid()), (0o700, 0, 0));
     let names: Vec<Vec<u8>> =

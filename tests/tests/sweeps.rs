@@ -97,6 +97,7 @@ impl Sweep {
         for (at, (number, error)) in points(calls, errors).into_iter().enumerate() {
             let place = self.place(at + 1);
             let what = format!("{:?}, call {number} of {calls} fails with {error}", self.operation);
+            let before = self.read(&place);
             let script = fail(self.fixture.dir(), number, error);
             let done = self.run(&place);
             drop(script);
@@ -110,6 +111,11 @@ impl Sweep {
             self.take_times(&mut expected, &place);
             println!("{what}");
             assert_same(&self.read(&place), &expected);
+            if matches!(self.operation, Operation::Full | Operation::Incremental) {
+                // However it came to its end, all of it can be taken back.
+                place.rollback().unwrap();
+                assert_same(&self.read(&place), &before);
+            }
             self.nothing_is_left(&what, &place);
             if at % 16 == 0 {
                 self.fixture.assert_sound();

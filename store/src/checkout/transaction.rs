@@ -170,6 +170,10 @@ pub(super) fn switch(held: &mut HeldArea, journal: &Journal, resumed: bool, prog
     if let Some(step) = journal.tree() {
         return switch_tree(held, journal, step, resumed, progress);
     }
+    if resumed {
+        // It may have come as far as to be kept.
+        held.stage_undo(journal.number)?;
+    }
     if let Some(number) = journal.undoes {
         held.stage_undo(number)?;
     }
