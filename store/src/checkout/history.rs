@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::journal::Journal;
 use super::options::AreaTarget;
-use super::state::AreaRoot;
+use super::state::{AreaRoot, Marker};
 use super::transaction::{self, record_path};
 use crate::error::{Error, Result};
 use crate::format::manifest::Timestamp;
@@ -98,19 +98,20 @@ impl Record {
 /// # Errors
 /// [`Error::Refused`] where nothing was ever checked out; [`Error::Io`].
 pub fn history(target: &AreaTarget, state_dir: &Path) -> Result<Vec<Record>> {
-    all(&state_of(target, state_dir)?)
+    let marker = marker_of(target, state_dir)?;
+    all(&super::state::state_path(state_dir, marker.area), &marker)
 }
 
 /// The same, of an area's place in the state directory.
 ///
 /// # Errors
 /// As [`history`].
-pub(super) fn all(state: &Path) -> Result<Vec<Record>> {
+pub(super) fn all(state: &Path, marker: &Marker) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     for number in transaction::numbers(state)? {
         records.extend(of(state, number)?);
     }
-    records.extend(transaction::interrupted_record(state)?);
+    records.extend(transaction::latest_record(state, marker)?);
     let undone: Vec<(u64, u64)> = records.iter().filter_map(|record| Some((record.undoes?, record.number))).collect();
     for record in &mut records {
         record.undone_by = undone.iter().find(|(undone, _)| *undone == record.number).map(|(_, by)| *by);
@@ -147,15 +148,16 @@ pub(super) fn read(summary: &Path, number: u64) -> Result<Option<Record>> {
 
 /// An area's place in the state directory.
 pub(super) fn state_of(target: &AreaTarget, state_dir: &Path) -> Result<std::path::PathBuf> {
+    Ok(super::state::state_path(state_dir, marker_of(target, state_dir)?.area))
+}
+
+fn marker_of(target: &AreaTarget, state_dir: &Path) -> Result<Marker> {
     let root = AreaRoot::open(&target.name, &target.root, state_dir)?;
     let marker = root.marker.ok_or_else(|| Error::Refused {
         reason: format!("nothing was ever checked out to {}", target.root.display()),
         hint: Some("check --area and the configuration".into()),
     })?;
-    if marker.name != target.name {
-        return Err(super::refuse::other_area(target, &marker.name));
-    }
-    Ok(super::state::state_path(state_dir, marker.area))
+    if marker.name == target.name { Ok(marker) } else { Err(super::refuse::other_area(target, &marker.name)) }
 }
 
 #[cfg(test)]

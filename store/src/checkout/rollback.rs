@@ -291,7 +291,7 @@ fn why_not(held: &HeldArea, number: u64) -> Result<String> {
     if held.is_switching() {
         return Ok("a switch was interrupted; `evenkeel recover` or `evenkeel rollback` comes first".into());
     }
-    let records = history::all(&held.state)?;
+    let records = history::all(&held.state, held.marker())?;
     let Some(record) = records.iter().find(|record| record.number == number) else {
         return Ok("there is none".into());
     };

@@ -223,6 +223,11 @@ impl HeldArea {
         self.marker.finished
     }
 
+    /// What its marker says.
+    pub(super) fn marker(&self) -> &Marker {
+        &self.marker
+    }
+
     /// The snapshot it is at.
     pub(super) fn applied(&self) -> Option<SnapshotId> {
         self.marker.applied

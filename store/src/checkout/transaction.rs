@@ -23,7 +23,7 @@ use super::history::{self, Record};
 use super::journal::{Journal, TreeStep};
 use super::lift::Lifts;
 use super::options::{Adopt, UndoLimits};
-use super::state::HeldArea;
+use super::state::{HeldArea, Marker};
 use super::switch::{Care, Switch, Switched};
 use super::tree;
 use super::users;
@@ -96,14 +96,19 @@ pub(super) fn open(state: &Path) -> Result<Option<Journal>> {
     Journal::load(&journal_path(state))
 }
 
-/// What is recorded of the transaction that is under way or was interrupted.
+/// What is recorded of the transaction that is not among the records yet: it is under way, was interrupted, or has ended.
+/// `None` when there is none, or it was never begun.
 ///
 /// # Errors
 /// As [`open`].
-pub(super) fn interrupted_record(state: &Path) -> Result<Option<Record>> {
+pub(super) fn latest_record(state: &Path, marker: &Marker) -> Result<Option<Record>> {
     let Some(journal) = open(state)? else { return Ok(None) };
+    let interrupted = marker.transaction.is_some();
+    if !interrupted && marker.finished < journal.number {
+        return Ok(None);
+    }
     let record = history::read(&state.join(TX).join(SUMMARY), journal.number)?;
-    Ok(record.map(|record| Record { kept: true, interrupted: true, ..record }))
+    Ok(record.map(|record| Record { kept: true, interrupted, ..record }))
 }
 
 /// Numbers of the finished transactions, ascending.
