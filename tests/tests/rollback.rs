@@ -535,3 +535,51 @@ fn an_undo_that_comes_half_way_tells_how_far() {
     assert_eq!(done.iter().map(|one| one.undone).collect::<Vec<_>>(), [3]);
     place.assert_is(&second);
 }
+
+/// A second name of a set-id program came with a release; taking it back took the rights from the first.
+#[test]
+fn a_program_keeps_its_rights_when_one_of_its_names_goes() {
+    let fixture = Fixture::small();
+    fixture.tree.file("d/tool", "t").mode("d/tool", 0o4755);
+    let first = fixture.commit_new();
+    fixture.tree.dir("c/f").link("d/tool", "c/f/tool").link("d/tool", "tool");
+    let second = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    let before = read_tree(&place.root);
+    place.checkout_exactly(&second);
+    place.rollback().unwrap();
+    assert_same(&read_tree(&place.root), &before);
+    assert!(place.verify().in_sync());
+}
+
+/// A checkout that changes no name was cut off: it said that a switch was under way, of which nobody had a journal.
+#[test]
+fn what_changes_no_name_leaves_nothing_half_done() {
+    let fixture = Fixture::in_memory();
+    fixture.tree.file("f", "f");
+    let first = fixture.commit_new();
+    fixture.tree.file("elsewhere/x", "x");
+    let second = fixture.commit_new();
+    let mut place = Place::new(&fixture, "server");
+    place.exclude = vec!["/elsewhere".into()];
+    place.checkout_exactly(&first);
+    let full = |options: &mut CheckoutOptions| (options.mode, options.threads) = (Some(Mode::Full), 1);
+    let mut number = 0;
+    loop {
+        number += 1;
+        let reached = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let seen = std::sync::Arc::clone(&reached);
+        let script = Script::new(fixture.dir(), move |call| {
+            seen.fetch_or(call.number == number, std::sync::atomic::Ordering::Relaxed);
+            if call.number >= number { Err(evenkeel_tests::operation::EIO) } else { Ok(()) }
+        });
+        let _ = place.try_checkout(if number % 2 == 0 { &first } else { &second }, full);
+        drop(script);
+        assert!(place.status().areas[0].interrupted.is_none(), "call {number}");
+        if !reached.load(std::sync::atomic::Ordering::Relaxed) {
+            break;
+        }
+    }
+    place.rollback().unwrap();
+}

@@ -290,9 +290,17 @@ impl HeldArea {
     /// # Errors
     /// [`Error::Io`]; nothing live has changed then.
     pub(super) fn begin(&mut self, target: SnapshotId, adopting: Option<Adopt>, path: &Path) -> Result<()> {
+        (self.marker.transaction, self.marker.adopting) = (Some(target), adopting);
+        self.note(path)
+    }
+
+    /// Notes durably that this is an area, and where it is.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn note(&mut self, path: &Path) -> Result<()> {
         self.unused = None;
         self.make_state()?;
-        (self.marker.transaction, self.marker.adopting) = (Some(target), adopting);
         self.write_marker()?;
         fsio::publish_file(&self.state.join(AREA), &Remembered::encode(&self.marker.name, path))
     }

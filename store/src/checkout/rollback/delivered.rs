@@ -27,6 +27,8 @@ pub(super) enum Since {
 #[derive(Debug, Default)]
 pub(super) struct Delivered {
     known: HashMap<TreePath, Known>,
+    /// Names of inodes with several, by inode number, where the transaction has changed nothing.
+    linked: HashMap<u64, Vec<TreePath>>,
     /// Nothing but users and programs has touched it since: then the change time tells of every change.
     is_newest: bool,
 }
@@ -77,19 +79,30 @@ impl Delivered {
             names.contains(path) || ancestors.into_iter().any(|ancestor| names.contains(ancestor))
         };
         let mut known: HashMap<TreePath, Known> = HashMap::new();
+        let mut linked: HashMap<u64, Vec<TreePath>> = HashMap::new();
         for record in CacheReader::open(applied)?.into_iter().flatten() {
             let record = record?;
-            if !is_below(record.path_bytes()?) {
+            let is_below = is_below(record.path_bytes()?);
+            let entry = record.decode()?;
+            if !is_below {
+                let has_others = matches!(&entry.node, Node::Link { .. } | Node::Inode(Inode { links: 2.., .. }));
+                if let Some(print) = record.fingerprint.filter(|_| has_others) {
+                    linked.entry(print.ino).or_default().push(entry.path);
+                }
                 continue;
             }
-            let entry = record.decode()?;
             let look = match &entry.node {
                 Node::Inode(inode) => Some(Look::of(inode)),
                 Node::Link { first } => known.get(first).and_then(|known| known.look),
             };
             known.insert(entry.path, Known { print: record.fingerprint, look });
         }
-        Ok(Delivered { known, is_newest })
+        Ok(Delivered { known, linked, is_newest })
+    }
+
+    /// Other names of an inode, outside of what the transaction has changed.
+    pub(super) fn other_names(&self, ino: u64) -> &[TreePath] {
+        self.linked.get(&ino).map_or(&[], Vec::as_slice)
     }
 
     /// What became of what was delivered at `path`, by what is there now. The device is not asked for: it may have another

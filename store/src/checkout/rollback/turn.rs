@@ -309,14 +309,28 @@ impl Turn<'_> {
 
     /// What is live and gives way, with everything in it.
     fn going(&mut self, path: &TreePath, live: &Stat, inside: &[(TreePath, Stat)]) -> Result<Was> {
-        let root = self.root;
-        let mut was = |path: &TreePath, stat: &Stat| -> Result<Was> {
-            let failed = |e| Error::io("read", root.path_of(path.as_bytes()), e);
-            let caps = displaced::capabilities(&mut self.chain, path, stat).map_err(failed)?;
-            Ok(Was { caps, ..Was::of(stat) })
-        };
-        let within = inside.iter().map(|(path, stat)| Ok((path.clone(), was(path, stat)?))).collect::<Result<_>>()?;
-        Ok(Was { within, ..was(path, live)? })
+        let within = inside.iter().map(|(path, stat)| Ok((path.clone(), self.was(path, stat)?)));
+        let within = within.collect::<Result<_>>()?;
+        Ok(Was { within, ..self.was(path, live)? })
+    }
+
+    fn was(&mut self, path: &TreePath, stat: &Stat) -> Result<Was> {
+        if stat.nlink > 1 && self.stays(stat)? {
+            return Ok(Was { stays: true, ..Was::of(stat) });
+        }
+        let failed = |e| Error::io("read", self.root.path_of(path.as_bytes()), e);
+        let caps = displaced::capabilities(&mut self.chain, path, stat).map_err(failed)?;
+        Ok(Was { caps, ..Was::of(stat) })
+    }
+
+    /// Whether an inode keeps a name that a checkout has given it: then it keeps its rights, too.
+    fn stays(&mut self, stat: &Stat) -> Result<bool> {
+        for other in self.delivered.other_names(stat.ino).to_vec() {
+            if self.live(&other)?.is_some_and(|live| live.ino == stat.ino && live.born == stat.born) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn note_change(&mut self, path: &TreePath, live: &Stat) {

@@ -120,6 +120,10 @@ impl<'a> Run<'a> {
                 }
                 (switched, Some(journal))
             }
+            None if area.plan.is_empty() => {
+                held.note(&area.path)?;
+                (Switched::default(), None)
+            }
             None => {
                 held.begin(target, area.adopting, &area.path)?;
                 (self.switch_directly(area)?, None)
