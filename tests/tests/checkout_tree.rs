@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use evenkeel_store::checkout::{AreaTarget, BackOptions, CheckoutReport, Mode, SwitchMode, recover};
+use evenkeel_store::fsio::script::Script;
 use evenkeel_store::id::SnapshotId;
 use evenkeel_store::{Progress, Result};
 use evenkeel_tests::fixture::assert_same;
@@ -152,6 +153,30 @@ fn what_changed_since_lies_in_the_undo_of_the_rollback() {
     let refused = place.rollback().unwrap_err().to_string();
     assert!(refused.contains("the tree that gave way in number 4 is not there any more"), "{refused}");
     assert_exact(&place, &second);
+}
+
+/// After a recovery the memory cannot vouch for what was made just before; such files were edited, and nobody was told.
+#[test]
+fn what_changed_since_a_recovery_is_named_too() {
+    let fixture = Fixture::small();
+    let [first, second] = releases(&fixture);
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    let before = read_tree(&place.root);
+    let (exchanged, root) = (AtomicBool::new(false), place.root.clone());
+    let script = Script::new(fixture.dir(), move |call| {
+        let is_exchange = call.name.starts_with("renameat2") && call.paths.contains(&root);
+        if exchanged.fetch_or(is_exchange, Ordering::Relaxed) { Err(evenkeel_tests::operation::EIO) } else { Ok(()) }
+    });
+    switch_tree(&place, &second).unwrap_err();
+    drop(script);
+    let area = AreaTarget::new("tree", &place.root);
+    recover(&area, &BackOptions::new(&place.state), &Progress::default()).unwrap();
+    place.tree().file("content", "mine").file("new/deep/n", noise(2, 70_000)).remove("d/g").mode("same", 0o444);
+    let done = place.rollback().unwrap();
+    assert_same(&read_tree(&place.root), &before);
+    let changed: Vec<String> = done.changed_since.iter().map(ToString::to_string).collect();
+    assert_eq!(changed, ["content", "d/g", "new/deep/n", "same"]);
 }
 
 #[test]

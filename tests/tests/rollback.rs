@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Going back: after a rollback everything is as it was before the checkout, local changes included.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use evenkeel_store::Progress;
 use evenkeel_store::checkout::{
@@ -551,6 +551,63 @@ fn a_program_keeps_its_rights_when_one_of_its_names_goes() {
     place.rollback().unwrap();
     assert_same(&read_tree(&place.root), &before);
     assert!(place.verify().in_sync());
+}
+
+/// A release dropped one of two names of a set-id program and changed the other. The dropped name stays after an
+/// incremental checkout; it lost its rights.
+#[test]
+fn a_program_that_stays_after_it_was_dropped_keeps_its_rights() {
+    let fixture = Fixture::small();
+    fixture.tree.file("d/tool", "t").mode("d/tool", 0o4755).link("d/tool", "tool");
+    let first = fixture.commit_new();
+    fixture.tree.remove("d/tool").remove("tool").file("tool", "new");
+    let second = fixture.commit_new();
+    let place = Place::new(&fixture, "server");
+    place.checkout_exactly(&first);
+    let before = read_tree(&place.root);
+    place.checkout(&second, Mode::Incremental);
+    let mode = |path: &str| std::fs::metadata(place.root.join(path)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode("d/tool"), 0o4755);
+    place.rollback().unwrap();
+    assert_same(&read_tree(&place.root), &before);
+}
+
+/// A switch was interrupted when one of three names of a set-id program had given way: that name came back as another
+/// file, and the two others had lost their rights.
+#[test]
+fn an_interrupted_switch_gives_every_name_of_a_program_its_rights_back() {
+    for outside in [false, true] {
+        for reached in 1..4 {
+            let fixture = Fixture::small();
+            fixture.tree.file("a", "t").mode("a", 0o4755).link("a", "b").dir("d").link("a", "d/c");
+            let first = fixture.commit_new();
+            fixture.tree.file("a", "new").remove("d").file("d", "no directory");
+            let second = fixture.commit_new();
+            let place = Place::new(&fixture, "server");
+            place.checkout_exactly(&first);
+            let before = read_tree(&place.root);
+            if outside {
+                std::fs::hard_link(place.root.join("a"), fixture.dir().join("elsewhere")).unwrap();
+            }
+            let (steps, root) = (std::sync::atomic::AtomicUsize::new(0), place.root.clone());
+            let script = Script::new(&place.root, move |call| {
+                let is_live = call.paths.iter().any(|path| !path.starts_with(root.join(".evenkeel")));
+                let is_step = call.name.starts_with("renameat2") && is_live;
+                let number = if is_step { steps.fetch_add(1, std::sync::atomic::Ordering::Relaxed) } else { 0 };
+                if number == reached { Err(evenkeel_tests::operation::EIO) } else { Ok(()) }
+            });
+            let failed = place.try_checkout(&second, |options| options.mode = Some(Mode::Full));
+            drop(script);
+            let is_cut_off = place.status().areas[0].interrupted.is_some();
+            assert_eq!(is_cut_off, failed.is_err(), "at {reached}");
+            place.rollback().unwrap();
+            assert_same(&read_tree(&place.root), &before);
+            if outside {
+                let mode = std::fs::metadata(fixture.dir().join("elsewhere")).unwrap().permissions().mode();
+                assert_eq!(mode & 0o7777, 0o755, "somebody else's name has the rights of what gave way");
+            }
+        }
+    }
 }
 
 /// A checkout that changes no name was cut off: it said that a switch was under way, of which nobody had a journal.

@@ -123,6 +123,25 @@ impl Groups {
         Ok(())
     }
 
+    /// Counts a live name that was to give way, and has not. Before the first [`Groups::give_back`], too.
+    pub(super) fn count_waiting(&mut self, ino: u64) {
+        *self.here.entry(ino).or_default() += 1;
+    }
+
+    /// Gives the copy of an inode, if it has one, a further name in staging.
+    pub(super) fn link_to_copy(&self, staging: &Dir, name: &[u8], ino: u64) -> io::Result<Option<Stat>> {
+        let Some(copy) = self.copies.get(&ino) else { return Ok(None) };
+        let mut chain = DirChain::new(staging);
+        let (copies, copy) = chain.parent(copy)?;
+        if staging.stat_opt(name)?.is_some() {
+            staging.unlink(name)?;
+        }
+        let lifted = Moving::lift(copies, copy, |_| true)?;
+        let done = copies.link(copy, staging, name);
+        lifted.map_or(Ok(()), Moving::put_back).and(done)?;
+        staging.stat(name).map(Some)
+    }
+
     /// Gives what gave way in one step its rights again. An inode that somebody may have by another name stays without; a
     /// copy takes its place. Whatever else is there by now gets none: whoever was in a directory when it gave way may
     /// still change it. May be called again.

@@ -5,7 +5,7 @@
 //! undo of the going back until that is dropped, and so does what somebody has put in its place since. A name that nobody
 //! had and somebody has taken is left alone and reported, and so is what somebody has put into a new directory.
 
-mod delivered;
+pub(super) mod delivered;
 mod turn;
 
 use std::path::PathBuf;

@@ -44,11 +44,12 @@ pub(super) fn of_plan(
     root: &Dir,
     rules: &RuleSet,
 ) -> Result<(Vec<Step>, Vec<DirTime>)> {
-    let stays = |outcome: &Outcome| match outcome {
-        Outcome::Same(stat) if stat.nlink > 1 && !stat.is_dir() => Some(stat.ino),
+    let same = plan.outcomes.iter().filter_map(|outcome| match outcome {
+        Outcome::Same(stat) => Some(*stat),
         _ => None,
-    };
-    let stay = plan.outcomes.iter().filter_map(stays).collect();
+    });
+    let dropped = plan.dropped.iter().filter_map(|dropped| dropped.same);
+    let stay = same.chain(dropped).filter(|stat| stat.nlink > 1 && !stat.is_dir()).map(|stat| stat.ino).collect();
     let mut maker = Maker { plan, staging, root, rules, stay, chain: DirChain::new(root) };
     let mut steps = Vec::new();
     for (index, action) in plan.actions.iter().enumerate() {

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use crate::checkout::compare::file_type;
-use crate::checkout::journal::Step;
+use crate::checkout::journal::{Op, Step};
 use crate::error::Result;
 use crate::files_cache::{CacheReader, Fingerprint};
 use crate::format::manifest::{Inode, InodeKind, Node, Timestamp};
@@ -14,7 +14,7 @@ use crate::path::TreePath;
 
 /// What became of something that was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Since {
+pub(in crate::checkout) enum Since {
     /// Nothing.
     AsLeft,
     /// It is the same file or directory, changed.
@@ -23,9 +23,9 @@ pub(super) enum Since {
     Other,
 }
 
-/// The memory of a checkout at the names that it changed and below them.
+/// The memory of a checkout at the names that it changed and below them; of a switched tree, all of it.
 #[derive(Debug, Default)]
-pub(super) struct Delivered {
+pub(in crate::checkout) struct Delivered {
     known: HashMap<TreePath, Known>,
     /// Names of inodes with several, by inode number, where the transaction has changed nothing.
     linked: HashMap<u64, Vec<TreePath>>,
@@ -72,11 +72,12 @@ impl Delivered {
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io).
-    pub(super) fn read(applied: &Path, steps: &[Step], is_newest: bool) -> Result<Delivered> {
+    pub(in crate::checkout) fn read(applied: &Path, steps: &[Step], is_newest: bool) -> Result<Delivered> {
         let names: BTreeSet<&[u8]> = steps.iter().map(|step| step.path.as_bytes()).collect();
+        let is_whole = steps.iter().any(|step| matches!(step.op, Op::Tree(_)));
         let is_below = |path: &[u8]| {
             let ancestors = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at]);
-            names.contains(path) || ancestors.into_iter().any(|ancestor| names.contains(ancestor))
+            is_whole || names.contains(path) || ancestors.into_iter().any(|ancestor| names.contains(ancestor))
         };
         let mut known: HashMap<TreePath, Known> = HashMap::new();
         let mut linked: HashMap<u64, Vec<TreePath>> = HashMap::new();
@@ -100,6 +101,11 @@ impl Delivered {
         Ok(Delivered { known, linked, is_newest })
     }
 
+    /// Every path that is remembered, in no order.
+    pub(in crate::checkout) fn paths(&self) -> impl Iterator<Item = &TreePath> {
+        self.known.keys()
+    }
+
     /// Other names of an inode, outside of what the transaction has changed.
     pub(super) fn other_names(&self, ino: u64) -> &[TreePath] {
         self.linked.get(&ino).map_or(&[], Vec::as_slice)
@@ -107,7 +113,7 @@ impl Delivered {
 
     /// What became of what was delivered at `path`, by what is there now. The device is not asked for: it may have another
     /// number after each start.
-    pub(super) fn since(&self, path: &TreePath, now: &Stat) -> Since {
+    pub(in crate::checkout) fn since(&self, path: &TreePath, now: &Stat) -> Since {
         let Some(Known { print, look }) = self.known.get(path) else { return Since::Other };
         let is_other =
             print.is_some_and(|print| print.ino != now.ino) || look.is_some_and(|look| look.file_type != now.file_type);

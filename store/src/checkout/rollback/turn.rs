@@ -57,6 +57,8 @@ pub(super) fn turned_around(
         interrupted,
         delivered: Delivered::read(&memory, &journal.steps, is_newest)?,
         groups: Groups::default(),
+        waiting: Vec::new(),
+        joined: Vec::new(),
         chain: DirChain::new(&held.root),
         steps: Vec::new(),
         next_slot,
@@ -70,14 +72,20 @@ pub(super) fn turned_around(
         turn.step(step)?;
         progress.advance(1, 0);
     }
-    let dirs = journal.dirs.iter().map(|dir| DirTime { before: dir.after, after: dir.before, path: dir.path.clone() });
+    turn.join_waiting()?;
+    let mut dirs: Vec<DirTime> = journal
+        .dirs
+        .iter()
+        .map(|dir| DirTime { before: dir.after, after: dir.before, path: dir.path.clone() })
+        .collect();
+    turn.times_of_joined(&mut dirs)?;
     let inverse = Journal {
         number,
         base: journal.target,
         target: journal.base,
         undoes: Some(journal.number),
         steps: turn.steps,
-        dirs: dirs.collect(),
+        dirs,
     };
     let sorted = |mut paths: Vec<TreePath>| {
         paths.sort_unstable();
@@ -112,6 +120,10 @@ struct Turn<'a> {
     interrupted: bool,
     delivered: Delivered,
     groups: Groups,
+    /// Names that get a copy in the place of the program that they had.
+    joined: Vec<TreePath>,
+    /// Live names, not come to yet when the switch was interrupted, of programs that gave way by another name.
+    waiting: Vec<(TreePath, Stat)>,
     chain: DirChain<'a>,
     steps: Vec<Step>,
     /// The first number that no step has.
@@ -163,12 +175,60 @@ impl Turn<'_> {
     }
 
     fn count_groups(&mut self, steps: &[Step]) -> Result<()> {
-        let Some(dir) = &self.displaced else { return Ok(()) };
         for step in steps {
-            if let Op::Replace { was, .. } | Op::Remove { was } = &step.op {
-                let counted = self.groups.count(dir, &staged_name(step.slot), &step.path, was);
-                counted.map_err(|e| Error::io("look at", dir.path(), e))?;
+            let (Op::Replace { was, .. } | Op::Remove { was }) = &step.op else { continue };
+            if self.interrupted {
+                self.gave_way(step)?;
+                self.count_waiting(step, was)?;
             }
+            let Some(dir) = &self.displaced else { continue };
+            let counted = self.groups.count(dir, &staged_name(step.slot), &step.path, was);
+            counted.map_err(|e| Error::io("look at", dir.path(), e))?;
+        }
+        Ok(())
+    }
+
+    /// Counts the names of a step that were to give way and have not.
+    fn count_waiting(&mut self, step: &Step, was: &Was) -> Result<()> {
+        let all = std::iter::once((&step.path, was)).chain(was.within.iter().map(|(path, was)| (path, was)));
+        for (path, was) in all.filter(|(_, was)| was.gives_rights() && was.nlink > 1) {
+            if let Some(live) = self.live(path)?.filter(|live| live.ino == was.ino) {
+                self.groups.count_waiting(was.ino);
+                self.waiting.push((path.clone(), live));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a copy has come back in the place of a program, the names that it has kept become names of the copy.
+    fn join_waiting(&mut self) -> Result<()> {
+        let Some(dir) = &self.displaced else { return Ok(()) };
+        for (path, live) in std::mem::take(&mut self.waiting) {
+            let (slot, failed) = (self.next_slot, |e| Error::io("link a copy for", dir.path_of(path.as_bytes()), e));
+            let Some(copy) = self.groups.link_to_copy(dir, &staged_name(slot), live.ino).map_err(failed)? else {
+                continue;
+            };
+            let new = New { ino: copy.ino, born: copy.born, mtime: copy.mtime, late: None };
+            let op = Op::Replace { new, was: Was::of(&live), keep_aside: false };
+            self.joined.push(path.clone());
+            self.steps.push(Step { path, slot, op });
+            self.next_slot += 1;
+        }
+        Ok(())
+    }
+
+    /// Adds the directories of such names, which keep their times.
+    fn times_of_joined(&mut self, dirs: &mut Vec<DirTime>) -> Result<()> {
+        for path in std::mem::take(&mut self.joined) {
+            let path = path.parent().unwrap_or_default();
+            if dirs.iter().any(|known| known.path == path) {
+                continue;
+            }
+            let failed = |e| Error::io("look at", self.root.path_of(path.as_bytes()), e);
+            let mtime = self.chain.dir(path.as_bytes()).and_then(|dir| dir.stat(b"")).map_err(failed)?.mtime;
+            dirs.push(DirTime { path, before: mtime, after: mtime });
+            // Each before the one it is in.
+            dirs.sort_unstable_by(|a, b| b.path.cmp(&a.path));
         }
         Ok(())
     }

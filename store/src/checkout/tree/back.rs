@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Taking a tree switch back: the two trees change places once more.
 
-use std::collections::HashMap;
-use std::path::Path;
-
 use super::conditions::no_mounts;
 use super::exchange::{is_root, put_back_unused, settle};
 use super::image::{Image, inodes_of, rights_of};
@@ -12,11 +9,11 @@ use crate::checkout::journal::{Journal, New, Op, Step, TreeStep};
 use crate::checkout::options::AreaTarget;
 use crate::checkout::report::ChangeKind;
 use crate::checkout::rollback::TurnedAround;
+use crate::checkout::rollback::delivered::{Delivered, Since};
 use crate::checkout::stage::staged_name;
 use crate::checkout::state::HeldArea;
 use crate::error::{Error, Result};
-use crate::files_cache::{CacheReader, Fingerprint};
-use crate::fsio::Dir;
+use crate::fsio::{Dir, Stat};
 use crate::in_use::Inodes;
 use crate::path::TreePath;
 use crate::progress::Progress;
@@ -69,7 +66,12 @@ pub(in crate::checkout) fn turned_around(
     let born = old.stat(b"").map_err(|e| Error::io("look at", old.path(), e))?.born;
     let new = New { ino: step.was.ino, born, mtime: step.was.mtime, late: None };
     let changes = step.changes.iter().map(|(path, kind)| (path.clone(), turned(*kind))).collect();
-    let changed_since = if interrupted { Vec::new() } else { changed_since(&image, &held.applied_path())? };
+    let changed_since = if interrupted {
+        Vec::new()
+    } else {
+        let is_newest = journal.number == held.finished();
+        changed_since(&image, &Delivered::read(&held.applied_path(), &journal.steps, is_newest)?)
+    };
     let back = TreeStep { new, was, private: step.private, bytes: image.bytes(), changes };
     let steps = vec![Step { path: TreePath::root(), slot: 0, op: Op::Tree(Box::new(back)) }];
     Ok(of_whole_trees(inverse(steps), changed_since, inodes_of(&image)))
@@ -106,26 +108,12 @@ fn turned(kind: ChangeKind) -> ChangeKind {
     }
 }
 
-/// What is not as it was delivered, by fingerprint: it goes to the undo of the rollback with everything else.
-fn changed_since(image: &Image, applied: &Path) -> Result<Vec<TreePath>> {
-    let Some(cache) = CacheReader::open(applied)? else { return Ok(Vec::new()) };
-    let mut delivered: HashMap<TreePath, Option<Fingerprint>> = HashMap::new();
-    for record in cache {
-        let record = record?;
-        delivered.insert(record.decode()?.path, record.fingerprint);
-    }
-    let is_other = |path: &TreePath, stat: &crate::fsio::Stat| match delivered.get(path) {
-        None => true,
-        // A directory's time moves with every name in it.
-        Some(_) if stat.is_dir() => false,
-        Some(print) => print.is_some_and(|print| print != Fingerprint::of(stat)),
-    };
-    let mut changed: Vec<TreePath> =
-        image.iter().filter(|(path, stat)| is_other(path, stat)).map(|(path, _)| path.clone()).collect();
-    for (path, _) in image.iter() {
-        delivered.remove(path);
-    }
-    changed.extend(delivered.into_keys());
-    changed.sort();
-    Ok(changed)
+/// What is not as it was delivered: it goes to the undo of the rollback with everything else.
+fn changed_since(image: &Image, delivered: &Delivered) -> Vec<TreePath> {
+    let is_other = |(path, stat): &&(TreePath, Stat)| delivered.since(path, stat) != Since::AsLeft;
+    let changed = image.iter().filter(is_other).map(|(path, _)| path);
+    let missing = delivered.paths().filter(|path| image.get(path).is_none());
+    let mut paths: Vec<TreePath> = changed.chain(missing).cloned().collect();
+    paths.sort_unstable();
+    paths
 }
