@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::format::DecodeError;
+use crate::format::{DecodeError, Reason};
 use crate::id::SnapshotId;
 use crate::path::escape;
 
@@ -265,6 +265,13 @@ impl Error {
     /// Wraps a failed system call.
     pub fn io(action: &'static str, path: impl Into<PathBuf>, source: impl Into<std::io::Error>) -> Self {
         Error::Io { action, path: path.into(), source: source.into() }
+    }
+
+    /// An object of `found` bytes where at most `limit` are allowed.
+    pub(crate) fn too_long(object: &str, found: u64, limit: u64) -> Self {
+        let reason = Reason::Limit { found, limit };
+        let source = DecodeError { object: "object", offset: limit, field: "length", reason };
+        Error::Decode { object: object.to_string(), source }
     }
 
     /// Which class of failure this is.

@@ -28,6 +28,7 @@ pub mod in_use;
 pub mod inode;
 pub mod json;
 pub mod limits;
+mod locator;
 pub mod manifest;
 pub mod pack;
 pub mod path;

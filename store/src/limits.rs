@@ -23,6 +23,8 @@ pub const TABLE_PACKS_MAX: u32 = 1 << 16;
 pub const TABLE_DICTS_MAX: u32 = (1 << 16) - 1;
 /// Locators between two full ones.
 pub const LOCATOR_STEPS_MAX: u32 = 15;
+/// Longest locator that a reader without an index takes into memory, in bytes: some 4.7 million chunks.
+pub const LOCATOR_BYTES_MAX: u64 = 256 << 20;
 /// Largest zstd window a record may need, as a power of two.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 24;
 

@@ -6,15 +6,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::backend::ObjectName;
+use crate::backend::{Object, ObjectName};
 use crate::compress::Decompressor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::pack::Encoding;
 use crate::format::store::SegmentsCurrent;
 use crate::format::table::{Location, Table};
 use crate::format::{DecodeError, Reason};
-use crate::fsio::OpenFile;
-use crate::id::{ChunkId, PackId};
+use crate::id::{ChunkId, PackId, SnapshotId};
+use crate::locator;
 use crate::segment::{self, TableBytes};
 use crate::store::Store;
 
@@ -63,9 +63,9 @@ pub struct ChunkReader {
     tables: Vec<Table<TableBytes>>,
     /// Whether the tables are what a listing of all packs gave.
     is_gathered: bool,
-    /// The same, made when the live segments could not give a chunk.
-    gathered: Mutex<Option<Arc<Vec<Table<TableBytes>>>>>,
-    open: Mutex<HashMap<PackId, Arc<OpenFile>>>,
+    /// What is known beyond the tables, found out when they could not give a chunk.
+    beyond: Mutex<Option<Arc<Vec<Table<TableBytes>>>>>,
+    open: Mutex<HashMap<PackId, Arc<dyn Object>>>,
     notes: Vec<String>,
 }
 
@@ -74,29 +74,45 @@ impl ChunkReader {
     /// and [`ChunkReader::notes`] says so.
     ///
     /// # Errors
-    /// [`Error::Io`]. A damaged index or pack is not an error here: what cannot be found fails when it is read.
+    /// [`Error::Io`]. A damaged index or pack is not an error here: what cannot be found fails when it is read. Only where
+    /// packs cannot be listed, a damaged index is one: [`Error::MissingObject`].
     pub fn open(store: &Store) -> Result<ChunkReader> {
         let mut notes = Vec::new();
-        let mut current = readable_current(store)?;
-        let (tables, is_gathered) = loop {
-            match open_segments(store, current.as_ref())? {
-                Ok(tables) => break (tables, false),
-                Err(why) => {
-                    // A commit that ran meanwhile merges segments and removes what it merged (format-spec §90.5).
-                    let now = readable_current(store)?;
-                    if now.is_some() && now != current {
-                        current = now;
-                        continue;
-                    }
-                    let (tables, found) = segment::gather(store)?.into_tables()?;
-                    notes.push(format!("index: {why}; rebuilt in memory from pack footers"));
-                    notes.extend(found);
-                    break (tables, true);
+        let (tables, is_gathered) = open_index(store, &mut notes)?;
+        Ok(ChunkReader::with(store, tables, is_gathered, notes))
+    }
+
+    /// Opens what tells where the chunks of `snapshots` are: their locators where nothing can be listed, which is where
+    /// the index is far away, and the index where they cannot be used; else the index.
+    ///
+    /// # Errors
+    /// As [`ChunkReader::open`].
+    pub fn of_snapshots(store: &Store, snapshots: &[SnapshotId]) -> Result<ChunkReader> {
+        if store.backend().listing().is_some() {
+            return ChunkReader::open(store);
+        }
+        let mut tables: Vec<Table<TableBytes>> = Vec::new();
+        for id in snapshots {
+            match locator::chain(store, id) {
+                Ok(chain) => {
+                    let is_new = |new: &Table<_>| tables.iter().all(|table| table.kind() != new.kind());
+                    let new: Vec<_> = chain.into_iter().filter(is_new).collect();
+                    tables.extend(new);
                 }
+                Err(e) if e.kind() == ErrorKind::Damaged => {
+                    let mut notes = vec![format!("index: {e}; going on with the segments")];
+                    let (tables, is_gathered) = open_index(store, &mut notes)?;
+                    return Ok(ChunkReader::with(store, tables, is_gathered, notes));
+                }
+                Err(e) => return Err(e),
             }
-        };
-        let (gathered, open) = (Mutex::default(), Mutex::default());
-        Ok(ChunkReader { store: store.clone(), tables, is_gathered, gathered, open, notes })
+        }
+        Ok(ChunkReader::with(store, tables, false, Vec::new()))
+    }
+
+    fn with(store: &Store, tables: Vec<Table<TableBytes>>, is_gathered: bool, notes: Vec<String>) -> ChunkReader {
+        let (beyond, open) = (Mutex::default(), Mutex::default());
+        ChunkReader { store: store.clone(), tables, is_gathered, beyond, open, notes }
     }
 
     /// What was wrong with the index, a line each.
@@ -156,7 +172,7 @@ impl ChunkReader {
         }
         let is_lost = failed.first.as_ref().is_none_or(|e| e.kind() == ErrorKind::Damaged);
         if is_lost && !self.is_gathered {
-            for at in self.gathered()?.iter().filter_map(|table| table.get(id)) {
+            for at in self.beyond()?.iter().filter_map(|table| table.get(id)) {
                 if failed.attempt(at, |at| self.fetch_at(id, at, dicts, scratch)) {
                     return Ok(());
                 }
@@ -165,14 +181,21 @@ impl ChunkReader {
         Err(failed.first.unwrap_or_else(|| Error::MissingObject { object: format!("chunk {id}") }))
     }
 
-    /// What all packs hold, found out once.
-    fn gathered(&self) -> Result<Arc<Vec<Table<TableBytes>>>> {
-        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tables) = &*gathered {
+    /// What all packs hold or, where they cannot be listed, what the segments say by now (format-spec §90.5). Found out
+    /// once.
+    fn beyond(&self) -> Result<Arc<Vec<Table<TableBytes>>>> {
+        let mut beyond = self.beyond.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tables) = &*beyond {
             return Ok(Arc::clone(tables));
         }
-        let (tables, _) = segment::gather(&self.store)?.into_tables()?;
-        Ok(Arc::clone(gathered.insert(Arc::new(tables))))
+        let tables = match self.store.backend().listing() {
+            Some(_) => segment::gather(&self.store)?.into_tables()?.0,
+            None => open_index(&self.store, &mut Vec::new()).map_or_else(
+                |e| if e.kind() == ErrorKind::Damaged { Ok(Vec::new()) } else { Err(e) },
+                |(tables, _)| Ok(tables),
+            )?,
+        };
+        Ok(Arc::clone(beyond.insert(Arc::new(tables))))
     }
 
     fn fetch_at(&self, id: &ChunkId, at: &Location, dicts: Dictionaries, scratch: &mut ReadScratch) -> Result<()> {
@@ -201,7 +224,9 @@ impl ChunkReader {
         })?;
         let decompressor = match decompressor {
             Some(decompressor) => decompressor,
-            none => none.insert(Decompressor::new().map_err(|e| Error::io("set up decoder for", pack.path(), e))?),
+            none => {
+                none.insert(Decompressor::new().map_err(|e| Error::io("set up decoder for", self.store.path(), e))?)
+            }
         };
         decompressor
             .decompress(at.encoding, stored, at.plain_len, dict.as_deref(), plain)
@@ -210,14 +235,14 @@ impl ChunkReader {
         if actual == *id { Ok(()) } else { Err(Error::HashMismatch { object: object(), actual: actual.to_string() }) }
     }
 
-    fn pack(&self, id: &PackId) -> Result<Arc<OpenFile>> {
+    fn pack(&self, id: &PackId) -> Result<Arc<dyn Object>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pack) = open.get(id) {
             return Ok(Arc::clone(pack));
         }
         let name = ObjectName::Pack(*id);
         let pack = self.store.backend().open(&name)?;
-        let pack = Arc::new(pack.ok_or_else(|| Error::MissingObject { object: name.to_string() })?);
+        let pack = pack.ok_or_else(|| Error::MissingObject { object: name.to_string() })?;
         if open.len() >= OPEN_PACKS_MAX {
             open.clear();
         }
@@ -250,6 +275,31 @@ impl Failed {
         self.places.push(at);
         self.first.get_or_insert(error);
         false
+    }
+}
+
+/// The live segments, or what pack footers give where these cannot be used; and whether it is the latter.
+fn open_index(store: &Store, notes: &mut Vec<String>) -> Result<(Vec<Table<TableBytes>>, bool)> {
+    let mut current = readable_current(store)?;
+    loop {
+        match open_segments(store, current.as_ref())? {
+            Ok(tables) => return Ok((tables, false)),
+            Err(why) => {
+                // A commit that ran meanwhile merges segments and removes what it merged (format-spec §90.5).
+                let now = readable_current(store)?;
+                if now.is_some() && now != current {
+                    current = now;
+                    continue;
+                }
+                if store.backend().listing().is_none() {
+                    return Err(Error::MissingObject { object: format!("the index ({why}), or a sound copy of it,") });
+                }
+                let (tables, found) = segment::gather(store)?.into_tables()?;
+                notes.push(format!("index: {why}; rebuilt in memory from pack footers"));
+                notes.extend(found);
+                return Ok((tables, true));
+            }
+        }
     }
 }
 

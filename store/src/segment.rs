@@ -4,31 +4,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crate::backend::ObjectName;
+use crate::backend::{Loaded, ObjectName};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::table::{self, Location, Table, TableKind, TablePack};
-use crate::format::{DecodeError, Reason};
-use crate::fsio::Mapped;
 use crate::id::{ChunkId, PackId, SegmentId};
 use crate::limits;
 use crate::pack;
 use crate::store::{Store, damaged};
 
-/// Bytes of an index table: mapped from a segment, or built in memory.
-#[derive(Debug)]
-pub(crate) enum TableBytes {
-    Mapped(Mapped),
-    Built(Vec<u8>),
-}
-
-impl AsRef<[u8]> for TableBytes {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            TableBytes::Mapped(map) => map.as_ref(),
-            TableBytes::Built(bytes) => bytes,
-        }
-    }
-}
+/// Bytes of an index table: mapped from a segment, fetched, or built in memory.
+pub(crate) type TableBytes = Loaded;
 
 /// How much one segment may list. More than that goes into further segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +91,7 @@ impl PackRecords {
     /// As tables that stay in memory. A chunk that has several records is in several tables.
     pub(crate) fn into_tables(mut self) -> Result<Vec<Table<TableBytes>>> {
         let build = |part: PackRecords| {
-            Table::decode(TableBytes::Built(part.encode()?))
+            Table::decode(Loaded::Read(part.encode()?))
                 .map_err(|source| Error::Decode { object: "index rebuilt in memory".into(), source })
         };
         let mut tables = Vec::new();
@@ -129,26 +114,14 @@ impl PackRecords {
 
 /// Opens a segment and checks it whole: hash, layout, order.
 ///
-/// The bytes that are hashed are read, not mapped: what a map cannot get from the medium ends the process.
-///
 /// # Errors
 /// Of kind [`ErrorKind::Damaged`] when it is not there or not what its name says; [`ErrorKind::Unsupported`] when it is
 /// newer than this program; [`Error::Io`].
 pub(crate) fn open(store: &Store, id: &SegmentId) -> Result<Table<TableBytes>> {
     let name = ObjectName::Segment(*id);
-    let missing = || Error::MissingObject { object: name.to_string() };
-    let file = store.backend().open(&name)?.ok_or_else(missing)?;
-    if file.len() > table::TABLE_BYTES_MAX {
-        let reason = Reason::Limit { found: file.len(), limit: table::TABLE_BYTES_MAX };
-        let source = DecodeError { object: "segment", offset: table::TABLE_BYTES_MAX, field: "length", reason };
-        return Err(Error::Decode { object: name.to_string(), source });
-    }
-    let actual = SegmentId(file.hash()?);
-    let map = store.backend().map(&name)?.ok_or_else(missing)?;
-    if actual != *id {
-        return Err(Error::HashMismatch { object: name.to_string(), actual: actual.to_string() });
-    }
-    let table = Table::decode(TableBytes::Mapped(map)).map_err(damaged(&name))?;
+    let bytes = store.backend().load(&name, id.as_bytes(), table::TABLE_BYTES_MAX)?;
+    let bytes = bytes.ok_or_else(|| Error::MissingObject { object: name.to_string() })?;
+    let table = Table::decode(bytes).map_err(damaged(&name))?;
     if table.kind() != TableKind::Segment {
         return Err(Error::HashMismatch { object: name.to_string(), actual: "a locator".into() });
     }
@@ -179,11 +152,11 @@ impl Gathered {
 /// Reads the footers of all packs, and for packs without a readable one every segment that is sound, live or not.
 ///
 /// # Errors
-/// [`Error::Io`]; kind [`ErrorKind::Unsupported`] for an object of a newer version.
+/// [`Error::Refused`] where packs cannot be listed; [`Error::Io`]; kind [`ErrorKind::Unsupported`] for an object of a newer version.
 pub(crate) fn gather(store: &Store) -> Result<Gathered> {
     let mut found = Gathered::default();
     let mut unreadable = BTreeSet::new();
-    for id in store.backend().list_packs()? {
+    for id in store.listing()?.list_packs()? {
         match pack::read_footer(store.backend(), &id) {
             Ok(footer) => {
                 found.confirmed.packs.push(footer.pack);
@@ -207,7 +180,7 @@ pub(crate) fn gather(store: &Store) -> Result<Gathered> {
 /// What all sound segments say of `packs`. Where they give a pack different lengths, the one that it has counts.
 fn told_by_segments(store: &Store, packs: &BTreeSet<PackId>) -> Result<PackRecords> {
     let mut tables = Vec::new();
-    for id in store.backend().list_segments()? {
+    for id in store.listing()?.list_segments()? {
         match open(store, &id) {
             Ok(table) => tables.push(table),
             Err(e) if e.kind() == ErrorKind::Damaged => {}

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::backend::{Backend, LocalBackend, ObjectName};
+use crate::backend::{Backend, Listing, LocalBackend, ObjectName, Writing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::Timestamp;
 use crate::format::snapshot::{self, IndexRecord, Snapshot};
@@ -51,7 +51,7 @@ pub struct SnapshotList {
 /// An open store.
 #[derive(Debug, Clone)]
 pub struct Store {
-    backend: Arc<LocalBackend>,
+    backend: Arc<dyn Backend>,
     format: StoreFormat,
 }
 
@@ -90,23 +90,29 @@ impl Store {
         Ok(Store { backend: Arc::new(backend), format })
     }
 
+    /// Opens an existing store in a directory.
+    ///
+    /// # Errors
+    /// As [`Store::open_at`].
+    pub fn open(path: &Path) -> Result<Store> {
+        Store::open_at(Arc::new(LocalBackend::new(path)))
+    }
+
     /// Opens an existing store.
     ///
     /// # Errors
     /// [`Error::NotAStore`]; [`Error::Decode`] for a newer or damaged `format`; [`Error::Io`].
-    pub fn open(path: &Path) -> Result<Store> {
-        let backend = LocalBackend::new(path);
+    pub fn open_at(backend: Arc<dyn Backend>) -> Result<Store> {
         let name = ObjectName::Format;
-        let bytes = match backend.read(&name, limits::FORMAT_BYTES_MAX) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Err(Error::NotAStore { path: path.to_path_buf() }),
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => {
-                return Err(Error::NotAStore { path: path.to_path_buf() });
-            }
-            Err(e) => return Err(e),
+        let decode = |bytes: &[u8]| StoreFormat::decode(bytes).map_err(damaged(&name));
+        let not_a_store = || Error::NotAStore { path: backend.path().to_path_buf() };
+        let read = backend.read_checked(&name, limits::FORMAT_BYTES_MAX, &mut |bytes| decode(bytes).map(drop));
+        let bytes = match read {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => None,
+            read => read?,
         };
-        let format = StoreFormat::decode(&bytes).map_err(damaged(&name))?;
-        Ok(Store { backend: Arc::new(backend), format })
+        let format = decode(&bytes.ok_or_else(not_a_store)?)?;
+        Ok(Store { backend, format })
     }
 
     /// Its identity.
@@ -124,9 +130,35 @@ impl Store {
         self.backend.path()
     }
 
+    /// The directory that it is, if it is one of this machine.
+    pub fn dir(&self) -> Option<&Path> {
+        self.backend.dir()
+    }
+
     /// Where its objects are.
     pub fn backend(&self) -> &dyn Backend {
         &*self.backend
+    }
+
+    /// Where its objects are written.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a place that is only read.
+    pub fn writing(&self) -> Result<&dyn Writing> {
+        self.backend.writing().ok_or_else(|| Error::Refused {
+            reason: format!("{} can only be read", self.path().display()),
+            hint: Some("name the store's directory, on the machine that writes it".into()),
+        })
+    }
+
+    /// The names of its objects.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a place that cannot list them.
+    pub fn listing(&self) -> Result<&dyn Listing> {
+        self.backend
+            .listing()
+            .ok_or_else(|| Error::Refused { reason: format!("{} cannot be listed", self.path().display()), hint: None })
     }
 
     /// What `state_dir` remembers of this store.
@@ -140,7 +172,7 @@ impl Store {
     /// As [`Store::lock_dry_run`].
     pub fn lock_writer(&self, state_dir: &Path) -> Result<WriterLock> {
         let lock = self.lock_dry_run(state_dir)?;
-        self.backend.sweep_temporaries()?;
+        self.writing()?.sweep_temporaries()?;
         let dir = self.state_in(state_dir);
         fsio::create_dir_all(&dir.join(FILES_CACHES))?;
         for dir in [&dir, &dir.join(FILES_CACHES)] {
@@ -160,6 +192,7 @@ impl Store {
             let source = DecodeError { object: "format", offset: 0, field: "must-write", reason };
             return Err(damaged(&ObjectName::Format)(source));
         }
+        self.writing()?;
         let dir = self.state_in(state_dir);
         fsio::create_dir_all(&dir)?;
         let state = Lock::exclusive(&dir.join("writer.lock"))?;
@@ -174,14 +207,12 @@ impl Store {
     /// [`Error::UnknownSnapshot`], [`Error::HashMismatch`], [`Error::Decode`], [`Error::Io`].
     pub fn snapshot(&self, id: &SnapshotId) -> Result<Snapshot> {
         let name = ObjectName::Snapshot(*id);
-        let bytes = self
-            .backend
-            .read(&name, limits::SNAPSHOT_BYTES_MAX)?
-            .ok_or_else(|| Error::UnknownSnapshot { name: id.to_string() })?;
-        let actual = SnapshotId::of(&bytes);
-        if actual != *id {
-            return Err(Error::HashMismatch { object: name.to_string(), actual: actual.to_string() });
-        }
+        let mut check = |bytes: &[u8]| match SnapshotId::of(bytes) {
+            actual if actual == *id => Ok(()),
+            actual => Err(Error::HashMismatch { object: name.to_string(), actual: actual.to_string() }),
+        };
+        let bytes = self.backend.read_checked(&name, limits::SNAPSHOT_BYTES_MAX, &mut check)?;
+        let bytes = bytes.ok_or_else(|| Error::UnknownSnapshot { name: id.to_string() })?;
         Snapshot::decode(&bytes).map_err(damaged(&name))
     }
 
@@ -193,15 +224,16 @@ impl Store {
         Ok(self.list_snapshots()?.there)
     }
 
-    /// All snapshots, and those that are lost.
+    /// All snapshots, and those that are lost. Where names cannot be listed, those that the index lists.
     ///
     /// # Errors
-    /// As [`Store::snapshots`].
+    /// As [`Store::snapshots`]; [`Error::MissingObject`] and [`Error::Decode`] for the index where it is all there is.
     pub fn list_snapshots(&self) -> Result<SnapshotList> {
+        let Some(listing) = self.backend.listing() else { return self.listed_snapshots() };
         // A snapshot has its name before the index lists it, so one that is read now names nothing that is still to come.
         let index = self.snapshot_index().or_else(|e| if e.is_of_one_object() { Ok(None) } else { Err(e) })?;
-        let locators = if index.is_none() { self.backend.list_locators()? } else { Vec::new() };
-        let mut unlisted: BTreeSet<SnapshotId> = self.backend.list_snapshots()?.into_iter().collect();
+        let locators = if index.is_none() { listing.list_locators()? } else { Vec::new() };
+        let mut unlisted: BTreeSet<SnapshotId> = listing.list_snapshots()?.into_iter().collect();
         let located: Vec<SnapshotId> = locators.into_iter().filter(|id| !unlisted.contains(id)).collect();
         let index = index.unwrap_or_default();
         let last_listed = index.last().map(|record| record.id);
@@ -214,6 +246,17 @@ impl Store {
         let newest = newest.or(damaged.last().map(|record| record.id));
         let missing = lost.into_iter().map(|record| record.id).chain(located).collect();
         Ok(SnapshotList { there: [damaged, listed, newer].concat(), missing, newest })
+    }
+
+    /// What the index lists, where nothing else can be asked.
+    fn listed_snapshots(&self) -> Result<SnapshotList> {
+        let name = ObjectName::SnapshotIndex;
+        let decode = |bytes: &[u8]| snapshot::decode_index(bytes).map_err(damaged(&name));
+        let mut check = |bytes: &[u8]| decode(bytes).map(drop);
+        let bytes = self.backend.read_checked(&name, limits::SNAPSHOT_INDEX_BYTES_MAX, &mut check)?;
+        let there = decode(&bytes.ok_or_else(|| Error::MissingObject { object: name.to_string() })?)?;
+        let newest = there.last().map(|record| record.id);
+        Ok(SnapshotList { there, missing: Vec::new(), newest })
     }
 
     /// The newest snapshot; `None` in a store without any.
@@ -294,7 +337,11 @@ impl Store {
 
     /// Whether something has a snapshot's name, be it damaged.
     fn has_snapshot(&self, id: &SnapshotId) -> Result<bool> {
-        Ok(self.backend.len(&ObjectName::Snapshot(*id))?.is_some() || self.backend.list_snapshots()?.contains(id))
+        let Some(listing) = self.backend.listing() else {
+            // Asking whether it is there costs as much as reading it, which comes next and tells.
+            return Ok(true);
+        };
+        Ok(self.backend.len(&ObjectName::Snapshot(*id))?.is_some() || listing.list_snapshots()?.contains(id))
     }
 
     /// Whether anything tells that there was a snapshot `id`: the index, its locator, a child.
@@ -355,6 +402,15 @@ impl Store {
     /// As [`ChunkReader::open`].
     pub fn reader(&self) -> Result<ChunkReader> {
         ChunkReader::open(self)
+    }
+
+    /// Opens what tells where the chunks of `snapshots` are: the index where it is at hand, else their locators, which are
+    /// shorter.
+    ///
+    /// # Errors
+    /// As [`ChunkReader::open`].
+    pub fn reader_of(&self, snapshots: &[SnapshotId]) -> Result<ChunkReader> {
+        ChunkReader::of_snapshots(self, snapshots)
     }
 
     /// Reads an object that one can do without; `None` also for what is no file, cannot be read from the medium, or has more

@@ -67,7 +67,7 @@ impl Subject {
     /// Packs of one kind: that of the first commit, that of the second.
     pub fn packs(&self, kind: PackKind) -> [ObjectName; 2] {
         let backend = self.fixture.store.backend();
-        let packs = backend.list_packs().unwrap();
+        let packs = self.fixture.store.listing().unwrap().list_packs().unwrap();
         let mut found: Vec<PackId> = packs.into_iter().filter(|id| read_kind(backend, id).unwrap() == kind).collect();
         // The first commit's data is the larger; its manifest is in its locator.
         let locator = self.store[&ObjectName::Locator(self.ids[0]).to_string()].clone();
@@ -80,7 +80,7 @@ impl Subject {
     fn objects(&self) -> Vec<(&'static str, PathBuf, PathBuf)> {
         let [data_1, data_2] = self.packs(PackKind::Data);
         let [nodes_1, nodes_2] = self.packs(PackKind::Manifest);
-        let segments = self.fixture.store.backend().list_segments().unwrap();
+        let segments = self.fixture.store.listing().unwrap().list_segments().unwrap();
         let segment = ObjectName::Segment(segments[0]);
         let [first, second] = self.ids;
         let state = |name: &str| self.fixture.state.join(self.state.keys().find(|key| key.contains(name)).unwrap());
@@ -304,7 +304,7 @@ fn links_in_a_store_are_damage_and_never_followed() {
         subject.packs(PackKind::Data)[0],
         subject.packs(PackKind::Manifest)[1],
         ObjectName::Snapshot(first),
-        ObjectName::Segment(store.backend().list_segments().unwrap()[0]),
+        ObjectName::Segment(store.listing().unwrap().list_segments().unwrap()[0]),
         ObjectName::SegmentsCurrent,
         ObjectName::SnapshotIndex,
         ObjectName::Locator(second),
@@ -372,7 +372,7 @@ fn a_files_cache_that_did_not_see_the_loss_is_not_trusted() {
     let area = evenkeel_store::area::AreaSpec { name: "other".into(), root: other.root().into(), ..fixture.area() };
     evenkeel_tests::fixture::settle();
     fixture.try_commit(|options| options.areas.push(area.clone())).unwrap();
-    for pack in fixture.store.backend().list_packs().unwrap() {
+    for pack in fixture.store.listing().unwrap().list_packs().unwrap() {
         std::fs::remove_file(fixture.store.path().join(ObjectName::Pack(pack).to_string())).unwrap();
     }
     let first = fixture.commit_new();
@@ -531,7 +531,7 @@ fn a_file_without_permission_does_not_end_a_check() {
 #[ignore = "root: runs a check under strace"]
 fn root_a_bad_sector_is_a_finding() {
     let subject = Subject::new();
-    let segment = subject.fixture.store.backend().list_segments().unwrap()[0];
+    let segment = subject.fixture.store.listing().unwrap().list_segments().unwrap()[0];
     let names = [
         subject.packs(PackKind::Data)[0],
         subject.packs(PackKind::Manifest)[1],

@@ -254,7 +254,7 @@ fn root_a_full_disk_is_refused_cleanly() {
     let run = |program: &str, args: &[&str]| assert!(Command::new(program).args(args).status().unwrap().success());
     let disk_name = disk.to_str().unwrap();
     run("mount", &["-t", "tmpfs", "-o", "size=4m,nr_inodes=100", "none", disk_name]);
-    let outcome = std::panic::catch_unwind(|| {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let store = Store::create(&disk.join("store"), &evenkeel_store::store::InitOptions::default()).unwrap();
         let options = || evenkeel_store::commit::CommitOptions { threads: 1, ..fixture.options() };
         let commit = || evenkeel_store::commit::commit(&store, &options(), &evenkeel_store::Progress::default());
@@ -283,7 +283,7 @@ fn root_a_full_disk_is_refused_cleanly() {
             &read_snapshot(&store, &store.snapshot(&next).unwrap(), "tree").unwrap(),
             &read_tree(fixture.tree.root()),
         );
-    });
+    }));
     run("umount", &[disk_name]);
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);

@@ -92,7 +92,7 @@ fn follow(fixture: &Fixture, id: &SnapshotId) -> (BTreeMap<ChunkId, Location>, u
 fn places(fixture: &Fixture) -> BTreeMap<ChunkId, Vec<Location>> {
     let backend = fixture.store.backend();
     let mut places: BTreeMap<ChunkId, Vec<Location>> = BTreeMap::new();
-    for pack in backend.list_packs().unwrap() {
+    for pack in fixture.store.listing().unwrap().list_packs().unwrap() {
         for (id, at) in read_footer(backend, &pack).unwrap().locations() {
             places.entry(id).or_default().push(at);
         }
@@ -167,7 +167,7 @@ fn segments_merge_and_keep_every_lookup_right() {
         let current = fixture.store.segments_current().unwrap().unwrap();
         most = most.max(current.segments.len());
         assert_eq!(
-            fixture.store.backend().list_segments().unwrap().len(),
+            fixture.store.listing().unwrap().list_segments().unwrap().len(),
             current.segments.len(),
             "no old ones are left"
         );
@@ -202,7 +202,7 @@ fn segments_keep_to_their_limits() {
         for (id, at) in places(&fixture) {
             assert!(at.contains(&reader.locate(&id).expect("listed")), "{what}: chunk {id}");
         }
-        assert_eq!(fixture.store.backend().list_segments().unwrap().len(), current.segments.len(), "{what}");
+        assert_eq!(fixture.store.listing().unwrap().list_segments().unwrap().len(), current.segments.len(), "{what}");
         current.segments.len()
     };
     for round in 0..25 {

@@ -81,7 +81,8 @@ fn a_chunk_is_found_in_the_pack_that_no_segment_names() {
     let pack = subject.packs(PackKind::Data)[1];
     let good = std::fs::read(subject.path(&pack)).unwrap();
     let twin = |store: &Store| -> PathBuf {
-        let packs = store.backend().list_packs().unwrap().into_iter().map(|id| subject.path(&ObjectName::Pack(id)));
+        let packs =
+            store.listing().unwrap().list_packs().unwrap().into_iter().map(|id| subject.path(&ObjectName::Pack(id)));
         packs.into_iter().find(|path| !subject.store.contains_key(&relative(&subject, path))).unwrap()
     };
     let cases = [false, true].into_iter().flat_map(|old| {

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Backend, ObjectName};
+use super::{Backend, Check, Listing, Loaded, Object, ObjectName, Writing};
 use crate::error::{Error, Result};
-use crate::fsio::{self, Batch, Dir, FileType, Lock, Mapped, OpenFile, Stat, TempFile};
+use crate::fsio::{self, Batch, Dir, FileType, Lock, OpenFile, Stat, TempFile};
 use crate::id::{PackId, SegmentId, SnapshotId};
 
 const PACKS: &str = "packs";
@@ -59,7 +59,7 @@ impl LocalBackend {
     }
 
     /// The store's directory. It is not held: what lies at the path counts, also after somebody replaced it.
-    fn dir(&self) -> Result<Dir> {
+    fn store_dir(&self) -> Result<Dir> {
         Dir::open_following(&self.root)
     }
 
@@ -78,17 +78,21 @@ impl LocalBackend {
 
     fn open_dir(&self, relative: &Path) -> Result<Dir> {
         let name = || relative.display().to_string();
-        self.dir()?.open_dir_below(relative).map_err(|e| self.failed("open directory", name(), e))
+        self.store_dir()?.open_dir_below(relative).map_err(|e| self.failed("open directory", name(), e))
     }
 
     /// Opens an object, which is a regular file.
     fn open_object(&self, name: &ObjectName) -> Result<Option<OwnedFd>> {
         let object = name.to_string();
-        if_there(self.dir().and_then(|dir| {
+        if_there(self.store_dir().and_then(|dir| {
             let fd = dir.open_below(Path::new(&object)).map_err(|e| self.failed("open", object.clone(), e))?;
             let found = Stat::of_fd(&fd).map_err(|e| Error::io("stat", self.path_of(name), e))?.file_type;
             if found == FileType::File { Ok(fd) } else { Err(Error::NotAnObject { object, found: found.words() }) }
         }))
+    }
+
+    fn open_file(&self, name: &ObjectName) -> Result<Option<OpenFile>> {
+        self.open_object(name)?.map(|fd| OpenFile::of_object(fd, &self.path_of(name), name.to_string())).transpose()
     }
 
     /// What `error` means for something below the store's directory.
@@ -99,23 +103,6 @@ impl LocalBackend {
             io::ErrorKind::NotADirectory => Error::NotAnObject { object, found: "something that is no directory" },
             _ => Error::of_object(action, &self.root.join(&object), &object, error),
         }
-    }
-
-    /// Removes what a writer that died left behind. Only the holder of the writer lock may call it.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn sweep_temporaries(&self) -> Result<u64> {
-        let tmp = self.root.join(TMP);
-        fsio::create_dir_all(&tmp)?;
-        let mut swept = 0;
-        let mut dirs = vec![tmp];
-        // A small object's temporary lies in the directory of its target.
-        dirs.extend(["", SEGMENTS, LOCATORS, SNAPSHOTS].map(|dir| self.root.join(dir)));
-        for dir in dirs {
-            swept += fsio::sweep_temporaries(&dir)?;
-        }
-        Ok(swept)
     }
 
     fn list_ids<T: std::str::FromStr + Ord>(&self, dir: &str, suffix: &str) -> Result<Vec<T>> {
@@ -181,22 +168,36 @@ impl Backend for LocalBackend {
         &self.root
     }
 
-    fn read(&self, name: &ObjectName, cap: u64) -> Result<Option<Vec<u8>>> {
-        self.open(name)?.map(|file| file.read_all(cap)).transpose()
+    fn dir(&self) -> Option<&Path> {
+        Some(&self.root)
     }
 
-    fn open(&self, name: &ObjectName) -> Result<Option<OpenFile>> {
-        self.open_object(name)?.map(|fd| OpenFile::of_object(fd, &self.path_of(name), name.to_string())).transpose()
+    fn read_checked(&self, name: &ObjectName, cap: u64, check: Check<'_>) -> Result<Option<Vec<u8>>> {
+        let Some(file) = self.open_file(name)? else { return Ok(None) };
+        let bytes = file.read_all(cap)?;
+        check(&bytes)?;
+        Ok(Some(bytes))
     }
 
-    fn map(&self, name: &ObjectName) -> Result<Option<Mapped>> {
-        self.open_object(name)?.map(|fd| Mapped::from_fd(fd, &self.path_of(name))).transpose()
+    fn open(&self, name: &ObjectName) -> Result<Option<Arc<dyn Object>>> {
+        Ok(self.open_file(name)?.map(|file| Arc::new(file) as Arc<dyn Object>))
+    }
+
+    /// The bytes that are hashed are read, not mapped: what a map cannot get from the medium ends the process.
+    fn load(&self, name: &ObjectName, hash: &[u8; 32], cap: u64) -> Result<Option<Loaded>> {
+        let Some(file) = self.open_file(name)? else { return Ok(None) };
+        file.require_len(cap)?;
+        let actual = file.hash()?;
+        if actual != *hash {
+            return Err(Error::HashMismatch { object: name.to_string(), actual: crate::id::encode_hex(&actual) });
+        }
+        Ok(Some(Loaded::Mapped(file.into_map()?)))
     }
 
     fn len(&self, name: &ObjectName) -> Result<Option<u64>> {
         let object = name.to_string();
         let stat = |dir: Dir| dir.stat_below(Path::new(&object)).map_err(|e| self.failed("stat", object.clone(), e));
-        match if_there(self.dir().and_then(stat)) {
+        match if_there(self.store_dir().and_then(stat)) {
             Ok(found) => Ok(found.filter(|stat| stat.file_type == FileType::File).map(|stat| stat.size)),
             // What a symlink leads to is no object.
             Err(Error::NotAnObject { .. }) => Ok(None),
@@ -204,6 +205,27 @@ impl Backend for LocalBackend {
         }
     }
 
+    fn listing(&self) -> Option<&dyn Listing> {
+        Some(self)
+    }
+
+    fn writing(&self) -> Option<&dyn Writing> {
+        Some(self)
+    }
+}
+
+impl Object for OpenFile {
+    fn len(&self) -> Result<u64> {
+        Ok(OpenFile::len(self))
+    }
+
+    fn read_checked_at(&self, buffer: &mut [u8], offset: u64, check: Check<'_>) -> Result<()> {
+        OpenFile::read_exact_at(self, buffer, offset)?;
+        check(buffer)
+    }
+}
+
+impl Writing for LocalBackend {
     fn publish(&self, name: &ObjectName, bytes: &[u8]) -> Result<()> {
         fsio::publish_file(&self.target_of(name)?, bytes)
     }
@@ -237,6 +259,25 @@ impl Backend for LocalBackend {
         Ok(())
     }
 
+    fn remove(&self, name: &ObjectName) -> Result<()> {
+        fsio::remove_file(&self.path_of(name))
+    }
+
+    fn sweep_temporaries(&self) -> Result<u64> {
+        let tmp = self.root.join(TMP);
+        fsio::create_dir_all(&tmp)?;
+        let mut swept = 0;
+        let mut dirs = vec![tmp];
+        // A small object's temporary lies in the directory of its target.
+        dirs.extend(["", SEGMENTS, LOCATORS, SNAPSHOTS].map(|dir| self.root.join(dir)));
+        for dir in dirs {
+            swept += fsio::sweep_temporaries(&dir)?;
+        }
+        Ok(swept)
+    }
+}
+
+impl Listing for LocalBackend {
     fn list_packs(&self) -> Result<Vec<PackId>> {
         let mut troubles = Vec::new();
         let packs = self.list_packs_past(&mut troubles);
@@ -268,9 +309,5 @@ impl Backend for LocalBackend {
 
     fn list_locators(&self) -> Result<Vec<SnapshotId>> {
         self.list_ids(LOCATORS, "")
-    }
-
-    fn remove(&self, name: &ObjectName) -> Result<()> {
-        fsio::remove_file(&self.path_of(name))
     }
 }

@@ -8,11 +8,12 @@ mod local;
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 pub use local::LocalBackend;
 
 use crate::error::{Error, Result};
-use crate::fsio::{Mapped, OpenFile, TempFile};
+use crate::fsio::{Mapped, TempFile};
 use crate::id::{PackId, SegmentId, SnapshotId};
 
 /// Name of a stored object; displays as its path inside the store.
@@ -59,70 +60,167 @@ impl fmt::Display for ObjectName {
     }
 }
 
-/// A place that holds a store's objects.
+/// Says whether bytes are what they should be. Where a store has several sources, bytes that are not come from the next.
+pub type Check<'c> = &'c mut dyn FnMut(&[u8]) -> Result<()>;
+
+/// For bytes that are proved elsewhere, or by nobody.
+pub(crate) fn unchecked(_: &[u8]) -> Result<()> {
+    Ok(())
+}
+
+/// A place that holds a store's objects, as far as a reader needs it: everything is asked for by its name.
 pub trait Backend: Send + Sync + fmt::Debug {
-    /// Where it is, for messages.
+    /// Where it is, for messages: a directory, or an address as if it were a path.
     fn path(&self) -> &Path;
+
+    /// The directory that it is, if it is one.
+    fn dir(&self) -> Option<&Path>;
 
     /// Reads a whole object of at most `cap` bytes; `None` when it is not there.
     ///
     /// # Errors
-    /// As [`Backend::open`] and [`OpenFile::read_all`].
-    fn read(&self, name: &ObjectName, cap: u64) -> Result<Option<Vec<u8>>>;
+    /// As [`Backend::read_checked`].
+    fn read(&self, name: &ObjectName, cap: u64) -> Result<Option<Vec<u8>>> {
+        self.read_checked(name, cap, &mut unchecked)
+    }
 
-    /// Opens an object for positioned reads; `None` when it is not there.
+    /// Reads a whole object of at most `cap` bytes that `check` says yes to; `None` when it is not there.
     ///
     /// # Errors
-    /// [`crate::Error::Io`]; [`crate::Error::NotAnObject`] for a symlink and whatever else is no regular file;
-    /// [`crate::Error::UnreadableObject`] when the medium fails.
-    fn open(&self, name: &ObjectName) -> Result<Option<OpenFile>>;
+    /// What `check` says of the last copy there is; [`Error::Decode`] for more than `cap` bytes; otherwise as
+    /// [`Backend::open`].
+    fn read_checked(&self, name: &ObjectName, cap: u64, check: Check<'_>) -> Result<Option<Vec<u8>>>;
 
-    /// Maps an immutable object; `None` when it is not there.
+    /// Opens an object for positioned reads; `None` when it is not there. Where opening would be a request of its own,
+    /// that shows only when it is read.
     ///
     /// # Errors
-    /// As [`Backend::open`].
-    fn map(&self, name: &ObjectName) -> Result<Option<Mapped>>;
+    /// [`Error::Io`]; [`Error::NotAnObject`] for a symlink and whatever else is no regular file;
+    /// [`Error::UnreadableObject`] when the medium fails.
+    fn open(&self, name: &ObjectName) -> Result<Option<Arc<dyn Object>>>;
+
+    /// The whole of an immutable object of at most `cap` bytes that hashes to `hash`: mapped where it is a file, else in
+    /// memory. `None` when it is not there.
+    ///
+    /// # Errors
+    /// [`Error::HashMismatch`]; otherwise as [`Backend::read_checked`].
+    fn load(&self, name: &ObjectName, hash: &[u8; 32], cap: u64) -> Result<Option<Loaded>>;
 
     /// Length of an object; `None` when it is not there or no regular file.
     ///
     /// # Errors
-    /// [`crate::Error::Io`].
+    /// [`Error::Io`].
     fn len(&self, name: &ObjectName) -> Result<Option<u64>>;
 
+    /// Its listings, where it can give any.
+    fn listing(&self) -> Option<&dyn Listing> {
+        None
+    }
+
+    /// Its writing side, where it has one.
+    fn writing(&self) -> Option<&dyn Writing> {
+        None
+    }
+
+    /// What turned out to be wrong with the place itself so far, a line each: a mirror that gave wrong bytes.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// An object that is open for positioned reads. Shared by threads.
+pub trait Object: Send + Sync + fmt::Debug {
+    /// Its length.
+    ///
+    /// # Errors
+    /// As [`Backend::len`]; [`Error::MissingObject`].
+    fn len(&self) -> Result<u64>;
+
+    /// Fills `buffer` from `offset`, with bytes that `check` says yes to.
+    ///
+    /// # Errors
+    /// What `check` says of the last copy there is; [`Error::Io`], of `UnexpectedEof` when the object ends first;
+    /// [`Error::MissingObject`]; [`Error::UnreadableObject`].
+    fn read_checked_at(&self, buffer: &mut [u8], offset: u64, check: Check<'_>) -> Result<()>;
+
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// As [`Object::read_checked_at`].
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        self.read_checked_at(buffer, offset, &mut unchecked)
+    }
+}
+
+/// The bytes of a whole immutable object.
+#[derive(Debug)]
+pub enum Loaded {
+    /// In the page cache, where it is a file of this machine.
+    Mapped(Mapped),
+    /// In memory of this process.
+    Read(Vec<u8>),
+}
+
+impl AsRef<[u8]> for Loaded {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Loaded::Mapped(map) => map.as_ref(),
+            Loaded::Read(bytes) => bytes,
+        }
+    }
+}
+
+/// What only a place that is written to has. One process at a time uses it: who holds the [`crate::store::WriterLock`].
+pub trait Writing: Backend {
     /// Publishes an object, durable when this returns. A mutable name is replaced in one step.
     ///
     /// # Errors
-    /// [`crate::Error::Io`]; the object is then as it was.
+    /// [`Error::Io`]; the object is then as it was.
     fn publish(&self, name: &ObjectName, bytes: &[u8]) -> Result<()>;
 
     /// Starts an object whose name is known only when it is complete.
     ///
     /// # Errors
-    /// [`crate::Error::Io`].
+    /// [`Error::Io`].
     fn create_temp(&self) -> Result<TempFile>;
 
-    /// Publishes a finished temporary under its name. Durable only after [`Backend::sync_names`].
+    /// Publishes a finished temporary under its name. Durable only after [`Writing::sync_names`].
     ///
     /// # Errors
-    /// [`crate::Error::Io`].
+    /// [`Error::Io`].
     fn publish_temp(&self, file: TempFile, name: &ObjectName) -> Result<()>;
 
-    /// Makes every name durable that [`Backend::publish_temp`] gave so far.
+    /// Makes every name durable that [`Writing::publish_temp`] gave so far.
     ///
     /// # Errors
-    /// [`crate::Error::Io`].
+    /// [`Error::Io`].
     fn sync_names(&self) -> Result<()>;
 
     /// Makes the names of all packs durable, whoever gave them.
     ///
     /// # Errors
-    /// [`crate::Error::Io`].
+    /// [`Error::Io`].
     fn sync_packs(&self) -> Result<()>;
 
+    /// Removes an object; it need not be there.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn remove(&self, name: &ObjectName) -> Result<()>;
+
+    /// Removes what a writer that died left behind. Only the holder of the writer's lock may call it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn sweep_temporaries(&self) -> Result<u64>;
+}
+
+/// What only a place has that can list names. It serves `check`, and rebuilding what is rebuildable.
+pub trait Listing {
     /// All packs, sorted by id.
     ///
     /// # Errors
-    /// [`crate::Error::Io`].
+    /// [`Error::Io`].
     fn list_packs(&self) -> Result<Vec<PackId>>;
 
     /// All packs that can be listed, sorted by id; a directory that cannot be is added to `troubles`.
@@ -131,24 +229,18 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// All segments, sorted by id.
     ///
     /// # Errors
-    /// [`crate::Error::Io`].
+    /// [`Error::Io`].
     fn list_segments(&self) -> Result<Vec<SegmentId>>;
 
     /// All snapshots, sorted by id.
     ///
     /// # Errors
-    /// [`crate::Error::Io`].
+    /// [`Error::Io`].
     fn list_snapshots(&self) -> Result<Vec<SnapshotId>>;
 
     /// The snapshots that locators are for, sorted by id.
     ///
     /// # Errors
-    /// [`crate::Error::Io`].
+    /// [`Error::Io`].
     fn list_locators(&self) -> Result<Vec<SnapshotId>>;
-
-    /// Removes an object; it need not be there.
-    ///
-    /// # Errors
-    /// [`crate::Error::Io`].
-    fn remove(&self, name: &ObjectName) -> Result<()>;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Packs: footers always, content on request.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -10,6 +10,7 @@ use crate::backend::ObjectName;
 use crate::compress::Decompressor;
 use crate::error::{Error, Result};
 use crate::format::pack::Encoding;
+use crate::format::table::Table;
 use crate::id::{ChunkId, PackId};
 use crate::pack::{self, Footer};
 use crate::progress::Progress;
@@ -33,7 +34,10 @@ pub(super) fn check_packs(
     report: &mut CheckReport,
 ) -> Result<Held> {
     let mut troubles = Vec::new();
-    let ids = store.backend().list_packs_past(&mut troubles);
+    let ids = match store.backend().listing() {
+        Some(listing) => listing.list_packs_past(&mut troubles),
+        None => indexed_packs(store)?,
+    };
     for trouble in troubles {
         if !trouble.is_of_one_object() {
             return Err(trouble);
@@ -82,6 +86,16 @@ pub(super) fn check_packs(
     // A chunk with a good copy elsewhere is not lost.
     findings.lost.retain(|id, _| !held.places.contains_key(id));
     Ok(held)
+}
+
+/// The packs that the index names: all that can be asked for where nothing can be listed.
+fn indexed_packs(store: &Store) -> Result<Vec<PackId>> {
+    let mut packs = BTreeSet::new();
+    for (_, opened) in super::open_segments(store)?.unwrap_or_default() {
+        // One that cannot be opened is a finding of its own.
+        packs.extend(opened.iter().flat_map(Table::packs).map(|pack| pack.id));
+    }
+    Ok(packs.into_iter().collect())
 }
 
 /// Reads packs whole, several at a time.

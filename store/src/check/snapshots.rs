@@ -9,15 +9,13 @@ use crate::backend::ObjectName;
 use crate::error::Result;
 use crate::format::manifest::{ChunkRun, InodeKind, Node};
 use crate::format::snapshot::{IndexRecord, Snapshot, SnapshotArea};
-use crate::format::table::{Table, TableKind};
+use crate::format::table::{TABLE_BYTES_MAX, Table, TableKind};
 use crate::id::{ChunkId, SnapshotId};
+use crate::limits;
 use crate::manifest::{ContentPart, Manifest, content_parts};
 use crate::progress::Progress;
 use crate::read::{ChunkReader, ReadScratch};
 use crate::store::Store;
-
-/// Longest locator that is read, in bytes.
-const LOCATOR_BYTES_MAX: u64 = 2 << 30;
 
 /// What a manifest was found to hold; areas of several snapshots often share one.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +37,7 @@ pub(super) struct Listed {
 
 pub(super) fn list(store: &Store) -> Result<Listed> {
     // Where they cannot be had, the findings on each locator and on the index say so.
-    let located = store.backend().list_locators().unwrap_or_default();
+    let located = store.backend().listing().and_then(|listing| listing.list_locators().ok()).unwrap_or_default();
     let index_before = readable_index(store)?;
     let records = store.snapshots()?;
     let there = records.iter().map(|record| record.id).collect();
@@ -214,7 +212,9 @@ fn blame_for(findings: &mut Findings, id: &ChunkId) -> usize {
 
 fn check_locator(store: &Store, id: &SnapshotId, held: &mut Held, findings: &mut Findings) -> Result<()> {
     let name = ObjectName::Locator(*id);
-    let read = store.read_hint(&name, LOCATOR_BYTES_MAX);
+    let is_local = store.backend().listing().is_some();
+    let cap = if is_local { TABLE_BYTES_MAX } else { limits::LOCATOR_BYTES_MAX };
+    let read = store.read_hint(&name, cap);
     let problem = match read.or_else(|e| if e.is_of_one_object() { Ok(None) } else { Err(e) })? {
         None => "missing, or no file that can be a locator".to_string(),
         Some(bytes) => match Table::decode(bytes) {

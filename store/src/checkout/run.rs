@@ -49,8 +49,8 @@ use crate::walk::Walk;
 pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -> Result<CheckoutReport> {
     let started = Instant::now();
     let snapshot = store.snapshot(&options.snapshot)?;
-    let reader = store.reader()?;
-    let own = [store.path(), &options.state_dir].map(Path::to_path_buf);
+    let reader = store.reader_of(&[options.snapshot])?;
+    let own = store.dir().into_iter().chain([options.state_dir.as_path()]).map(Path::to_path_buf);
     let own = options.protected.iter().cloned().chain(own).collect();
     let options = &CheckoutOptions { protected: own, ..options.clone() };
     let run = Run { store, options, snapshot: &snapshot, reader: &reader, progress };

@@ -370,12 +370,12 @@ mod tests {
             })
             .collect();
         let chunker = Chunker::new(params);
-        let mut sink = Kept(PackWriter::create(store.backend(), PackKind::Manifest).unwrap(), BTreeSet::new());
+        let mut sink = Kept(PackWriter::create(store.writing().unwrap(), PackKind::Manifest).unwrap(), BTreeSet::new());
         let Ok(chunks) = FileReader::new(&chunker).indirect(runs.clone(), &mut sink) else { panic!("no limit is met") };
         assert!(matches!(chunks, ChunkList::Indirect { depth: 2, .. }), "{chunks:?}");
-        sink.0.finish().unwrap().publish(store.backend()).unwrap();
-        store.backend().sync_names().unwrap();
-        store.backend().remove(&ObjectName::SegmentsCurrent).unwrap();
+        sink.0.finish().unwrap().publish(store.writing().unwrap()).unwrap();
+        store.writing().unwrap().sync_names().unwrap();
+        store.writing().unwrap().remove(&ObjectName::SegmentsCurrent).unwrap();
 
         let size = 300_000 * 4096;
         let content = FileContent { size, hash: ContentHash::of(b""), chunks, unstable: false };

@@ -34,7 +34,7 @@ pub(super) fn add_records(
     let mut written = 0;
     for part in new.split(options.segment_limits) {
         let (listed, bytes) = build(part)?;
-        store.backend().publish(&ObjectName::Segment(listed.id), &bytes)?;
+        store.writing()?.publish(&ObjectName::Segment(listed.id), &bytes)?;
         written += listed.len;
         trusted.insert(listed.id);
         segments.push(listed);
@@ -44,7 +44,7 @@ pub(super) fn add_records(
     Trusted::load(store, &options.state_dir)?.save(trusted.into_iter().filter(is_live))?;
     // Nothing names these any more; a reader that opened the old list holds its maps.
     for id in merged.iter().filter(|id| !is_live(id)) {
-        store.backend().remove(&ObjectName::Segment(*id))?;
+        store.writing()?.remove(&ObjectName::Segment(*id))?;
     }
     Ok(written)
 }

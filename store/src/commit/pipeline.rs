@@ -110,7 +110,7 @@ impl Packer<'_> {
         // A pack that could not be written to is dropped: nobody may go on with it and publish what it has become.
         let mut writer = match current.take() {
             Some(writer) => writer,
-            None => PackWriter::create(self.store.backend(), self.kind)?,
+            None => PackWriter::create(self.store.writing()?, self.kind)?,
         };
         writer.push(id, plain_len, encoding, stored)?;
         if writer.is_full(self.store.format().pack_size) {
@@ -340,7 +340,7 @@ fn sync_packs(store: &Store, finished: &Receiver<FinishedPack>) -> Result<(Vec<T
     for pack in finished {
         packs.push(pack.pack);
         records.extend(pack.locations());
-        pack.publish(store.backend())?;
+        pack.publish(store.writing()?)?;
     }
     Ok((packs, records))
 }

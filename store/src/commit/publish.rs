@@ -67,7 +67,7 @@ impl Publication<'_> {
     /// Makes the names of new packs durable. Where that fails they are removed: a sync that succeeds later would prove
     /// nothing about them (format-spec §90.4).
     fn sync_packs(&self, packs: &[TablePack]) -> Result<()> {
-        let backend = self.store.backend();
+        let backend = self.store.writing()?;
         backend.sync_names().inspect_err(|_| {
             for pack in packs {
                 // One that stays is garbage; the first error is what counts.
@@ -83,7 +83,7 @@ impl Publication<'_> {
         progress: &Progress,
         done: &mut Published,
     ) -> Result<()> {
-        let backend = self.store.backend();
+        let backend = self.store.writing()?;
         let bytes = snapshot.encode().map_err(|source| Error::Decode { object: "the new snapshot".into(), source })?;
         let id = SnapshotId::of(&bytes);
         match locator::encode(self.store, &id, snapshot, self.base()?, self.known, usable)? {
@@ -134,7 +134,7 @@ impl Publication<'_> {
             return Ok(());
         }
         if let Some(bytes) = locator::encode(self.store, id, snapshot, None, self.known, usable)? {
-            self.store.backend().publish(&ObjectName::Locator(*id), &bytes)?;
+            self.store.writing()?.publish(&ObjectName::Locator(*id), &bytes)?;
             done.stored_bytes += bytes.len() as u64;
         }
         Ok(())
@@ -146,7 +146,7 @@ impl Publication<'_> {
         if self.store.snapshot_index()?.is_some_and(|listed| listed == records) {
             return Ok(());
         }
-        self.store.backend().publish(&ObjectName::SnapshotIndex, &encode_index(&records))
+        self.store.writing()?.publish(&ObjectName::SnapshotIndex, &encode_index(&records))
     }
 }
 

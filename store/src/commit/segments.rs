@@ -178,7 +178,7 @@ fn lost_pack(store: &Store, table: &Table<TableBytes>, standing: &Standing) -> R
 /// A new index from all readable pack footers, published as the only live one. Of a pack that is there without a readable
 /// footer, what sound segments say is kept apart.
 fn rebuild(store: &Store, options: &CommitOptions, notes: &mut Vec<String>) -> Result<Index> {
-    let backend = store.backend();
+    let backend = store.writing()?;
     let Gathered { confirmed, unconfirmed, notes: found } = segment::gather(store)?;
     notes.extend(found);
     if !options.dry_run {
@@ -190,7 +190,7 @@ fn rebuild(store: &Store, options: &CommitOptions, notes: &mut Vec<String>) -> R
         for part in records.split(options.segment_limits) {
             let (listed, bytes) = build(part)?;
             let table = if options.dry_run {
-                decode(TableBytes::Built(bytes))?
+                decode(TableBytes::Read(bytes))?
             } else {
                 backend.publish(&ObjectName::Segment(listed.id), &bytes)?;
                 drop(bytes);
@@ -205,7 +205,7 @@ fn rebuild(store: &Store, options: &CommitOptions, notes: &mut Vec<String>) -> R
     if !options.dry_run {
         let listed = segments.iter().map(|segment| segment.listed.clone()).collect();
         let current = publish_current(store, generation, listed, condemned.clone())?;
-        for id in backend.list_segments()? {
+        for id in store.listing()?.list_segments()? {
             if !current.segments.iter().any(|segment| segment.id == id) {
                 backend.remove(&ObjectName::Segment(id))?;
             }
@@ -235,6 +235,6 @@ pub(super) fn publish_current(
     segments.sort_by_key(|segment| segment.id);
     segments.dedup_by_key(|segment| segment.id);
     let current = SegmentsCurrent { store: store.id(), generation, segments, condemned };
-    store.backend().publish(&ObjectName::SegmentsCurrent, &current.encode())?;
+    store.writing()?.publish(&ObjectName::SegmentsCurrent, &current.encode())?;
     Ok(current)
 }

@@ -10,11 +10,11 @@ use rustix::io::Errno;
 use rustix::time::ClockId;
 
 use super::dir::Dir;
+use super::map::Mapped;
 use super::stat::Stat;
 use super::sys;
 use crate::error::{Error, Result};
 use crate::format::manifest::Timestamp;
-use crate::format::{DecodeError, Reason};
 
 /// An object of a store, open for positioned reads.
 #[derive(Debug)]
@@ -101,21 +101,36 @@ impl OpenFile {
         Ok(*hasher.finalize().as_bytes())
     }
 
+    /// Refuses a file of more than `cap` bytes.
+    ///
+    /// # Errors
+    /// [`Error::LimitExceeded`], or [`Error::Decode`] if it is an object.
+    pub fn require_len(&self, cap: u64) -> Result<()> {
+        if self.len <= cap { Ok(()) } else { Err(self.too_long(cap)) }
+    }
+
+    fn too_long(&self, cap: u64) -> Error {
+        match &self.object {
+            Some(object) => Error::too_long(object, self.len, cap),
+            None => Error::LimitExceeded { what: "size of a file", found: self.len, limit: cap },
+        }
+    }
+
+    /// Maps it. Only for this program's own immutable files.
+    ///
+    /// # Errors
+    /// As [`Mapped::from_fd`].
+    pub fn into_map(self) -> Result<Mapped> {
+        Mapped::from_fd(self.fd, &self.path)
+    }
+
     /// Reads the whole of a file of at most `cap` bytes.
     ///
     /// # Errors
     /// As [`OpenFile::read_exact_at`]; [`Error::LimitExceeded`] for a longer one, [`Error::Decode`] if it is an object.
     pub fn read_all(&self, cap: u64) -> Result<Vec<u8>> {
-        let too_long = || match &self.object {
-            Some(object) => {
-                let reason = Reason::Limit { found: self.len, limit: cap };
-                let source = DecodeError { object: "object", offset: cap, field: "length", reason };
-                Error::Decode { object: object.clone(), source }
-            }
-            None => Error::LimitExceeded { what: "size of a file", found: self.len, limit: cap },
-        };
-        let len = usize::try_from(self.len).ok().filter(|_| self.len <= cap).ok_or_else(too_long)?;
-        let mut bytes = vec![0; len];
+        self.require_len(cap)?;
+        let mut bytes = vec![0; usize::try_from(self.len).map_err(|_| self.too_long(cap))?];
         self.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
     }

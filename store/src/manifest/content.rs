@@ -201,9 +201,9 @@ mod tests {
         let byte = ChunkId::of(b"x");
         let piece = encode_chunk_list(&vec![ChunkRun::Data { id: byte, len: 1 }; 400_000]);
         let id = ChunkId::of(&piece);
-        let mut pack = PackWriter::create(store.backend(), PackKind::Manifest).unwrap();
+        let mut pack = PackWriter::create(store.writing().unwrap(), PackKind::Manifest).unwrap();
         pack.push(id, u32::try_from(piece.len()).unwrap(), Encoding::Raw, &piece).unwrap();
-        pack.finish().unwrap().publish(store.backend()).unwrap();
+        pack.finish().unwrap().publish(store.writing().unwrap()).unwrap();
 
         let reader = store.reader().unwrap();
         let len = u32::try_from(piece.len()).unwrap();

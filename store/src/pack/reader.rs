@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a pack holds, by its own account.
 
-use crate::backend::{Backend, ObjectName};
+use crate::backend::{Backend, Object, ObjectName};
 use crate::error::{Error, Result};
 use crate::format::pack::{self, HEADER_LEN, PackEntry, TRAILER_LEN};
 use crate::format::table::{Location, TablePack};
 use crate::format::{DecodeError, Reason};
-use crate::fsio::OpenFile;
 use crate::id::{ChunkId, PackId};
 use crate::limits;
 use crate::store::damaged;
@@ -45,7 +44,7 @@ pub(super) fn location(pack: PackId, entry: &PackEntry) -> Location {
 pub fn read_footer(backend: &dyn Backend, id: &PackId) -> Result<Footer> {
     let name = ObjectName::Pack(*id);
     let file = backend.open(&name)?.ok_or_else(|| Error::MissingObject { object: name.to_string() })?;
-    let len = file.len();
+    let len = file.len()?;
     let shortest = (HEADER_LEN + TRAILER_LEN) as u64;
     if len < shortest || len > limits::PACK_BYTES_MAX {
         let reason = if len < shortest {
@@ -62,7 +61,7 @@ pub fn read_footer(backend: &dyn Backend, id: &PackId) -> Result<Footer> {
     let mut footer = vec![0; usize::try_from(footer_len).expect("bounded by the pack's length")];
     file.read_exact_at(&mut footer, trailer.footer_offset)?;
     let entries = pack::decode_footer(&footer, &trailer).map_err(damaged(&name))?;
-    let kind = header_kind(&file, &name)?;
+    let kind = header_kind(&*file, &name)?;
     Ok(Footer { pack: TablePack { id: *id, len, kind }, entries })
 }
 
@@ -73,10 +72,10 @@ pub fn read_footer(backend: &dyn Backend, id: &PackId) -> Result<Footer> {
 pub fn read_kind(backend: &dyn Backend, id: &PackId) -> Result<pack::PackKind> {
     let name = ObjectName::Pack(*id);
     let file = backend.open(&name)?.ok_or_else(|| Error::MissingObject { object: name.to_string() })?;
-    header_kind(&file, &name)
+    header_kind(&*file, &name)
 }
 
-fn header_kind(file: &OpenFile, name: &ObjectName) -> Result<pack::PackKind> {
+fn header_kind(file: &dyn Object, name: &ObjectName) -> Result<pack::PackKind> {
     let mut header = [0; HEADER_LEN];
     file.read_exact_at(&mut header, 0)?;
     pack::decode_header(&header).map_err(damaged(name))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Records → pack file, written once from front to back and hashed on the way.
 
-use crate::backend::{Backend, ObjectName};
+use crate::backend::{ObjectName, Writing};
 use crate::error::{Error, Result};
 use crate::format::pack::{self, Encoding, PackEntry, PackKind};
 use crate::format::table::{Location, TablePack};
@@ -28,7 +28,7 @@ impl PackWriter {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn create(backend: &dyn Backend, kind: PackKind) -> Result<PackWriter> {
+    pub fn create(backend: &dyn Writing, kind: PackKind) -> Result<PackWriter> {
         let mut buffer = Vec::with_capacity(BUFFER_BYTES + (64 << 10));
         let header = pack::encode_header(kind);
         buffer.extend_from_slice(&header);
@@ -108,11 +108,11 @@ impl FinishedPack {
         self.entries.iter().map(|entry| (entry.id, super::reader::location(self.pack.id, entry)))
     }
 
-    /// Makes the content durable and gives it its name; the name is durable after [`Backend::sync_names`].
+    /// Makes the content durable and gives it its name; the name is durable after [`Writing::sync_names`].
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn publish(self, backend: &dyn Backend) -> Result<()> {
+    pub fn publish(self, backend: &dyn Writing) -> Result<()> {
         backend.publish_temp(self.file, &ObjectName::Pack(self.pack.id))
     }
 }

@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["id", "limits", "path", "progress"],
     &["error", "format", "fsio"],
     &["chunk", "hash", "compress", "area", "walk", "inode", "backend", "files_cache"],
-    &["pack", "segment", "locator", "store", "read"],
+    &["pack", "segment", "locator", "store", "read", "fetch"],
     &["manifest", "catalog"],
     &["commit", "checkout", "check", "testing"],
 ];
