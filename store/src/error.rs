@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What can go wrong, as values: the fields say what, [`Error::kind`] says which class.
 
+mod transfer;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::format::{DecodeError, Reason};
 use crate::id::SnapshotId;
 use crate::path::escape;
+
+pub use transfer::TransferError;
 
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -222,6 +226,16 @@ pub enum Error {
         /// What failed.
         source: Box<Error>,
     },
+    /// A server did not give an object, and no other one did.
+    #[error("cannot fetch {object} from {}", escape(from.as_bytes()))]
+    Fetch {
+        /// Store name of the object.
+        object: String,
+        /// The server's address.
+        from: String,
+        /// What came instead.
+        source: TransferError,
+    },
     /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -257,6 +271,8 @@ pub enum ErrorKind {
     Limit,
     /// Refused for a reason the user can act on.
     Refused,
+    /// A server cannot be reached, or does not answer as a store's should.
+    Server,
     /// Stopped on request.
     Interrupted,
 }
@@ -300,6 +316,7 @@ impl Error {
             Error::LimitExceeded { .. } => ErrorKind::Limit,
             Error::Area { .. } | Error::Refused { .. } | Error::NotEmpty { .. } => ErrorKind::Refused,
             Error::Unrecorded { source, .. } => source.kind(),
+            Error::Fetch { .. } => ErrorKind::Server,
             Error::Interrupted => ErrorKind::Interrupted,
         }
     }
@@ -331,7 +348,8 @@ impl Error {
             Error::Io { source, .. } => {
                 !PROCESS.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error()))
             }
-            Error::Interrupted => false,
+            // The next object would be asked of the same servers.
+            Error::Fetch { .. } | Error::Interrupted => false,
             _ => true,
         }
     }
@@ -339,6 +357,7 @@ impl Error {
     /// Whether trying again later may help without anyone changing anything.
     pub fn is_retryable(&self) -> bool {
         match self {
+            Error::Fetch { source, .. } => source.is_transient(),
             Error::Locked { .. } | Error::PackagesLocked { .. } | Error::Unstable { .. } => true,
             Error::Io { source, .. } => {
                 matches!(source.kind(), std::io::ErrorKind::Interrupted | std::io::ErrorKind::TimedOut)

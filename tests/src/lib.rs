@@ -12,6 +12,7 @@ pub mod neighbour;
 pub mod operation;
 pub mod place;
 pub mod portrait;
+pub mod web;
 
 pub use build::Tree;
 pub use fixture::Fixture;

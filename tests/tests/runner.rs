@@ -19,6 +19,7 @@ mod commit;
 mod content;
 mod damage;
 mod faults;
+mod http;
 mod index;
 mod matrix;
 mod model;

@@ -4,13 +4,17 @@
 //! Invariant: a backend knows names and bytes, not what they mean. Nothing that a reader does needs a listing; listings
 //! serve `check`, and rebuilding what is rebuildable.
 
+pub mod http;
 mod local;
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use http::HttpBackend;
 pub use local::LocalBackend;
+
+use self::http::Link;
 
 use crate::error::{Error, Result};
 use crate::fsio::{Mapped, TempFile};
@@ -122,6 +126,11 @@ pub trait Backend: Send + Sync + fmt::Debug {
         None
     }
 
+    /// How fast it answers, where asking for it takes time worth saving; `None` for what is at hand.
+    fn link(&self) -> Option<Link> {
+        None
+    }
+
     /// What turned out to be wrong with the place itself so far, a line each: a mirror that gave wrong bytes.
     fn notes(&self) -> Vec<String> {
         Vec::new()
@@ -142,6 +151,16 @@ pub trait Object: Send + Sync + fmt::Debug {
     /// What `check` says of the last copy there is; [`Error::Io`], of `UnexpectedEof` when the object ends first;
     /// [`Error::MissingObject`]; [`Error::UnreadableObject`].
     fn read_checked_at(&self, buffer: &mut [u8], offset: u64, check: Check<'_>) -> Result<()>;
+
+    /// `len` bytes from `offset` that `check` says yes to.
+    ///
+    /// # Errors
+    /// As [`Object::read_checked_at`].
+    fn read_part(&self, offset: u64, len: usize, check: Check<'_>) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.read_checked_at(&mut bytes, offset, check)?;
+        Ok(bytes)
+    }
 
     /// Fills `buffer` from `offset`.
     ///

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! One request to one server. The only file that knows the HTTP library.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::http::header;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::{Agent, Proxy, Timeout};
+
+use super::answer::{Answer, Asked, Body};
+use super::options::{HttpOptions, Patience, Timing};
+use crate::error::{Error, Result, TransferError};
+
+/// Bytes read at once.
+const READ_BYTES: usize = 64 << 10;
+/// Longest header of an answer, in bytes.
+const HEADER_BYTES_MAX: usize = 32 << 10;
+/// Connections kept open for the next request to a server.
+const IDLE_CONNECTIONS: usize = 16;
+
+/// A way to servers.
+#[derive(Debug)]
+pub(super) struct Client {
+    agent: Agent,
+    patience: Patience,
+    timing: Arc<dyn Timing>,
+}
+
+/// How a body ended that came as it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Got {
+    Missing,
+    Bytes {
+        /// The server says that it is meant for people.
+        is_web_page: bool,
+    },
+}
+
+/// What a request cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Cost {
+    /// Until the header was there.
+    pub(super) first_byte: Duration,
+    /// From then to the end.
+    pub(super) body: Duration,
+    /// Bytes of the body that were read.
+    pub(super) bytes: u64,
+}
+
+impl Client {
+    /// # Errors
+    /// [`Error::Refused`] for authorities or a proxy that make no sense.
+    pub(super) fn new(options: &HttpOptions) -> Result<Client> {
+        let patience = options.patience;
+        let tls = TlsConfig::builder().root_certs(authorities(&options.authorities)?).build();
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            // Said outright: left alone, the library would look into the environment.
+            .proxy(proxy(options)?)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("evenkeel/", env!("CARGO_PKG_VERSION")))
+            .max_response_header_size(HEADER_BYTES_MAX)
+            .max_idle_connections(IDLE_CONNECTIONS)
+            .max_idle_connections_per_host(IDLE_CONNECTIONS)
+            .timeout_resolve(Some(patience.connect))
+            .timeout_connect(Some(patience.connect))
+            .timeout_send_request(Some(patience.stall))
+            .timeout_recv_response(Some(patience.first_byte))
+            .timeout_per_read(Some(patience.stall))
+            .timeout_per_write(Some(patience.stall))
+            .timeout_global(Some(patience.request))
+            .build();
+        Ok(Client { agent: config.new_agent(), patience, timing: Arc::clone(&options.timing) })
+    }
+
+    /// Appends what was asked for to `buffer`, as much of it as comes. A `fresh` answer is not one that a cache kept.
+    pub(super) fn get(
+        &self,
+        url: &str,
+        asked: Asked,
+        fresh: bool,
+        buffer: &mut Vec<u8>,
+        cost: &mut Cost,
+    ) -> Result<Got, TransferError> {
+        let mut request = self.agent.get(url).header(header::ACCEPT_ENCODING, "identity");
+        if let Some(range) = asked.range() {
+            request = request.header(header::RANGE, range);
+        }
+        if fresh {
+            request = request.header(header::CACHE_CONTROL, "no-cache");
+        }
+        let start = self.timing.now();
+        let response = request.call().map_err(|e| self.why(e))?;
+        cost.first_byte = self.timing.now().saturating_sub(start);
+        let (head, body) = response.into_parts();
+        let answer = answer(head.status.as_u16(), &head.headers);
+        let (judged, is_web_page) = (answer.judge(&asked)?, answer.is_web_page());
+        let (skip, want, exact) = match judged {
+            Body::Missing => return Ok(Got::Missing),
+            Body::All { cap, expected } => (0, expected.unwrap_or(cap), expected.is_some()),
+            Body::Slice { skip, len } => (skip, len, true),
+        };
+        let mut reader = body.into_with_config().limit(u64::MAX).reader();
+        let copied = self.copy(&mut reader, skip, want, buffer, cost);
+        cost.body = self.timing.now().saturating_sub(start).saturating_sub(cost.first_byte);
+        let received = copied?;
+        if exact && received < want {
+            return Err(TransferError::Truncated { received, expected: want });
+        }
+        // Only the end of the body frees the connection for the next request; and there must be none of it left.
+        let is_part = matches!(judged, Body::Slice { .. });
+        if !is_part && self.read(&mut reader, &mut [0])? > 0 {
+            return Err(TransferError::TooLong { limit: want });
+        }
+        Ok(Got::Bytes { is_web_page })
+    }
+
+    /// Length of an object; `None` when it is not there.
+    pub(super) fn len(&self, url: &str, cost: &mut Cost) -> Result<Option<u64>, TransferError> {
+        let start = self.timing.now();
+        let request = self.agent.head(url).header(header::ACCEPT_ENCODING, "identity");
+        let response = request.call().map_err(|e| self.why(e))?;
+        cost.first_byte = self.timing.now().saturating_sub(start);
+        let answer = answer(response.status().as_u16(), response.headers());
+        match answer.judge(&Asked::Whole { cap: u64::MAX })? {
+            Body::Missing => Ok(None),
+            Body::All { expected: Some(len), .. } => Ok(Some(len)),
+            Body::All { .. } | Body::Slice { .. } => {
+                Err(TransferError::Protocol("it does not tell the length of an object".into()))
+            }
+        }
+    }
+
+    /// Reads at most `want` bytes after the first `skip`, and gives how many there were. What does not come fast enough is
+    /// given up.
+    fn copy(
+        &self,
+        reader: &mut impl Read,
+        mut skip: u64,
+        want: u64,
+        buffer: &mut Vec<u8>,
+        cost: &mut Cost,
+    ) -> Result<u64, TransferError> {
+        let mut received = 0;
+        let (mut span_start, mut span_bytes) = (self.timing.now(), 0);
+        let mut chunk = vec![0; READ_BYTES];
+        while received < want {
+            let most = usize::try_from((skip + want - received).min(READ_BYTES as u64)).unwrap_or(READ_BYTES);
+            let read = match self.read(reader, &mut chunk[..most]) {
+                // A body that breaks off may be continued, however it broke off.
+                Err(e @ (TransferError::Connect(_) | TransferError::Timeout { .. })) if received == 0 => return Err(e),
+                Err(TransferError::Connect(_)) => return Err(TransferError::Truncated { received, expected: want }),
+                read => read?,
+            };
+            if read == 0 {
+                break;
+            }
+            (cost.bytes, span_bytes) = (cost.bytes + read as u64, span_bytes + read as u64);
+            let skipped = usize::try_from(skip).unwrap_or(read).min(read);
+            skip -= skipped as u64;
+            buffer.extend_from_slice(&chunk[skipped..read]);
+            received += (read - skipped) as u64;
+            let span = self.timing.now().saturating_sub(span_start);
+            if span >= self.patience.rate_span {
+                if span_bytes < self.patience.rate_bytes && received < want {
+                    return Err(TransferError::TooSlow { bytes: span_bytes, span });
+                }
+                (span_start, span_bytes) = (self.timing.now(), 0);
+            }
+        }
+        Ok(received)
+    }
+
+    fn read(&self, reader: &mut impl Read, buffer: &mut [u8]) -> Result<usize, TransferError> {
+        reader.read(buffer).map_err(|e| match e.get_ref().is_some_and(|inner| inner.is::<ureq::Error>()) {
+            true => match e.into_inner().map(|inner| inner.downcast::<ureq::Error>()) {
+                Some(Ok(inner)) => self.why(*inner),
+                _ => TransferError::Protocol("unknown".into()),
+            },
+            false => TransferError::Connect(e),
+        })
+    }
+
+    fn why(&self, error: ureq::Error) -> TransferError {
+        let Patience { connect, first_byte, stall, request, .. } = self.patience;
+        match error {
+            // So the TLS library wraps what it says of a certificate.
+            ureq::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => TransferError::Tls(e.to_string()),
+            ureq::Error::Io(e) => TransferError::Connect(e),
+            ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
+                TransferError::Timeout { what: "connection", limit: connect }
+            }
+            ureq::Error::Timeout(Timeout::RecvResponse) => TransferError::Timeout { what: "answer", limit: first_byte },
+            ureq::Error::Timeout(Timeout::PerRead | Timeout::PerWrite | Timeout::SendRequest) => {
+                TransferError::Timeout { what: "further byte", limit: stall }
+            }
+            ureq::Error::Timeout(_) => TransferError::Timeout { what: "end", limit: request },
+            ureq::Error::HostNotFound => TransferError::Connect(io::Error::other("no such host")),
+            ureq::Error::ConnectionFailed => TransferError::Connect(io::Error::other("no address answers")),
+            ureq::Error::Tls(why) => TransferError::Tls(why.to_string()),
+            ureq::Error::Rustls(why) => TransferError::Tls(why.to_string()),
+            other => TransferError::Protocol(other.to_string()),
+        }
+    }
+}
+
+fn answer(status: u16, headers: &ureq::http::HeaderMap) -> Answer<'_> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    // A value that cannot be read must not pass for one that is not there.
+    let encoding = headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("what is no text"));
+    Answer {
+        status,
+        content_range: text(header::CONTENT_RANGE),
+        content_length: text(header::CONTENT_LENGTH).and_then(|value| value.parse().ok()),
+        content_encoding: encoding,
+        content_type: text(header::CONTENT_TYPE),
+        location: text(header::LOCATION),
+        retry_after: text(header::RETRY_AFTER),
+    }
+}
+
+fn authorities(pem: &[u8]) -> Result<RootCerts> {
+    let mut certificates = Vec::new();
+    for item in ureq::tls::parse_pem(pem) {
+        let refused = |e: ureq::Error| Error::Refused {
+            reason: format!("the certificate authorities cannot be read: {e}"),
+            hint: Some("give a file of certificates in PEM form".into()),
+        };
+        if let PemItem::Certificate(certificate) = item.map_err(refused)? {
+            certificates.push(Certificate::to_owned(&certificate));
+        }
+    }
+    Ok(RootCerts::Specific(Arc::new(certificates)))
+}
+
+fn proxy(options: &HttpOptions) -> Result<Option<Proxy>> {
+    let Some(address) = options.proxy.as_deref().filter(|address| !address.is_empty()) else { return Ok(None) };
+    // Not the address itself: it may hold a password.
+    let refused = || Error::Refused {
+        reason: "the proxy's address makes no sense".into(),
+        hint: Some("a proxy is named as http://[USER:PASSWORD@]HOST:PORT".into()),
+    };
+    let parsed = Proxy::new(address).map_err(|_| refused())?;
+    let mut builder = Proxy::builder(parsed.protocol()).host(parsed.host()).port(parsed.port());
+    if let Some(user) = parsed.username() {
+        builder = builder.username(user);
+    }
+    if let Some(password) = parsed.password() {
+        builder = builder.password(password);
+    }
+    for host in options.no_proxy.iter().flat_map(|hosts| hosts.split(',')).map(str::trim) {
+        builder = builder.no_proxy(host);
+    }
+    builder.build().map(Some).map_err(|_| refused())
+}

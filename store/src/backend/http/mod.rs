@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A store behind one or more static web servers (docs/design/http-store.md). It can only be read, and not listed.
+//!
+//! Every request asks for one object, or for one range of one. Servers are asked in the order in which they are named: the
+//! next one when one fails, or gives bytes that are not what they should be. Nothing that a server says is believed; it can
+//! only cost time, and of that a bounded amount.
+
+mod answer;
+mod client;
+mod mirrors;
+mod options;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use mirrors::{Link, Traffic};
+pub use options::{HttpOptions, Patience, Timing};
+
+use self::answer::Asked;
+use self::client::{Client, Cost, Got};
+use self::mirrors::Mirror;
+use super::{Backend, Check, Loaded, Object, ObjectName};
+use crate::error::{Error, Result, TransferError};
+
+/// Objects on web servers.
+#[derive(Debug, Clone)]
+pub struct HttpBackend(Arc<Servers>);
+
+#[derive(Debug)]
+struct Servers {
+    /// The store's own address, for messages.
+    path: PathBuf,
+    mirrors: Vec<Mirror>,
+    client: Client,
+    options: HttpOptions,
+}
+
+impl HttpBackend {
+    /// Prepares to read from `addresses`, which are asked in that order. The last is the store's own, the others are mirrors
+    /// of it. Makes no request.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for an address that is none, or options that make no sense.
+    pub fn new(addresses: &[String], options: HttpOptions) -> Result<HttpBackend> {
+        let mirrors = addresses.iter().map(|address| parse(address).map(Mirror::new)).collect::<Result<Vec<_>>>()?;
+        let Some(own) = mirrors.last() else { return Err(refused("nothing", "no address is given")) };
+        let path = PathBuf::from(&own.address);
+        let client = Client::new(&options)?;
+        Ok(HttpBackend(Arc::new(Servers { path, mirrors, client, options })))
+    }
+
+    /// What all servers were asked and gave so far.
+    pub fn traffic(&self) -> Traffic {
+        self.0.mirrors.iter().map(Mirror::traffic).fold(Traffic::default(), |sum, one| Traffic {
+            requests: sum.requests + one.requests,
+            bytes: sum.bytes + one.bytes,
+        })
+    }
+}
+
+/// An address, with a slash at its end.
+fn parse(address: &str) -> Result<String> {
+    let uri: ureq::http::Uri = address.parse().map_err(|_| refused(address, "that is no address"))?;
+    let scheme = uri.scheme_str().unwrap_or_default();
+    let authority = uri.authority().ok_or_else(|| refused(address, "it names no host"))?;
+    if scheme != "http" && scheme != "https" {
+        return Err(refused(address, "only http and https can be read"));
+    }
+    if authority.as_str().contains('@') {
+        // Addresses are shown and recorded.
+        return Err(Error::Refused {
+            reason: "an address of a store holds no user and no password".into(),
+            hint: None,
+        });
+    }
+    if uri.query().is_some() || address.contains('#') {
+        return Err(refused(address, "it ends in more than a path"));
+    }
+    Ok(format!("{scheme}://{authority}{}/", uri.path().trim_end_matches('/')))
+}
+
+fn refused(address: &str, why: &str) -> Error {
+    Error::Refused {
+        reason: format!("{} cannot be a store: {why}", crate::path::escape(address.as_bytes())),
+        hint: Some("a store on a web server is named as http://HOST[:PORT]/PATH or https://…".into()),
+    }
+}
+
+/// Whether a server or a cache on the way may have an older one of that name.
+fn is_mutable(name: &ObjectName) -> bool {
+    matches!(name, ObjectName::Format | ObjectName::SegmentsCurrent | ObjectName::SnapshotIndex)
+}
+
+/// What came of asking everybody so far.
+#[derive(Debug, Default)]
+struct Outcome {
+    /// Servers that would answer the same again.
+    done: BTreeSet<usize>,
+    missing: bool,
+    wrong: Option<Error>,
+    refused: Option<Error>,
+    transient: Option<Error>,
+    /// How long a server asks to be left alone.
+    retry_after: Option<Duration>,
+}
+
+impl Outcome {
+    /// The most that can be said when nobody gave what was asked for.
+    fn verdict(self) -> Result<()> {
+        match self.transient.or(self.wrong).or(self.refused) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Bytes so far, and who gave them.
+#[derive(Debug, Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    from: BTreeSet<usize>,
+    /// Pieces of several servers did not fit together: each must give the whole.
+    apart: bool,
+}
+
+impl Servers {
+    /// Asks until someone gives what `check` says yes to; `None` when nobody has the object.
+    fn get(&self, name: &ObjectName, asked: Asked, check: Check<'_>) -> Result<Option<Vec<u8>>> {
+        let (patience, timing) = (&self.options.patience, &self.options.timing);
+        let deadline = timing.now() + patience.deadline;
+        let (mut outcome, mut gathered) = (Outcome::default(), Gathered::default());
+        for round in 0..patience.rounds.max(1) {
+            outcome.retry_after = None;
+            for at in mirrors::order(&self.mirrors, timing.now()) {
+                if outcome.done.contains(&at) || (timing.now() >= deadline && outcome.transient.is_some()) {
+                    continue;
+                }
+                if self.ask(at, name, asked, &mut gathered, check, &mut outcome)? {
+                    return Ok(Some(gathered.bytes));
+                }
+            }
+            if outcome.done.len() == self.mirrors.len() || round + 1 >= patience.rounds {
+                break;
+            }
+            let asked_for = outcome.retry_after.unwrap_or_default().min(patience.pause_max);
+            let pause = mirrors::pause(patience, round, timing.random()).max(asked_for);
+            if timing.now() + pause >= deadline {
+                break;
+            }
+            timing.sleep(pause);
+        }
+        if outcome.done.len() == self.mirrors.len() {
+            outcome.transient = None;
+        }
+        outcome.verdict().map(|()| None)
+    }
+
+    /// Asks one server. Gives whether `gathered` now holds everything.
+    fn ask(
+        &self,
+        at: usize,
+        name: &ObjectName,
+        asked: Asked,
+        gathered: &mut Gathered,
+        check: Check<'_>,
+        outcome: &mut Outcome,
+    ) -> Result<bool> {
+        let mirror = &self.mirrors[at];
+        let failed = |source| Error::Fetch { object: name.to_string(), from: mirror.address.clone(), source };
+        let rest = match asked {
+            // Bytes that came before the end was lost need not come again.
+            Asked::Part { start, len } if !gathered.apart && (gathered.bytes.len() as u64) < len => {
+                let have = gathered.bytes.len() as u64;
+                Asked::Part { start: start + have, len: len - have }
+            }
+            _ => {
+                (gathered.bytes, gathered.from) = (Vec::new(), BTreeSet::new());
+                asked
+            }
+        };
+        gathered.from.insert(at);
+        let url = format!("{}{name}", mirror.address);
+        let mut cost = Cost::default();
+        let got = self.client.get(&url, rest, is_mutable(name), &mut gathered.bytes, &mut cost);
+        mirror.count(&cost);
+        let is_web_page = match got {
+            Ok(Got::Bytes { is_web_page }) => is_web_page,
+            Ok(Got::Missing) => {
+                gathered.from.remove(&at);
+                outcome.missing = true;
+                outcome.done.insert(at);
+                return Ok(false);
+            }
+            Err(error) => {
+                if error.is_transient() {
+                    mirror.failed(&self.options.patience, &*self.options.timing);
+                    outcome.retry_after = outcome.retry_after.max(error.retry_after());
+                    outcome.transient = Some(failed(error));
+                } else {
+                    outcome.done.insert(at);
+                    outcome.refused = Some(failed(error));
+                }
+                return Ok(false);
+            }
+        };
+        match check(&gathered.bytes) {
+            Ok(()) => {
+                mirror.succeeded(&cost);
+                Ok(true)
+            }
+            Err(error @ Error::Interrupted) => Err(error),
+            Err(_) if gathered.from.len() > 1 => {
+                // Nobody knows whose piece is wrong.
+                gathered.apart = true;
+                self.ask(at, name, asked, gathered, check, outcome)
+            }
+            Err(_) if is_web_page => {
+                outcome.done.insert(at);
+                outcome.refused = Some(failed(TransferError::WebPage));
+                Ok(false)
+            }
+            Err(error) => {
+                mirror.lied(format!("{error}"));
+                gathered.apart = true;
+                outcome.done.insert(at);
+                outcome.wrong = Some(error);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Length of an object, from the first server that tells.
+    fn len(&self, name: &ObjectName) -> Result<Option<u64>> {
+        let mut outcome = Outcome::default();
+        for round in 0..self.options.patience.rounds.max(1) {
+            for at in mirrors::order(&self.mirrors, self.options.timing.now()) {
+                if outcome.done.contains(&at) {
+                    continue;
+                }
+                let mirror = &self.mirrors[at];
+                let mut cost = Cost::default();
+                let found = self.client.len(&format!("{}{name}", mirror.address), &mut cost);
+                mirror.count(&cost);
+                let failed = |source| Error::Fetch { object: name.to_string(), from: mirror.address.clone(), source };
+                match found {
+                    Ok(Some(len)) => return Ok(Some(len)),
+                    Ok(None) => drop(outcome.done.insert(at)),
+                    Err(e) if e.is_transient() => outcome.transient = Some(failed(e)),
+                    Err(e) => {
+                        outcome.done.insert(at);
+                        outcome.refused = Some(failed(e));
+                    }
+                }
+            }
+            if outcome.done.len() == self.mirrors.len() {
+                outcome.transient = None;
+                break;
+            }
+            let random = self.options.timing.random();
+            self.options.timing.sleep(mirrors::pause(&self.options.patience, round, random));
+        }
+        outcome.verdict().map(|()| None)
+    }
+}
+
+impl Backend for HttpBackend {
+    fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    fn dir(&self) -> Option<&Path> {
+        None
+    }
+
+    fn read_checked(&self, name: &ObjectName, cap: u64, check: Check<'_>) -> Result<Option<Vec<u8>>> {
+        match self.0.get(name, Asked::Whole { cap }, check) {
+            Err(Error::Fetch { object, source: TransferError::TooLong { limit }, .. }) => {
+                Err(Error::too_long(&object, limit.saturating_add(1), limit))
+            }
+            read => read,
+        }
+    }
+
+    fn open(&self, name: &ObjectName) -> Result<Option<Arc<dyn Object>>> {
+        Ok(Some(Arc::new(HttpObject { servers: Arc::clone(&self.0), name: *name })))
+    }
+
+    fn load(&self, name: &ObjectName, hash: &[u8; 32], cap: u64) -> Result<Option<Loaded>> {
+        let mut check = |bytes: &[u8]| {
+            let actual = blake3::hash(bytes);
+            if actual == *hash {
+                return Ok(());
+            }
+            Err(Error::HashMismatch { object: name.to_string(), actual: actual.to_string() })
+        };
+        Ok(self.read_checked(name, cap, &mut check)?.map(Loaded::Read))
+    }
+
+    fn len(&self, name: &ObjectName) -> Result<Option<u64>> {
+        self.0.len(name)
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let lies = self.0.mirrors.iter().filter_map(|mirror| Some((&mirror.address, mirror.lie()?)));
+        lies.map(|(address, lie)| format!("{address} gave wrong bytes and was avoided from then on: {lie}")).collect()
+    }
+
+    fn link(&self) -> Option<Link> {
+        let order = mirrors::order(&self.0.mirrors, self.0.options.timing.now());
+        let unknown = Link { latency: Duration::from_millis(50), bytes_per_second: 1e6 };
+        Some(order.first().and_then(|at| self.0.mirrors[*at].link()).unwrap_or(unknown))
+    }
+}
+
+/// An object on web servers, of which nothing is known yet.
+#[derive(Debug)]
+struct HttpObject {
+    servers: Arc<Servers>,
+    name: ObjectName,
+}
+
+impl Object for HttpObject {
+    fn len(&self) -> Result<u64> {
+        self.servers.len(&self.name)?.ok_or_else(|| Error::MissingObject { object: self.name.to_string() })
+    }
+
+    fn read_checked_at(&self, buffer: &mut [u8], offset: u64, check: Check<'_>) -> Result<()> {
+        let bytes = self.read_part(offset, buffer.len(), check)?;
+        buffer.copy_from_slice(&bytes);
+        Ok(())
+    }
+
+    fn read_part(&self, offset: u64, len: usize, check: Check<'_>) -> Result<Vec<u8>> {
+        if len == 0 {
+            return check(&[]).map(|()| Vec::new());
+        }
+        let asked = Asked::Part { start: offset, len: len as u64 };
+        match self.servers.get(&self.name, asked, check) {
+            Ok(bytes) => bytes.ok_or_else(|| Error::MissingObject { object: self.name.to_string() }),
+            Err(Error::Fetch { source: TransferError::EndsEarly, .. }) => {
+                let path = self.servers.path.join(self.name.to_string());
+                Err(Error::io("read", path, std::io::Error::from(std::io::ErrorKind::UnexpectedEof)))
+            }
+            Err(e) => Err(e),
+        }
+    }
+}
