@@ -20,6 +20,7 @@ pub mod chunk;
 pub mod commit;
 pub mod compress;
 pub mod error;
+pub mod fetch;
 pub mod files_cache;
 pub mod format;
 pub mod fsio;

@@ -9,15 +9,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::backend::{Object, ObjectName};
 use crate::compress::Decompressor;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fetch::{self, FetchLimits, FetchPlan, Near};
 use crate::format::pack::Encoding;
 use crate::format::store::SegmentsCurrent;
 use crate::format::table::{Location, Table};
 use crate::format::{DecodeError, Reason};
 use crate::id::{ChunkId, PackId, SnapshotId};
 use crate::locator;
+use crate::progress::Progress;
 use crate::segment::{self, TableBytes};
 use crate::store::Store;
 
+/// Requests under way together when chunks are fetched ahead.
+const REQUESTS_AT_ONCE: usize = 4;
 /// Open packs kept at hand.
 const OPEN_PACKS_MAX: usize = 256;
 
@@ -66,6 +70,8 @@ pub struct ChunkReader {
     /// What is known beyond the tables, found out when they could not give a chunk.
     beyond: Mutex<Option<Arc<Vec<Table<TableBytes>>>>>,
     open: Mutex<HashMap<PackId, Arc<dyn Object>>>,
+    /// What was fetched ahead.
+    near: Near,
     notes: Vec<String>,
 }
 
@@ -111,8 +117,8 @@ impl ChunkReader {
     }
 
     fn with(store: &Store, tables: Vec<Table<TableBytes>>, is_gathered: bool, notes: Vec<String>) -> ChunkReader {
-        let (beyond, open) = (Mutex::default(), Mutex::default());
-        ChunkReader { store: store.clone(), tables, is_gathered, beyond, open, notes }
+        let (beyond, open, near) = (Mutex::default(), Mutex::default(), Near::default());
+        ChunkReader { store: store.clone(), tables, is_gathered, beyond, open, near, notes }
     }
 
     /// What was wrong with the index, a line each.
@@ -156,6 +162,58 @@ impl ChunkReader {
         Ok(Verified { id: *id, plain: &scratch.plain })
     }
 
+    /// Fetches chunks together that will be read soon, where each alone would be a request of its own; elsewhere it does
+    /// nothing. What cannot be had is left for [`ChunkReader::read`] to tell.
+    ///
+    /// # Errors
+    /// [`Error::Fetch`], [`Error::Interrupted`], [`Error::Io`].
+    pub fn fetch_ahead(&self, ids: impl IntoIterator<Item = ChunkId>, progress: &Progress) -> Result<()> {
+        match self.plan_ahead(ids) {
+            Some(plan) => fetch::run(&self.store, &plan, &self.near, REQUESTS_AT_ONCE, progress),
+            None => Ok(()),
+        }
+    }
+
+    /// What [`ChunkReader::fetch_ahead`] would ask for; `None` where it does nothing.
+    pub fn plan_ahead(&self, ids: impl IntoIterator<Item = ChunkId>) -> Option<FetchPlan> {
+        let link = self.store.backend().link()?;
+        let lens: HashMap<PackId, u64> =
+            self.tables.iter().flat_map(Table::packs).map(|pack| (pack.id, pack.len)).collect();
+        let far = ids.into_iter().filter(|id| !self.near.has(id));
+        let needed = far.filter_map(|id| Some((id, self.locate(&id)?)));
+        let limits = FetchLimits::of_link(link, REQUESTS_AT_ONCE);
+        Some(FetchPlan::new(needed, |pack| lens.get(pack).copied(), limits))
+    }
+
+    /// Whether what is fetched ahead is of use here.
+    pub fn is_far(&self) -> bool {
+        self.store.backend().link().is_some()
+    }
+
+    /// Where what is fetched ahead is kept.
+    pub fn near(&self) -> &Near {
+        &self.near
+    }
+
+    /// Puts a chunk that was fetched ahead into `scratch`. Gives whether it is there, and sound.
+    fn take_near(&self, id: &ChunkId, scratch: &mut ReadScratch) -> Result<bool> {
+        let ReadScratch { stored, plain, decompressor } = scratch;
+        let Some(place) = self.near.read(id, stored) else { return Ok(false) };
+        let decompressor = self.decompressor(decompressor)?;
+        let decoded = decompressor.decompress(place.encoding, stored, place.plain_len, None, plain);
+        Ok(decoded.is_ok() && ChunkId::of(plain) == *id)
+    }
+
+    fn decompressor<'d>(&self, slot: &'d mut Option<Decompressor>) -> Result<&'d mut Decompressor> {
+        Ok(match slot {
+            Some(decompressor) => decompressor,
+            none => {
+                let failed = |e| Error::io("set up decoder for", self.store.path(), e);
+                none.insert(Decompressor::new().map_err(failed)?)
+            }
+        })
+    }
+
     /// Tries one place after the other until `scratch` holds the chunk. The first failure is the one that is reported.
     fn fetch(
         &self,
@@ -164,6 +222,9 @@ impl ChunkReader {
         dicts: Dictionaries,
         scratch: &mut ReadScratch,
     ) -> Result<()> {
+        if self.take_near(id, scratch)? {
+            return Ok(());
+        }
         let mut failed = Failed::default();
         for at in first.into_iter().chain(self.locations(id)) {
             if failed.attempt(at, |at| self.fetch_at(id, at, dicts, scratch)) {
@@ -215,24 +276,26 @@ impl ChunkReader {
         };
         let pack = self.pack(&at.pack)?;
         let ReadScratch { stored, plain, decompressor } = scratch;
+        let decompressor = self.decompressor(decompressor)?;
+        // Checked where it is read: a server that gave wrong bytes is then known, and another one asked.
+        let mut check = |stored: &[u8]| {
+            decompressor
+                .decompress(at.encoding, stored, at.plain_len, dict.as_deref(), plain)
+                .map_err(|source| Error::Decode { object: object(), source })?;
+            let actual = ChunkId::of(plain);
+            if actual == *id {
+                Ok(())
+            } else {
+                Err(Error::HashMismatch { object: object(), actual: actual.to_string() })
+            }
+        };
         stored.resize(usize::try_from(at.stored_len).expect("bounded by the format"), 0);
-        pack.read_exact_at(stored, at.offset).map_err(|e| match e {
+        pack.read_checked_at(stored, at.offset, &mut check).map_err(|e| match e {
             Error::Io { source, .. } if source.kind() == std::io::ErrorKind::UnexpectedEof => {
                 Error::HashMismatch { object: object(), actual: "nothing: the pack ends too early".into() }
             }
             e => e,
-        })?;
-        let decompressor = match decompressor {
-            Some(decompressor) => decompressor,
-            none => {
-                none.insert(Decompressor::new().map_err(|e| Error::io("set up decoder for", self.store.path(), e))?)
-            }
-        };
-        decompressor
-            .decompress(at.encoding, stored, at.plain_len, dict.as_deref(), plain)
-            .map_err(|source| Error::Decode { object: object(), source })?;
-        let actual = ChunkId::of(plain);
-        if actual == *id { Ok(()) } else { Err(Error::HashMismatch { object: object(), actual: actual.to_string() }) }
+        })
     }
 
     fn pack(&self, id: &PackId) -> Result<Arc<dyn Object>> {

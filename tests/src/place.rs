@@ -8,7 +8,7 @@ use evenkeel_store::checkout::{
     change_record, checkout, history, rollback, status, undo, verify,
 };
 use evenkeel_store::id::SnapshotId;
-use evenkeel_store::{Progress, Result};
+use evenkeel_store::{Progress, Result, Store};
 
 use crate::build::Tree;
 use crate::fixture::{AREA, Fixture, assert_same, settle};
@@ -19,6 +19,8 @@ use crate::operation::Paths;
 #[derive(Debug)]
 pub struct Place<'f> {
     fixture: &'f Fixture,
+    /// Where it is checked out from; the fixture's store unless a test says otherwise.
+    pub store: Store,
     pub root: PathBuf,
     pub state: PathBuf,
     /// Patterns that only this place has.
@@ -29,7 +31,7 @@ impl<'f> Place<'f> {
     /// A place that does not exist yet.
     pub fn new(fixture: &'f Fixture, name: &str) -> Place<'f> {
         let (root, state) = (fixture.dir().join(name), fixture.dir().join(format!("{name}.state")));
-        Place { fixture, root, state, exclude: Vec::new() }
+        Place { fixture, store: fixture.store.clone(), root, state, exclude: Vec::new() }
     }
 
     /// Its tree, to change by hand.
@@ -38,8 +40,8 @@ impl<'f> Place<'f> {
     }
 
     /// The store that it is checked out from.
-    pub fn store(&self) -> &evenkeel_store::Store {
-        &self.fixture.store
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Where it is, for another thread.
@@ -61,7 +63,7 @@ impl<'f> Place<'f> {
         options.areas = vec![self.area()];
         options.threads = 2;
         change(&mut options);
-        let report = checkout(&self.fixture.store, &options, &Progress::default());
+        let report = checkout(&self.store, &options, &Progress::default());
         settle();
         report
     }
@@ -156,11 +158,11 @@ impl<'f> Place<'f> {
     }
 
     pub fn status(&self) -> StatusReport {
-        status(&self.status_options(), &self.fixture.store, &Progress::default()).unwrap()
+        status(&self.status_options(), &self.store, &Progress::default()).unwrap()
     }
 
     pub fn verify(&self) -> StatusReport {
-        verify(&self.status_options(), &self.fixture.store, &Progress::default()).unwrap()
+        verify(&self.status_options(), &self.store, &Progress::default()).unwrap()
     }
 
     fn status_options(&self) -> StatusOptions {

@@ -25,6 +25,7 @@ mod matrix;
 mod model;
 mod plans;
 mod races;
+mod remote;
 mod repair;
 mod rollback;
 mod rules;

@@ -2,6 +2,7 @@
 //! Drives a checkout: all areas are planned and judged before any is staged, all are staged before any is switched.
 
 mod apply;
+mod fetch;
 mod tree;
 
 use std::ffi::OsStr;
@@ -50,6 +51,9 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     let started = Instant::now();
     let snapshot = store.snapshot(&options.snapshot)?;
     let reader = store.reader_of(&[options.snapshot])?;
+    if reader.is_far() && !options.dry_run {
+        reader.near().keep_in(&store.state_in(&options.state_dir))?;
+    }
     let own = store.dir().into_iter().chain([options.state_dir.as_path()]).map(Path::to_path_buf);
     let own = options.protected.iter().cloned().chain(own).collect();
     let options = &CheckoutOptions { protected: own, ..options.clone() };
@@ -95,7 +99,9 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
         for area in &areas {
             run.check_bounds(area)?;
         }
-        run.apply(areas)?
+        let reports = run.apply(areas)?;
+        reader.near().drop_file()?;
+        reports
     };
     let in_sync = !planned_only && reports.iter().all(|area| area.kept.is_empty());
     let seconds = started.elapsed().as_secs_f64();
@@ -385,6 +391,7 @@ impl<'a> Run<'a> {
         report.in_use = done.in_use.clone();
         report.not_held = area.losses.report();
         report.warnings.extend(self.reader.notes().iter().cloned());
+        report.warnings.extend(self.store.backend().notes());
         report.warnings.extend(done.set_aside.iter().map(|(path, name)| {
             format!("what somebody put at {path} during the switch could not stay there; it is {name} in the undo")
         }));

@@ -137,6 +137,59 @@ impl AppendFile {
     }
 }
 
+/// A private file of this program's own that is read and written at offsets. What it holds is checked whenever it is read,
+/// so it is never synced.
+#[derive(Debug)]
+pub struct ScratchFile {
+    fd: std::os::fd::OwnedFd,
+    path: PathBuf,
+}
+
+impl ScratchFile {
+    /// Opens or creates it (0600).
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(path: &Path) -> Result<ScratchFile> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = sys::openat(CWD, path, flags, Mode::from_raw_mode(0o600)).map_err(|e| Error::io("open", path, e))?;
+        Ok(ScratchFile { fd, path: path.to_path_buf() })
+    }
+
+    /// Its length now.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn len(&self) -> Result<u64> {
+        let stat = super::Stat::of_fd(&self.fd).map_err(|e| Error::io("stat", &self.path, e))?;
+        Ok(stat.size)
+    }
+
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; `UnexpectedEof` when the file ends first.
+    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        super::read_exact_at(&self.fd, buffer, offset).map_err(|e| Error::io("read", &self.path, e))
+    }
+
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        super::write_all_at(&self.fd, bytes, offset).map_err(|e| Error::io("write", &self.path, e))
+    }
+
+    /// Cuts it off at `len`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn set_len(&self, len: u64) -> Result<()> {
+        super::set_len(&self.fd, len).map_err(|e| Error::io("shorten", &self.path, e))
+    }
+}
+
 /// Writes all of `bytes` where the file's position is.
 fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> std::io::Result<()> {
     while !bytes.is_empty() {

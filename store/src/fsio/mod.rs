@@ -31,7 +31,7 @@ pub use below::{is_symlink_refused, is_unopenable};
 pub use clone::{can_share_content, clone_or_copy};
 pub use dir::{Dir, Replace};
 pub use durable::{
-    AppendFile, Batch, TempFile, copy_content, is_temporary, publish_file, sweep_temporaries, sync_file,
+    AppendFile, Batch, ScratchFile, TempFile, copy_content, is_temporary, publish_file, sweep_temporaries, sync_file,
 };
 pub use local::{
     DataRun, OpenFile, Space, canonicalize, create_dir, create_dir_all, data_runs, exists, file_len, gid_of_name,

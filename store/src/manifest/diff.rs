@@ -2,12 +2,14 @@
 //! Two manifests → what differs. Subtrees with one id are skipped unread, so the cost follows the change, not the tree.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use super::read::{Manifest, read_node};
 use crate::error::Result;
 use crate::format::manifest::{Child, Entry, ManifestNode};
 use crate::id::ChunkId;
 use crate::path::TreePath;
+use crate::progress::Progress;
 use crate::read::{ChunkReader, ReadScratch};
 
 /// One path that differs.
@@ -123,6 +125,7 @@ impl Diff<'_> {
                             Ordering::Equal => {
                                 self.before.open_next()?;
                                 self.after.open_next()?;
+                                self.fetch_ahead()?;
                             }
                         },
                     }
@@ -147,6 +150,25 @@ impl Diff<'_> {
                 }
             }
         }
+    }
+
+    /// Fetches together the nodes that one side has and the other has not, which is most of what will be read.
+    fn fetch_ahead(&self) -> Result<()> {
+        let [before, after] = [&self.before, &self.after].map(|side| {
+            let far = side.reader.filter(|reader| reader.is_far());
+            let items = far.iter().flat_map(|_| &side.stack);
+            let nodes = items.filter_map(|item| match item {
+                Item::Subtree { child, .. } => Some(child.id),
+                Item::Entry(_) => None,
+            });
+            nodes.collect::<BTreeSet<ChunkId>>()
+        });
+        for (side, ids) in [(&self.before, before.difference(&after)), (&self.after, after.difference(&before))] {
+            if let Some(reader) = side.reader {
+                reader.fetch_ahead(ids.copied(), &Progress::default())?;
+            }
+        }
+        Ok(())
     }
 
     fn take_before(&mut self) -> Option<Change> {

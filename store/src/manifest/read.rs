@@ -6,6 +6,7 @@ use crate::format::manifest::{Child, Entry, ManifestHead, ManifestNode, Node, St
 use crate::format::snapshot::SnapshotArea;
 use crate::format::{DecodeError, Reason};
 use crate::path::TreePath;
+use crate::progress::Progress;
 use crate::read::{ChunkReader, ReadScratch};
 
 /// One area's manifest in a store. Nodes are read as they are needed.
@@ -189,6 +190,7 @@ impl Entries<'_> {
             match read_node(self.reader, &mut self.scratch, &child, level)? {
                 ManifestNode::Leaf(entries) => self.leaf = entries.into_iter(),
                 ManifestNode::Inner { level, children } => {
+                    self.reader.fetch_ahead(children.iter().map(|child| child.id), &Progress::default())?;
                     self.pending.push(Pending { level: level - 1, children: children.into_iter() });
                 }
             }

@@ -34,9 +34,13 @@ pub fn root() -> Outcome {
         Ok(image) => image,
         Err(reason) => return Outcome::LeftOut(reason),
     };
-    if let Err(reason) =
-        host::need(&[("getfacl", "acl"), ("getfattr", "attr"), ("setcap", "libcap2-bin"), ("rsync", "rsync")])
-    {
+    if let Err(reason) = host::need(&[
+        ("getfacl", "acl"),
+        ("getfattr", "attr"),
+        ("setcap", "libcap2-bin"),
+        ("rsync", "rsync"),
+        ("nginx", "nginx-light"),
+    ]) {
         return Outcome::LeftOut(reason);
     }
     let mut binaries = Binaries::default();

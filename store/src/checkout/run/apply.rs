@@ -20,7 +20,7 @@ use crate::fsio;
 
 impl<'a> Run<'a> {
     pub(super) fn apply(&self, mut areas: Vec<AreaRun<'a>>) -> Result<Vec<AreaReport>> {
-        let staged = areas.iter_mut().try_for_each(|area| self.stage(area));
+        let staged = self.fetch(&areas).and_then(|()| areas.iter_mut().try_for_each(|area| self.stage(area)));
         if let Err(error) = staged {
             // Nothing live has changed; what was staged is of no use.
             for area in &areas {

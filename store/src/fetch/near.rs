@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Records that were fetched, kept at hand: in memory as far as a bound allows, or in a file of the state directory, where
+//! they outlast the process. Either is a hint: who reads a record verifies it again.
+//!
+//! The file is this program's own and no part of the format: records one after the other, each behind a head of 48 bytes:
+//! chunk id, stored length, plain length (little-endian), encoding (0 raw, 1 zstd), 7 bytes of 0.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use crate::error::Result;
+use crate::format::pack::Encoding;
+use crate::fsio::{self, Lock, ScratchFile};
+use crate::id::ChunkId;
+use crate::limits;
+
+/// Bytes of records kept in memory.
+const MEMORY_BYTES: u64 = 48 << 20;
+const HEAD_LEN: usize = 48;
+const FILE: &str = "fetched";
+const LOCK: &str = "fetched.lock";
+
+/// Records at hand, by chunk.
+#[derive(Debug, Default)]
+pub struct Near {
+    memory: Mutex<Memory>,
+    spool: RwLock<Option<Spool>>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    records: HashMap<ChunkId, (Place, Vec<u8>)>,
+    bytes: u64,
+}
+
+/// How a record is to be decoded, and where it is in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) encoding: Encoding,
+    pub(crate) plain_len: u32,
+    stored_len: u32,
+    offset: u64,
+}
+
+impl Near {
+    /// Keeps records in a file in `dir` from now on. Those that are there from an interrupted run count as fetched.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`]; [`crate::Error::Locked`] while another process fetches from the same store.
+    pub fn keep_in(&self, dir: &Path) -> Result<()> {
+        let spool = Spool::open(dir)?;
+        *self.spool.write().unwrap_or_else(PoisonError::into_inner) = Some(spool);
+        Ok(())
+    }
+
+    /// Gives up what is kept in a file, which has served its purpose.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`].
+    pub fn drop_file(&self) -> Result<()> {
+        let spool = self.spool.write().unwrap_or_else(PoisonError::into_inner).take();
+        spool.map_or(Ok(()), |spool| fsio::remove_file(&spool.path))
+    }
+
+    /// Whether a record of a chunk is at hand.
+    pub fn has(&self, id: &ChunkId) -> bool {
+        let spool = self.spool.read().unwrap_or_else(PoisonError::into_inner);
+        spool.as_ref().is_some_and(|spool| spool.find(id).is_some()) || self.memory().records.contains_key(id)
+    }
+
+    /// Keeps the record of a chunk, if that is possible.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`].
+    pub(crate) fn insert(&self, id: ChunkId, encoding: Encoding, plain_len: u32, stored: &[u8]) -> Result<()> {
+        let (Ok(stored_len), Encoding::Raw | Encoding::Zstd) = (u32::try_from(stored.len()), encoding) else {
+            return Ok(());
+        };
+        let place = Place { encoding, plain_len, stored_len, offset: 0 };
+        if let Some(spool) = &*self.spool.read().unwrap_or_else(PoisonError::into_inner) {
+            return spool.append(id, place, stored);
+        }
+        let mut memory = self.memory();
+        if memory.bytes + u64::from(stored_len) > MEMORY_BYTES {
+            *memory = Memory::default();
+        }
+        memory.bytes += u64::from(stored_len);
+        memory.records.insert(id, (place, stored.to_vec()));
+        Ok(())
+    }
+
+    /// Puts the record of a chunk into `stored`; `None` when it is not at hand, or cannot be read.
+    pub(crate) fn read(&self, id: &ChunkId, stored: &mut Vec<u8>) -> Option<Place> {
+        if let Some(spool) = &*self.spool.read().unwrap_or_else(PoisonError::into_inner)
+            && let Some(place) = spool.find(id)
+        {
+            stored.resize(usize::try_from(place.stored_len).ok()?, 0);
+            return spool.file.read_exact_at(stored, place.offset).ok().map(|()| place);
+        }
+        let memory = self.memory();
+        let (place, bytes) = memory.records.get(id)?;
+        stored.clear();
+        stored.extend_from_slice(bytes);
+        Some(*place)
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Records in a file.
+#[derive(Debug)]
+struct Spool {
+    file: ScratchFile,
+    path: PathBuf,
+    state: Mutex<SpoolState>,
+    _lock: Lock,
+}
+
+#[derive(Debug, Default)]
+struct SpoolState {
+    places: HashMap<ChunkId, Place>,
+    end: u64,
+}
+
+impl Spool {
+    fn open(dir: &Path) -> Result<Spool> {
+        fsio::create_dir_all(dir)?;
+        let lock = Lock::exclusive(&dir.join(LOCK))?;
+        let path = dir.join(FILE);
+        let file = ScratchFile::open(&path)?;
+        let len = file.len()?;
+        let mut state = SpoolState::default();
+        while let Some((id, place)) = read_head(&file, state.end, len) {
+            state.places.insert(id, place);
+            state.end = place.offset + u64::from(place.stored_len);
+        }
+        // The process may have died in the middle of a record.
+        file.set_len(state.end)?;
+        Ok(Spool { file, path, state: Mutex::new(state), _lock: lock })
+    }
+
+    fn find(&self, id: &ChunkId) -> Option<Place> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).places.get(id).copied()
+    }
+
+    fn append(&self, id: ChunkId, place: Place, stored: &[u8]) -> Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = Place { offset: state.end + HEAD_LEN as u64, ..place };
+        let mut bytes = Vec::with_capacity(HEAD_LEN + stored.len());
+        bytes.extend_from_slice(id.as_bytes());
+        bytes.extend_from_slice(&place.stored_len.to_le_bytes());
+        bytes.extend_from_slice(&place.plain_len.to_le_bytes());
+        bytes.push(u8::from(place.encoding == Encoding::Zstd));
+        bytes.resize(HEAD_LEN, 0);
+        bytes.extend_from_slice(stored);
+        self.file.write_all_at(&bytes, state.end)?;
+        state.end += bytes.len() as u64;
+        state.places.insert(id, place);
+        Ok(())
+    }
+}
+
+/// The record whose head is at `offset`, if all of it is there.
+fn read_head(file: &ScratchFile, offset: u64, len: u64) -> Option<(ChunkId, Place)> {
+    let mut head = [0; HEAD_LEN];
+    file.read_exact_at(&mut head, offset).ok()?;
+    let (id, rest) = head.split_first_chunk::<32>()?;
+    let (stored_len, rest) = rest.split_first_chunk::<4>()?;
+    let (plain_len, rest) = rest.split_first_chunk::<4>()?;
+    let encoding = match rest {
+        [0, 0, 0, 0, 0, 0, 0, 0] => Encoding::Raw,
+        [1, 0, 0, 0, 0, 0, 0, 0] => Encoding::Zstd,
+        _ => return None,
+    };
+    let (stored_len, plain_len) = (u32::from_le_bytes(*stored_len), u32::from_le_bytes(*plain_len));
+    let range = 1..=limits::CHUNK_BYTES_MAX;
+    let offset = offset + HEAD_LEN as u64;
+    let is_sound = range.contains(&stored_len) && range.contains(&plain_len) && offset + u64::from(stored_len) <= len;
+    is_sound.then_some((ChunkId(*id), Place { encoding, plain_len, stored_len, offset }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn what_was_fetched_outlasts_the_process_up_to_a_torn_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let ids = [1u8, 2, 3].map(|at| ChunkId::of(&[at]));
+        let near = Near::default();
+        near.keep_in(dir.path()).unwrap();
+        assert!(matches!(Near::default().keep_in(dir.path()), Err(Error::Locked { .. })));
+        for (at, id) in ids.iter().enumerate() {
+            near.insert(*id, Encoding::Zstd, 100, &vec![7; 10 + at]).unwrap();
+        }
+        drop(near);
+        let path = dir.path().join(FILE);
+        let whole = std::fs::read(&path).unwrap();
+        for len in 0..=whole.len() {
+            std::fs::write(&path, &whole[..len]).unwrap();
+            let near = Near::default();
+            near.keep_in(dir.path()).unwrap();
+            let complete = ids.iter().filter(|id| near.has(id)).count();
+            assert_eq!(complete, [58, 117, 177].iter().filter(|end| len >= **end).count(), "{len}");
+            near.insert(ids[0], Encoding::Raw, 5, b"again").unwrap();
+            let mut stored = Vec::new();
+            assert_eq!(near.read(&ids[0], &mut stored).unwrap().encoding, Encoding::Raw);
+            assert_eq!(stored, b"again");
+            if complete == 3 {
+                assert_eq!(near.read(&ids[2], &mut stored).unwrap().plain_len, 100);
+                assert_eq!(stored, [7; 12]);
+            }
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let near = Near::default();
+        let record = vec![0; 1 << 20];
+        for at in 0..100u8 {
+            near.insert(ChunkId::of(&[at]), Encoding::Raw, 1 << 20, &record).unwrap();
+            assert!(near.memory().bytes <= MEMORY_BYTES);
+            assert!(near.has(&ChunkId::of(&[at])));
+        }
+    }
+}
