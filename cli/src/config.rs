@@ -13,6 +13,7 @@ use toml::Spanned;
 
 use crate::error::{CommandError, Kind, Result};
 use crate::output::text;
+use crate::remote;
 
 /// Configuration for the whole machine.
 const SYSTEM_CONFIG: &str = "/etc/evenkeel/evenkeel.toml";
@@ -46,6 +47,9 @@ pub struct Config {
     /// How many records of what was done are kept.
     #[serde(default)]
     pub records: RecordsConfig,
+    /// How a store on a web server is reached.
+    #[serde(default)]
+    pub http: HttpConfig,
     /// Where this was read from.
     #[serde(skip)]
     pub file: Option<PathBuf>,
@@ -185,6 +189,21 @@ fn yes() -> bool {
     true
 }
 
+/// How a store on a web server is reached.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HttpConfig {
+    /// Addresses that have the same store, nearest first. They are asked before the store's own.
+    #[serde(default)]
+    pub mirrors: Vec<String>,
+    /// Certificates of the authorities to trust, PEM, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The proxy, instead of the environment's; empty for none.
+    pub proxy: Option<String>,
+    /// Hosts that are asked without the proxy, separated by commas.
+    pub no_proxy: Option<String>,
+}
+
 fn default_xattrs() -> Vec<String> {
     evenkeel_store::area::DEFAULT_XATTRS.map(str::to_owned).to_vec()
 }
@@ -249,8 +268,10 @@ impl Config {
             at(line, e.message().lines().next().unwrap_or("not valid TOML"))
         })?;
         let base = std::path::absolute(path).ok().and_then(|p| p.parent().map(Path::to_path_buf)).unwrap_or_default();
-        for path in [&mut config.store, &mut config.state].into_iter().flatten() {
-            *path = base.join(&*path);
+        for path in [&mut config.store, &mut config.state, &mut config.http.ca_file].into_iter().flatten() {
+            if !remote::is_address(path) {
+                *path = base.join(&*path);
+            }
         }
         for area in config.areas.values_mut() {
             area.root = base.join(&area.root);
@@ -338,6 +359,19 @@ pub fn default_state_dir() -> Result<PathBuf> {
         CommandError::usage("there is no place for the state directory: HOME is not set")
             .hint("name one with --state DIR")
     })
+}
+
+/// The proxy that the environment names for `https` or `http`, and the hosts that need none. Names in capital letters count
+/// too, except `HTTP_PROXY`, which a request could set where a program runs as a CGI script.
+pub fn proxy_of_environment(is_secure: bool) -> (Option<String>, Option<String>) {
+    let first =
+        |names: &[&str]| names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    let proxy = if is_secure {
+        first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
+    } else {
+        first(&["http_proxy", "all_proxy", "ALL_PROXY"])
+    };
+    (proxy, first(&["no_proxy", "NO_PROXY"]))
 }
 
 /// A base directory of the XDG specification: absolute, or not at all.

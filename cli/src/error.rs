@@ -7,6 +7,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::path::Path;
 
+use evenkeel_store::error::TransferError;
 use evenkeel_store::{Error as StoreError, ErrorKind};
 use serde::Serialize;
 
@@ -30,6 +31,8 @@ pub enum Kind {
     Locked,
     /// Stored data is damaged.
     Damaged,
+    /// The store's server cannot be reached, or does not answer as one.
+    Server,
     /// Stopped on request.
     Interrupted,
     /// Whoever read our output went away: not an error.
@@ -45,6 +48,7 @@ impl Kind {
             Kind::NoStore => Exit::NoStore,
             Kind::Locked => Exit::Locked,
             Kind::Damaged => Exit::Damaged,
+            Kind::Server => Exit::Server,
             Kind::Interrupted => Exit::Interrupted,
             Kind::BrokenPipe => Exit::Done,
         }
@@ -194,6 +198,7 @@ impl From<StoreError> for CommandError {
             ErrorKind::Damaged => Kind::Damaged,
             ErrorKind::NotAStore => Kind::NoStore,
             ErrorKind::Locked => Kind::Locked,
+            ErrorKind::Server => Kind::Server,
             ErrorKind::Interrupted => Kind::Interrupted,
             ErrorKind::Unknown | ErrorKind::Refused => Kind::Usage,
             _ => Kind::Failed,
@@ -266,6 +271,13 @@ fn hints(error: &StoreError) -> Vec<String> {
         StoreError::Area { .. } => {
             "an area is a directory that lies in no other: check --area and the configuration".into()
         }
+        StoreError::Fetch { source: TransferError::Tls(_), .. } => {
+            "name the authority that signed the server's certificate with `ca-file` in the configuration".into()
+        }
+        StoreError::Fetch { source: TransferError::Redirect(_), .. } => {
+            "redirects are not followed: name the store where it is".into()
+        }
+        StoreError::Fetch { .. } => "nothing was changed; try again when the server can be reached".into(),
         StoreError::Refused { hint: Some(hint), .. } => hint.clone(),
         StoreError::NewerRecord { .. } => "a newer Evenkeel wrote it: use that version, or a newer one".into(),
         StoreError::DamagedRecord { .. } => {

@@ -28,6 +28,8 @@ pub enum Exit {
     Locked = 11,
     /// Damaged data found.
     Damaged = 12,
+    /// The store's server cannot be reached, or does not answer as one.
+    Server = 16,
     /// Interrupted.
     Interrupted = 130,
 }
@@ -59,6 +61,7 @@ pub const TABLE: &[(u8, &str)] = &[
     (13, "not trusted: signature, threshold or rollback"),
     (14, "stale: freshness expired"),
     (15, "outside the maintenance window"),
+    (16, "the store's server cannot be reached, or does not answer as one; nothing was changed"),
     (130, "interrupted (Ctrl-C, SIGTERM)"),
 ];
 
@@ -78,6 +81,7 @@ mod tests {
             Exit::NoStore,
             Exit::Locked,
             Exit::Damaged,
+            Exit::Server,
             Exit::Interrupted,
         ];
         for exit in used {

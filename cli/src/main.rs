@@ -12,6 +12,7 @@ mod exit;
 mod identity;
 mod interrupt;
 mod output;
+mod remote;
 mod session;
 mod snapshot_path;
 mod topics;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What one run of the program has at hand: options, configuration, output, and the store once it is needed.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 
 use evenkeel_store::catalog::Catalog;
@@ -15,6 +15,7 @@ use crate::args::Globals;
 use crate::config::{self, Config};
 use crate::error::{CommandError, Result};
 use crate::output::{Output, progress};
+use crate::remote;
 
 /// Options, configuration and output of this run.
 pub struct Session {
@@ -27,6 +28,7 @@ pub struct Session {
     state: Option<PathBuf>,
     watched: RefCell<Vec<Watched>>,
     done: RefCell<Vec<String>>,
+    opened: OnceCell<Store>,
 }
 
 impl Session {
@@ -41,6 +43,7 @@ impl Session {
             state,
             watched: RefCell::default(),
             done: RefCell::default(),
+            opened: OnceCell::new(),
         }
     }
 
@@ -67,7 +70,8 @@ impl Session {
             CommandError::usage("no store is named")
                 .hint("name one with --store PATH, EVENKEEL_STORE, or `store = …` in the configuration")
         })?;
-        Ok(Store::open(path)?)
+        let store = if remote::is_address(path) { remote::open(path, &self.config.http)? } else { Store::open(path)? };
+        Ok(self.opened.get_or_init(|| store).clone())
     }
 
     /// Opens the store's index and says what was wrong with it.
@@ -80,6 +84,25 @@ impl Session {
             self.out.warning(note);
         }
         Ok(reader)
+    }
+
+    /// Opens what tells where the chunks of some snapshots are, and says what was wrong with it.
+    ///
+    /// # Errors
+    /// As [`Store::reader_of`].
+    pub fn open_reader_of(&self, store: &Store, snapshots: &[SnapshotId]) -> Result<ChunkReader> {
+        let reader = store.reader_of(snapshots)?;
+        for note in reader.notes() {
+            self.out.warning(note);
+        }
+        Ok(reader)
+    }
+
+    /// Says what turned out to be wrong with the place where the store is.
+    pub fn tell_of_store(&self) {
+        for note in self.opened.get().iter().flat_map(|store| store.backend().notes()) {
+            self.out.warning(note);
+        }
     }
 
     /// Opens the catalog; `None` when another process has it open or it cannot be made, for the store knows everything.
@@ -129,7 +152,8 @@ impl Session {
     pub fn protected(&self) -> Result<Vec<PathBuf>> {
         let state = self.state_dir()?;
         let program = std::env::current_exe().ok();
-        let paths = [Some(state.as_path()), self.store_path(), self.config.file.as_deref(), program.as_deref()];
+        let store = self.store_path().filter(|path| !remote::is_address(path));
+        let paths = [Some(state.as_path()), store, self.config.file.as_deref(), program.as_deref()];
         Ok(paths.into_iter().flatten().filter_map(|path| std::path::absolute(path).ok()).collect())
     }
 

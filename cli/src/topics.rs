@@ -81,6 +81,12 @@ areas and nested roots are errors.
   [records]
   keep = 1000                          # so many records of what was done are kept in each area
   mebibytes = 1024                     # and no more than this
+
+  [http]                               # for a store on a web server: store = \"https://…\"
+  mirrors = [\"http://near.example.org/store\"]  # the same store elsewhere, nearest first; asked before it
+  ca-file = \"/etc/ssl/company.pem\"   # authorities to trust, instead of the system's
+  proxy = \"http://proxy.example.org:3128\"      # instead of https_proxy and http_proxy; \"\" for none
+  no-proxy = \"localhost, *.example.org\"        # hosts that are asked without it
 ";
 
 /// The text of a topic.

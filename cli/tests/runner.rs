@@ -15,6 +15,7 @@ mod test_help;
 mod test_output;
 mod test_read;
 mod test_record;
+mod test_remote;
 mod test_status;
 
 #[test]

@@ -28,7 +28,7 @@ fn nothing_is_wrong() {
     error: the following required arguments were not provided:
       --read-data
 
-    Usage: evenkeel check --read-data --sample <P%> --state <DIR> --store <PATH>
+    Usage: evenkeel check --read-data --sample <P%> --state <DIR> --store <STORE>
 
     For more information, try '--help'.
     ");

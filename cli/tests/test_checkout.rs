@@ -130,7 +130,7 @@ fn a_plan_is_saved_approved_and_carried_out() {
       --full
       --force
 
-    Usage: evenkeel checkout --plan <FILE> --state <DIR> --store <PATH> [SNAP]
+    Usage: evenkeel checkout --plan <FILE> --state <DIR> --store <STORE> [SNAP]
 
     For more information, try '--help'.
     ");
@@ -345,7 +345,7 @@ fn areas_that_do_not_fit() {
     --- stderr
     error: the argument '--full' cannot be used with '--force'
 
-    Usage: evenkeel checkout --full --state <DIR> --store <PATH> <SNAP>
+    Usage: evenkeel checkout --full --state <DIR> --store <STORE> <SNAP>
 
     For more information, try '--help'.
     ");
@@ -477,7 +477,7 @@ fn a_plan_that_does_not_fit_says_why() {
     error: the following required arguments were not provided:
       --plan <FILE>
 
-    Usage: evenkeel checkout --plan <FILE> --plan-hash <HASH> --state <DIR> --store <PATH> [SNAP]
+    Usage: evenkeel checkout --plan <FILE> --plan-hash <HASH> --state <DIR> --store <STORE> [SNAP]
 
     For more information, try '--help'.
     ");

@@ -79,7 +79,7 @@ fn the_whole_tree() {
       -V, --version  Print version
 
     Global options:
-          --store <PATH>     The store: a directory [env: EVENKEEL_STORE]
+          --store <STORE>    The store: a directory, or http(s)://… [env: EVENKEEL_STORE]
           --config <FILE>    Configuration [default: /etc/evenkeel/evenkeel.toml, then
                              $XDG_CONFIG_HOME/evenkeel/evenkeel.toml]
           --state <DIR>      State directory [default: /var/lib/evenkeel as root, else
@@ -599,6 +599,7 @@ fn exit_codes() {
        13  not trusted: signature, threshold or rollback
        14  stale: freshness expired
        15  outside the maintenance window
+       16  the store's server cannot be reached, or does not answer as one; nothing was changed
       130  interrupted (Ctrl-C, SIGTERM)
     ");
 }

@@ -45,7 +45,7 @@ fn open(server: &WebServer) -> Store {
 fn releases(fixture: &Fixture) -> [SnapshotId; 2] {
     let tree = &fixture.tree;
     for at in 0..400u64 {
-        tree.file(&format!("d{}/f{at}", at % 7), noise(at, 3000));
+        tree.file(format!("d{}/f{at}", at % 7), noise(at, 3000));
     }
     tree.file("long", noise(1000, 9 << 20)).file("empty", "").sparse("sparse", 1 << 20, &[(4096, b"x")]);
     let first = fixture.commit_new();

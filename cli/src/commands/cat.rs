@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 
+use evenkeel_store::Progress;
 use evenkeel_store::format::manifest::{ChunkRun, Entry, FileContent, InodeKind, Node};
 use evenkeel_store::manifest::content_runs;
 use evenkeel_store::path::escape;
@@ -19,6 +20,8 @@ Examples:
   evenkeel cat @latest etc:ssh/sshd_config
   evenkeel cat @latest~1 /etc/ssh/sshd_config | diff - /etc/ssh/sshd_config";
 
+/// Bytes of content that are fetched together.
+const AHEAD_BYTES: u64 = 16 << 20;
 /// Zeros of a hole, written piece by piece.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -42,7 +45,7 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let store = session.open_store()?;
     let id = session.resolve(&store, &args.snapshot)?;
     let snapshot = store.snapshot(&id)?;
-    let reader = session.open_reader(&store)?;
+    let reader = session.open_reader_of(&store, &[id])?;
     let found = SnapshotPath::parse(&args.path).find(&snapshot, &id.short(12), &reader)?;
     let entry = found.manifest.get_inode(&found.entry.path)?;
     let shown = format!("{}:{}", found.area, found.entry.path);
@@ -63,10 +66,28 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// Fetches what some next runs need, where every chunk by itself would be a request. Gives where the runs after them begin.
+fn fetch_ahead(reader: &ChunkReader, runs: &[ChunkRun], from: usize) -> Result<usize> {
+    let (mut end, mut bytes, mut ids) = (from, 0, Vec::new());
+    while let Some(run) = runs.get(end).filter(|_| bytes < AHEAD_BYTES) {
+        if let ChunkRun::Data { id, len } = run {
+            bytes += u64::from(*len);
+            ids.push(*id);
+        }
+        end += 1;
+    }
+    reader.fetch_ahead(ids, &Progress::default())?;
+    Ok(end)
+}
+
 fn write_content(out: &Output, reader: &ChunkReader, content: &FileContent) -> Result<()> {
     let mut scratch = ReadScratch::default();
-    for run in content_runs(reader, content)? {
-        match run {
+    let (runs, mut ahead) = (content_runs(reader, content)?, 0);
+    for (at, run) in runs.iter().enumerate() {
+        if at >= ahead {
+            ahead = fetch_ahead(reader, &runs, at)?;
+        }
+        match *run {
             ChunkRun::Data { id, .. } => out.bytes(reader.read(&id, &mut scratch)?.plain())?,
             ChunkRun::Hole { mut len } => {
                 while len > 0 {

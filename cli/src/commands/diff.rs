@@ -124,7 +124,7 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let store = session.open_store()?;
     let ids = [session.resolve(&store, &args.before)?, session.resolve(&store, &args.after)?];
     let snapshots = [store.snapshot(&ids[0])?, store.snapshot(&ids[1])?];
-    let reader = session.open_reader(&store)?;
+    let reader = session.open_reader_of(&store, &ids)?;
     let wanted = args.path.as_deref().map(SnapshotPath::parse);
     let names: BTreeSet<&str> = snapshots.iter().flat_map(|s| s.areas.iter()).map(|area| area.name.as_str()).collect();
     let mut stats = Vec::new();

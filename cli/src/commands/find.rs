@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
+use evenkeel_store::ErrorKind;
 use evenkeel_store::backend::ObjectName;
 use evenkeel_store::format::manifest::{Entry, Node, Timestamp};
 use evenkeel_store::format::snapshot::Snapshot;
@@ -105,6 +106,7 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     for record in list.there {
         let snapshot = match store.snapshot(&record.id) {
             Ok(snapshot) => snapshot,
+            Err(e) if e.kind() == ErrorKind::Server => return Err(e.into()),
             Err(e) => {
                 session.out.failure(e);
                 exit = Exit::Damaged;

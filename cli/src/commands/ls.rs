@@ -64,7 +64,7 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let store = session.open_store()?;
     let id = session.resolve(&store, &args.snapshot)?;
     let snapshot = store.snapshot(&id)?;
-    let reader = session.open_reader(&store)?;
+    let reader = session.open_reader_of(&store, &[id])?;
     let listings = listings(args, &id, &snapshot, &reader)?;
     for (at, listing) in listings.iter().enumerate() {
         if listings.len() > 1 && !session.out.json {

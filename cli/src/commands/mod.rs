@@ -75,6 +75,10 @@ fn run(args: Args, out: Output) -> Exit {
         Command::Man(args) => man::run(&session.out, args),
         command => session.load_config().and_then(|()| dispatch(&session, command)),
     };
+    // A checkout's report says it, and its record.
+    if !matches!(args.command, Command::Checkout(_)) {
+        session.tell_of_store();
+    }
     match result.and_then(|exit| session.out.flush().map(|()| exit)) {
         Ok(exit) => exit,
         Err(error) => {

@@ -215,7 +215,7 @@ impl Backend for LocalBackend {
 }
 
 impl Object for OpenFile {
-    fn len(&self) -> Result<u64> {
+    fn size(&self) -> Result<u64> {
         Ok(OpenFile::len(self))
     }
 

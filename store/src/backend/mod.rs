@@ -143,7 +143,7 @@ pub trait Object: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// As [`Backend::len`]; [`Error::MissingObject`].
-    fn len(&self) -> Result<u64>;
+    fn size(&self) -> Result<u64>;
 
     /// Fills `buffer` from `offset`, with bytes that `check` says yes to.
     ///

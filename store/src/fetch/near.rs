@@ -131,7 +131,7 @@ impl Spool {
         let lock = Lock::exclusive(&dir.join(LOCK))?;
         let path = dir.join(FILE);
         let file = ScratchFile::open(&path)?;
-        let len = file.len()?;
+        let len = file.size()?;
         let mut state = SpoolState::default();
         while let Some((id, place)) = read_head(&file, state.end, len) {
             state.places.insert(id, place);

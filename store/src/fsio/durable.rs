@@ -160,7 +160,7 @@ impl ScratchFile {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn len(&self) -> Result<u64> {
+    pub fn size(&self) -> Result<u64> {
         let stat = super::Stat::of_fd(&self.fd).map_err(|e| Error::io("stat", &self.path, e))?;
         Ok(stat.size)
     }

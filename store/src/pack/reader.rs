@@ -44,7 +44,7 @@ pub(super) fn location(pack: PackId, entry: &PackEntry) -> Location {
 pub fn read_footer(backend: &dyn Backend, id: &PackId) -> Result<Footer> {
     let name = ObjectName::Pack(*id);
     let file = backend.open(&name)?.ok_or_else(|| Error::MissingObject { object: name.to_string() })?;
-    let len = file.len()?;
+    let len = file.size()?;
     let shortest = (HEADER_LEN + TRAILER_LEN) as u64;
     if len < shortest || len > limits::PACK_BYTES_MAX {
         let reason = if len < shortest {

@@ -322,7 +322,7 @@ struct HttpObject {
 }
 
 impl Object for HttpObject {
-    fn len(&self) -> Result<u64> {
+    fn size(&self) -> Result<u64> {
         self.servers.len(&self.name)?.ok_or_else(|| Error::MissingObject { object: self.name.to_string() })
     }
 

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A store on a web server: what of the configuration and the environment says how to get there.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use evenkeel_store::backend::HttpBackend;
+use evenkeel_store::backend::http::HttpOptions;
+use evenkeel_store::{Store, fsio};
+
+use crate::config::{self, HttpConfig};
+use crate::error::{CommandError, Kind, Result};
+use crate::output::text;
+
+/// Where systems keep the certificates of the authorities that they trust.
+const SYSTEM_AUTHORITIES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
+/// Largest file of certificates, in bytes.
+const AUTHORITIES_BYTES_MAX: u64 = 16 << 20;
+
+/// Whether a store is named by an address instead of a path.
+pub fn is_address(store: &Path) -> bool {
+    store.to_str().is_some_and(|store| store.starts_with("http://") || store.starts_with("https://"))
+}
+
+/// Opens the store at `address`, through the mirrors of the configuration first.
+///
+/// # Errors
+/// A usage error for what makes no sense; otherwise as [`Store::open_at`].
+pub fn open(address: &Path, http: &HttpConfig) -> Result<Store> {
+    let address = address.to_str().unwrap_or_default().to_owned();
+    let addresses: Vec<String> = http.mirrors.iter().cloned().chain([address]).collect();
+    let is_secure = addresses.iter().any(|address| address.starts_with("https://"));
+    let (proxy, no_proxy) = match &http.proxy {
+        Some(proxy) => (Some(proxy.clone()), http.no_proxy.clone()),
+        None => config::proxy_of_environment(is_secure),
+    };
+    let options = HttpOptions {
+        authorities: if is_secure { authorities(http.ca_file.as_deref())? } else { Vec::new() },
+        proxy,
+        no_proxy,
+        ..HttpOptions::default()
+    };
+    Ok(Store::open_at(Arc::new(HttpBackend::new(&addresses, options)?))?)
+}
+
+/// The certificates to trust: those of the configuration and no others, or else the system's.
+fn authorities(named: Option<&Path>) -> Result<Vec<u8>> {
+    let path = match named {
+        Some(path) => path,
+        None => {
+            SYSTEM_AUTHORITIES.map(Path::new).into_iter().find(|path| fsio::exists(path).unwrap_or(false)).ok_or_else(
+                || {
+                    CommandError::usage("no certificate authorities are known on this system")
+                        .hint("install ca-certificates, or name a file with `ca-file` in the configuration")
+                },
+            )?
+        }
+    };
+    fsio::read_capped(path, AUTHORITIES_BYTES_MAX).map_err(|e| {
+        CommandError::caused_by(Kind::Usage, format!("cannot use the certificates in {}", text::path(path)), e)
+    })
+}
