@@ -5,7 +5,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use evenkeel_store::Progress;
 use evenkeel_store::checkout::{
-    Adopt, AreaTarget, BackOptions, CheckoutOptions, ConflictPolicy, Mode, Record, history, recover, rollback, undo,
+    Adopt, AreaTarget, BackOptions, CheckoutOptions, ConflictPolicy, Mode, Record, SwitchMode, history, recover,
+    rollback, undo,
 };
 use evenkeel_store::fsio::script::Script;
 use evenkeel_store::id::SnapshotId;
@@ -570,6 +571,30 @@ fn a_program_that_stays_after_it_was_dropped_keeps_its_rights() {
     assert_eq!(mode("d/tool"), 0o4755);
     place.rollback().unwrap();
     assert_same(&read_tree(&place.root), &before);
+}
+
+/// The second of two names was removed after the first had given way: when both came back, they were two files.
+#[test]
+fn names_of_a_program_that_went_one_after_the_other_come_back_together() {
+    let fixture = Fixture::small();
+    fixture.tree.file("d/tool", "t").mode("d/tool", 0o4755).link("d/tool", "tool");
+    let first = fixture.commit_new();
+    fixture.tree.remove("d/tool").remove("tool").file("tool", "new");
+    let second = fixture.commit_new();
+    for tree in [false, true] {
+        let place = Place::new(&fixture, if tree { "by-tree" } else { "by-file" });
+        place.checkout_exactly(&first);
+        let before = read_tree(&place.root);
+        place.checkout(&second, Mode::Incremental);
+        let full = |options: &mut CheckoutOptions| {
+            options.mode = Some(Mode::Full);
+            options.switch = if tree { SwitchMode::Tree } else { SwitchMode::Files };
+        };
+        place.try_checkout(&second, full).unwrap();
+        place.rollback().unwrap();
+        place.rollback().unwrap();
+        assert_same(&read_tree(&place.root), &before);
+    }
 }
 
 /// A switch was interrupted when one of three names of a set-id program had given way: that name came back as another

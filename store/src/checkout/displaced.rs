@@ -105,7 +105,7 @@ pub(super) fn strip(staging: &Dir, staged: &[u8], path: &TreePath, was: &Was) ->
 /// Displaced programs that give rights and have several names.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    /// How many of an inode's names gave way; where that is all of them, nobody else has one.
+    /// How many of an inode's names are known; where that is all of them, nobody else has one.
     here: HashMap<u64, u32>,
     /// Where the copy of an inode is, for its other names here.
     copies: HashMap<u64, Vec<u8>>,
@@ -123,8 +123,19 @@ impl Groups {
         Ok(())
     }
 
-    /// Counts a live name that was to give way, and has not. Before the first [`Groups::give_back`], too.
-    pub(super) fn count_waiting(&mut self, ino: u64) {
+    /// Whether no such program was counted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.here.is_empty()
+    }
+
+    /// Whether names of an inode were counted.
+    pub(super) fn has(&self, ino: u64) -> bool {
+        self.here.contains_key(&ino)
+    }
+
+    /// Counts a name that is known and nobody else's: a live one that was to give way, one in an undo. Before the first
+    /// [`Groups::give_back`], too.
+    pub(super) fn count_known(&mut self, ino: u64) {
         *self.here.entry(ino).or_default() += 1;
     }
 

@@ -7,6 +7,7 @@
 
 pub(super) mod delivered;
 mod turn;
+pub(super) mod undos;
 
 use std::path::PathBuf;
 

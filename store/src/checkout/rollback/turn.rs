@@ -5,10 +5,12 @@
 //! come back to. What somebody has put into a directory that it brought stays, and so does the directory; the rest of it
 //! goes piece by piece.
 
+mod programs;
+
 use std::collections::BTreeSet;
 
-use super::TurnedAround;
 use super::delivered::{Delivered, Since};
+use super::{TurnedAround, undos};
 use crate::checkout::chain::{DirChain, is_other_now};
 use crate::checkout::displaced::{self, Groups};
 use crate::checkout::journal::{DirTime, Journal, Meta, New, Op, Step, Was};
@@ -68,6 +70,7 @@ pub(super) fn turned_around(
     };
     turn.require_kept(journal)?;
     turn.count_groups(&journal.steps)?;
+    undos::count_names(&mut turn.groups, held, journal.number)?;
     for step in &journal.steps {
         turn.step(step)?;
         progress.advance(1, 0);
@@ -172,65 +175,6 @@ impl Turn<'_> {
         }
         // What was interrupted may not have come so far.
         if self.interrupted || missing.is_empty() { Ok(()) } else { Err(gone(journal.number, &missing)) }
-    }
-
-    fn count_groups(&mut self, steps: &[Step]) -> Result<()> {
-        for step in steps {
-            let (Op::Replace { was, .. } | Op::Remove { was }) = &step.op else { continue };
-            if self.interrupted {
-                self.gave_way(step)?;
-                self.count_waiting(step, was)?;
-            }
-            let Some(dir) = &self.displaced else { continue };
-            let counted = self.groups.count(dir, &staged_name(step.slot), &step.path, was);
-            counted.map_err(|e| Error::io("look at", dir.path(), e))?;
-        }
-        Ok(())
-    }
-
-    /// Counts the names of a step that were to give way and have not.
-    fn count_waiting(&mut self, step: &Step, was: &Was) -> Result<()> {
-        let all = std::iter::once((&step.path, was)).chain(was.within.iter().map(|(path, was)| (path, was)));
-        for (path, was) in all.filter(|(_, was)| was.gives_rights() && was.nlink > 1) {
-            if let Some(live) = self.live(path)?.filter(|live| live.ino == was.ino) {
-                self.groups.count_waiting(was.ino);
-                self.waiting.push((path.clone(), live));
-            }
-        }
-        Ok(())
-    }
-
-    /// Where a copy has come back in the place of a program, the names that it has kept become names of the copy.
-    fn join_waiting(&mut self) -> Result<()> {
-        let Some(dir) = &self.displaced else { return Ok(()) };
-        for (path, live) in std::mem::take(&mut self.waiting) {
-            let (slot, failed) = (self.next_slot, |e| Error::io("link a copy for", dir.path_of(path.as_bytes()), e));
-            let Some(copy) = self.groups.link_to_copy(dir, &staged_name(slot), live.ino).map_err(failed)? else {
-                continue;
-            };
-            let new = New { ino: copy.ino, born: copy.born, mtime: copy.mtime, late: None };
-            let op = Op::Replace { new, was: Was::of(&live), keep_aside: false };
-            self.joined.push(path.clone());
-            self.steps.push(Step { path, slot, op });
-            self.next_slot += 1;
-        }
-        Ok(())
-    }
-
-    /// Adds the directories of such names, which keep their times.
-    fn times_of_joined(&mut self, dirs: &mut Vec<DirTime>) -> Result<()> {
-        for path in std::mem::take(&mut self.joined) {
-            let path = path.parent().unwrap_or_default();
-            if dirs.iter().any(|known| known.path == path) {
-                continue;
-            }
-            let failed = |e| Error::io("look at", self.root.path_of(path.as_bytes()), e);
-            let mtime = self.chain.dir(path.as_bytes()).and_then(|dir| dir.stat(b"")).map_err(failed)?.mtime;
-            dirs.push(DirTime { path, before: mtime, after: mtime });
-            // Each before the one it is in.
-            dirs.sort_unstable_by(|a, b| b.path.cmp(&a.path));
-        }
-        Ok(())
     }
 
     /// Turns one step around, if it was taken and what it left is still there.

@@ -8,8 +8,8 @@ use crate::checkout::displaced::Groups;
 use crate::checkout::journal::{Journal, New, Op, Step, TreeStep};
 use crate::checkout::options::AreaTarget;
 use crate::checkout::report::ChangeKind;
-use crate::checkout::rollback::TurnedAround;
 use crate::checkout::rollback::delivered::{Delivered, Since};
+use crate::checkout::rollback::{TurnedAround, undos};
 use crate::checkout::stage::staged_name;
 use crate::checkout::state::HeldArea;
 use crate::error::{Error, Result};
@@ -59,10 +59,10 @@ pub(in crate::checkout) fn turned_around(
     let image = Image::of(&held.root, progress)?;
     let was = rights_of(&image, &held.root)?;
     let (mut groups, top) = (Groups::default(), TreePath::root());
-    groups
-        .count(&old, b"", &top, &step.was)
-        .and_then(|()| groups.give_back(&old, b"", &top, &step.was))
-        .map_err(|e| Error::io("give rights back in", old.path(), e))?;
+    let failed = |e| Error::io("give rights back in", old.path(), e);
+    groups.count(&old, b"", &top, &step.was).map_err(failed)?;
+    undos::count_names(&mut groups, held, journal.number)?;
+    groups.give_back(&old, b"", &top, &step.was).map_err(failed)?;
     let born = old.stat(b"").map_err(|e| Error::io("look at", old.path(), e))?.born;
     let new = New { ino: step.was.ino, born, mtime: step.was.mtime, late: None };
     let changes = step.changes.iter().map(|(path, kind)| (path.clone(), turned(*kind))).collect();
