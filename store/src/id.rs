@@ -73,6 +73,10 @@ define_id!(
     SegmentId
 );
 define_id!(
+    /// Identifier of a delta: the hash of the whole file.
+    DeltaId
+);
+define_id!(
     /// Identifier of a snapshot: the hash of its document.
     SnapshotId
 );

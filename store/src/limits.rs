@@ -84,3 +84,24 @@ pub const AREA_NAME_BYTES_MAX: usize = 64;
 pub const FEATURES_MAX: usize = 256;
 /// Most names in one user or group table.
 pub const OWNER_NAMES_MAX: usize = 1 << 16;
+
+/// Largest delta file, in bytes.
+pub const DELTA_BYTES_MAX: u64 = 64 << 30;
+/// Most frames in one delta.
+pub const DELTA_FRAMES_MAX: u32 = 1 << 16;
+/// Most outputs, most bases and most references to bases in one delta.
+pub const DELTA_CHUNKS_MAX: u32 = 1 << 19;
+/// Longest header and table of a delta, in bytes: as many frames, outputs, bases and references as there may be.
+pub const DELTA_HEAD_BYTES_MAX: u64 = 128 + 32 * DELTA_FRAMES_MAX as u64 + (36 + 36 + 4) * DELTA_CHUNKS_MAX as u64;
+/// Longest sum of the bases of one frame, in bytes.
+pub const DELTA_BASE_BYTES_MAX: u64 = 64 << 20;
+/// Longest sum of the outputs of one frame, in bytes.
+pub const DELTA_OUTPUT_BYTES_MAX: u64 = 32 << 20;
+/// Longest payload of one frame, in bytes: the longest output and what a frame that saves nothing adds to it.
+pub const DELTA_PAYLOAD_BYTES_MAX: u64 = 33 << 20;
+/// Largest zstd window that a frame of a delta may need, as a power of two: base and output.
+pub const DELTA_WINDOW_LOG_MAX: u32 = 27;
+/// Most deltas that lead to one snapshot.
+pub const DELTA_INDEX_ENTRIES_MAX: u32 = 256;
+/// Largest list of deltas, in bytes.
+pub const DELTA_INDEX_BYTES_MAX: u64 = 48 + 80 * DELTA_INDEX_ENTRIES_MAX as u64 + 32;

@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{Backend, Check, Listing, Loaded, Object, ObjectName, Writing};
 use crate::error::{Error, Result};
 use crate::fsio::{self, Batch, Dir, FileType, Lock, OpenFile, Stat, TempFile};
-use crate::id::{PackId, SegmentId, SnapshotId};
+use crate::id::{DeltaId, PackId, SegmentId, SnapshotId};
 
 const PACKS: &str = "packs";
 const SEGMENTS: &str = "segments";
 const LOCATORS: &str = "locators";
 const SNAPSHOTS: &str = "snapshots";
+const DELTAS: &str = "deltas";
 /// Directory of unpublished files.
 const TMP: &str = "tmp";
 
@@ -117,6 +118,21 @@ impl LocalBackend {
 
     fn list(&self, dir: &str) -> Result<Vec<Vec<u8>>> {
         self.open_dir(Path::new(dir))?.names().map_err(|e| self.failed("list", dir.to_string(), e))
+    }
+
+    /// Directories of lists of deltas.
+    fn delta_dirs(&self) -> Result<Vec<PathBuf>> {
+        let deltas = self.root.join(DELTAS);
+        let Some(targets) = if_there(fsio::list_dir(&deltas))? else { return Ok(Vec::new()) };
+        let ids = targets.into_iter().filter_map(|name| String::from_utf8(name).ok()?.parse::<DeltaId>().ok());
+        let mut dirs = Vec::new();
+        for id in ids {
+            // A delta file has a name like theirs.
+            if self.len(&ObjectName::Delta(id))?.is_none() {
+                dirs.push(deltas.join(id.to_string()));
+            }
+        }
+        Ok(dirs)
     }
 
     /// Directories of packs, by their names below the store's.
@@ -227,6 +243,10 @@ impl Object for OpenFile {
 
 impl Writing for LocalBackend {
     fn publish(&self, name: &ObjectName, bytes: &[u8]) -> Result<()> {
+        if let ObjectName::DeltaIndex(_) = name {
+            // No store has this directory from the start.
+            fsio::create_dir_all(&self.root.join(name.dir()))?;
+        }
         fsio::publish_file(&self.target_of(name)?, bytes)
     }
 
@@ -270,6 +290,7 @@ impl Writing for LocalBackend {
         let mut dirs = vec![tmp];
         // A small object's temporary lies in the directory of its target.
         dirs.extend(["", SEGMENTS, LOCATORS, SNAPSHOTS].map(|dir| self.root.join(dir)));
+        dirs.extend(self.delta_dirs()?);
         for dir in dirs {
             swept += fsio::sweep_temporaries(&dir)?;
         }

@@ -18,7 +18,7 @@ use self::http::Link;
 
 use crate::error::{Error, Result};
 use crate::fsio::{Mapped, TempFile};
-use crate::id::{PackId, SegmentId, SnapshotId};
+use crate::id::{DeltaId, PackId, SegmentId, SnapshotId};
 
 /// Name of a stored object; displays as its path inside the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,6 +37,10 @@ pub enum ObjectName {
     Snapshot(SnapshotId),
     /// `snapshots/index`
     SnapshotIndex,
+    /// `deltas/<hash>`
+    Delta(DeltaId),
+    /// `deltas/<target>/index`
+    DeltaIndex(SnapshotId),
 }
 
 impl ObjectName {
@@ -60,6 +64,8 @@ impl fmt::Display for ObjectName {
             ObjectName::Locator(id) => write!(f, "locators/{id}"),
             ObjectName::Snapshot(id) => write!(f, "snapshots/{id}"),
             ObjectName::SnapshotIndex => f.write_str("snapshots/index"),
+            ObjectName::Delta(id) => write!(f, "deltas/{id}"),
+            ObjectName::DeltaIndex(target) => write!(f, "deltas/{target}/index"),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! [`crate::limits`] allows before the bytes that justify it have been seen. Specified in `format-spec/`.
 
 pub mod cbor;
+pub mod delta;
 mod fields;
 pub mod manifest;
 pub mod pack;

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
+use super::delta::{self, Delta, DeltaChunk, DeltaFrame, DeltaIndexEntry};
 use super::manifest::*;
 use super::pack::{self, Encoding, PackEntry, PackKind};
 use super::snapshot::{self, AreaRules, IndexRecord, Snapshot, SnapshotArea};
 use super::store::{ChunkerParams, CondemnedPack, SegmentRef, SegmentsCurrent, StoreFeatures, StoreFormat};
 use super::table::{self, Location, Table, TableKind, TablePack};
-use crate::id::{ChunkId, ContentHash, PackId, SegmentId, SnapshotId, StoreId};
+use crate::id::{ChunkId, ContentHash, DeltaId, PackId, SegmentId, SnapshotId, StoreId};
 use crate::limits;
 use crate::path::TreePath;
 
@@ -368,6 +369,87 @@ proptest! {
     }
 }
 
+fn delta() -> impl Strategy<Value = Delta> {
+    let frame = (1usize..4, vec(0u8..6, 0..4), 0u8..4, vec(any::<u8>(), 1..20));
+    (proptest::option::of(any::<u8>()), vec(frame, 1..6)).prop_map(|(base, frames)| {
+        let mut next = 0u32;
+        let frames = frames.into_iter().map(|(outputs, bases, encoding, payload)| {
+            let outputs = (0..outputs).map(|_| {
+                next += 1;
+                DeltaChunk { id: ChunkId::of(&next.to_le_bytes()), len: next }
+            });
+            let bases = bases.iter().map(|base| DeltaChunk { id: ChunkId::of(&[*base]), len: 1 + u32::from(*base) });
+            let (outputs, mut bases) = (outputs.collect(), bases.collect::<Vec<_>>());
+            if encoding == delta::ENCODING_ZSTD {
+                bases.clear();
+            }
+            let encoding = if bases.is_empty() && encoding < 3 { delta::ENCODING_ZSTD } else { encoding };
+            let payload_len = u32::try_from(payload.len()).unwrap();
+            DeltaFrame { outputs, bases, encoding, payload_len, payload_hash: delta::payload_hash(&payload) }
+        });
+        let frames = frames.collect();
+        Delta { base: base.map(|base| SnapshotId([base.max(1); 32])), target: SnapshotId([0xaa; 32]), frames }
+    })
+}
+
+fn payload_bytes(delta: &Delta) -> u64 {
+    delta.frames.iter().map(|frame| u64::from(frame.payload_len)).sum()
+}
+
+proptest! {
+    #[test]
+    fn deltas_round_trip(value in delta().prop_filter("not to itself", |delta| delta.base != Some(delta.target))) {
+        let head = value.encode();
+        prop_assert_eq!(head.len() as u64, value.head_len());
+        let file_len = head.len() as u64 + payload_bytes(&value);
+        prop_assert_eq!(value.payload_offsets(value.head_len()).pop(), Some(file_len));
+        prop_assert_eq!(Delta::decode(&head, file_len), Ok(value));
+        prop_assert!(Delta::decode(&head, file_len + 1).is_err());
+        prop_assert!(Delta::decode(&head[..head.len() - 1], file_len).is_err());
+    }
+
+    #[test]
+    fn any_flipped_bit_of_a_delta_is_found(value in delta(), bit: prop::sample::Index) {
+        let mut head = value.encode();
+        let file_len = head.len() as u64 + payload_bytes(&value);
+        let bit = bit.index(head.len() * 8);
+        head[bit / 8] ^= 1 << (bit % 8);
+        prop_assert!(Delta::decode(&head, file_len).is_err());
+    }
+
+    /// Past the hash, every rule is on its own: whatever still decodes is what encodes to it.
+    #[test]
+    fn a_rehashed_delta_is_an_error_or_another(value in delta(), edits in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+        let mut head = value.encode();
+        let file_len = head.len() as u64 + payload_bytes(&value);
+        for (at, byte) in &edits {
+            let at = at.index(head.len());
+            head[at] = *byte;
+        }
+        let hash = *blake3::Hasher::new().update(&head[..96]).update(&head[128..]).update(&file_len.to_le_bytes()).finalize().as_bytes();
+        head[96..128].copy_from_slice(&hash);
+        if let Ok(again) = Delta::decode(&head, file_len) {
+            prop_assert_eq!(again.encode(), head);
+        }
+    }
+
+    #[test]
+    fn delta_indices_round_trip(entries in vec((any::<Option<[u8; 32]>>(), any::<[u8; 32]>(), 128u64..1 << 20, 1u64..1 << 30), 0..6)) {
+        let target = SnapshotId([1; 32]);
+        let mut entries: Vec<DeltaIndexEntry> = entries
+            .into_iter()
+            .map(|(base, delta, head_len, payloads)| {
+                let base = base.filter(|base| *base != [0; 32] && *base != target.0).map(SnapshotId);
+                DeltaIndexEntry { base, delta: DeltaId(delta), head_len, file_len: head_len + payloads }
+            })
+            .collect();
+        let bytes = delta::encode_index(&target, &entries);
+        entries.sort_unstable();
+        entries.dedup_by_key(|entry| (entry.base, entry.delta));
+        prop_assert_eq!(delta::decode_index(&bytes), Ok((target, entries)));
+    }
+}
+
 /// One valid object of each kind, with what decodes it and encodes it again.
 struct Codec {
     name: &'static str,
@@ -430,6 +512,8 @@ proptest! {
         prop_assert!(pack::decode(&bytes).is_err());
         prop_assert!(Table::decode(&bytes[..]).is_err());
         prop_assert!(snapshot::decode_index(&bytes).is_err());
+        prop_assert!(Delta::decode(&bytes, bytes.len() as u64).is_err());
+        prop_assert!(delta::decode_index(&bytes).is_err());
         // These have no magic: nearly all garbage is an error, and none may panic.
         let _ = ManifestNode::decode(&bytes);
         let _ = Entry::decode_prefix(&bytes);

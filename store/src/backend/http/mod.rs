@@ -90,7 +90,8 @@ fn refused(address: &str, why: &str) -> Error {
 
 /// Whether a server or a cache on the way may have an older one of that name.
 fn is_mutable(name: &ObjectName) -> bool {
-    matches!(name, ObjectName::Format | ObjectName::SegmentsCurrent | ObjectName::SnapshotIndex)
+    use ObjectName::{DeltaIndex, Format, SegmentsCurrent, SnapshotIndex};
+    matches!(name, Format | SegmentsCurrent | SnapshotIndex | DeltaIndex(_))
 }
 
 /// What came of asking everybody so far.

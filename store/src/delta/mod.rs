@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Deltas: chunks of one snapshot made out of chunks of another (format-spec §70, docs/design/deltas.md).
+//!
+//! Invariant: nothing that a delta says is believed. A chunk that it gave is one only once its hash has been compared.
+
+mod file;
+mod index;
+
+pub use file::DeltaWriter;
+pub use index::{add_to_index, read_index};
