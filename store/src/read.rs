@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::backend::{Object, ObjectName};
 use crate::compress::Decompressor;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fetch::{self, FetchLimits, FetchPlan, Near};
+use crate::fetch::{self, FetchLimits, FetchPlan, Near, Seeds};
 use crate::format::pack::Encoding;
 use crate::format::store::SegmentsCurrent;
 use crate::format::table::{Location, Table};
@@ -72,6 +72,8 @@ pub struct ChunkReader {
     open: Mutex<HashMap<PackId, Arc<dyn Object>>>,
     /// What was fetched ahead.
     near: Near,
+    /// What this machine has anyway.
+    seeds: Seeds,
     notes: Vec<String>,
 }
 
@@ -117,8 +119,8 @@ impl ChunkReader {
     }
 
     fn with(store: &Store, tables: Vec<Table<TableBytes>>, is_gathered: bool, notes: Vec<String>) -> ChunkReader {
-        let (beyond, open, near) = (Mutex::default(), Mutex::default(), Near::default());
-        ChunkReader { store: store.clone(), tables, is_gathered, beyond, open, near, notes }
+        let (beyond, open, near, seeds) = (Mutex::default(), Mutex::default(), Near::default(), Seeds::default());
+        ChunkReader { store: store.clone(), tables, is_gathered, beyond, open, near, seeds, notes }
     }
 
     /// What was wrong with the index, a line each.
@@ -195,6 +197,11 @@ impl ChunkReader {
         &self.near
     }
 
+    /// What is on this machine, and read before packs are.
+    pub fn seeds(&self) -> &Seeds {
+        &self.seeds
+    }
+
     /// Puts a chunk that was fetched ahead into `scratch`. Gives whether it is there, and sound.
     fn take_near(&self, id: &ChunkId, scratch: &mut ReadScratch) -> Result<bool> {
         let ReadScratch { stored, plain, decompressor } = scratch;
@@ -223,6 +230,13 @@ impl ChunkReader {
         scratch: &mut ReadScratch,
     ) -> Result<()> {
         if self.take_near(id, scratch)? {
+            return Ok(());
+        }
+        if !self.seeds.is_empty()
+            && let Some(at) = first.or_else(|| self.locate(id))
+            && let Some(plain) = self.seeds.take(id, at.plain_len)
+        {
+            scratch.plain = plain;
             return Ok(());
         }
         let mut failed = Failed::default();

@@ -5,12 +5,19 @@
 //!  ids → located → plan (ranges) → requests, several at a time → verified → near → read
 //! ```
 //!
-//! `plan` knows no network, `near` no packs; `run` drives both.
+//! `plan` knows no network, `near` no packs; `run` drives both. `seed` is what need not be fetched: `tree_seed` a tree whose
+//! chunks are known, `scan` finds out those of any directory.
 
 mod near;
 mod plan;
 mod run;
+mod scan;
+mod seed;
+mod tree_seed;
 
 pub use near::Near;
 pub use plan::{FetchLimits, FetchPlan, PackRange};
 pub(crate) use run::run;
+pub(crate) use scan::{Scan, Worth};
+pub use seed::{Seed, Seeds, Source};
+pub(crate) use tree_seed::TreeIndex;
