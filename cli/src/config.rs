@@ -50,6 +50,9 @@ pub struct Config {
     /// How a store on a web server is reached.
     #[serde(default)]
     pub http: HttpConfig,
+    /// How a store in a bucket is reached.
+    #[serde(default)]
+    pub s3: S3Config,
     /// Where this was read from.
     #[serde(skip)]
     pub file: Option<PathBuf>,
@@ -204,6 +207,22 @@ pub struct HttpConfig {
     pub no_proxy: Option<String>,
 }
 
+/// How a store in a bucket is reached.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct S3Config {
+    /// Addresses of the service. The first that answers is used.
+    #[serde(default)]
+    pub endpoints: Vec<String>,
+    /// The region that the service calls itself.
+    pub region: Option<String>,
+    /// A file with the access key: its id in the first line, its secret in the second.
+    pub key_file: Option<PathBuf>,
+    /// Whether the bucket's name stands before the host's.
+    #[serde(default)]
+    pub virtual_host: bool,
+}
+
 fn default_xattrs() -> Vec<String> {
     evenkeel_store::area::DEFAULT_XATTRS.map(str::to_owned).to_vec()
 }
@@ -268,7 +287,8 @@ impl Config {
             at(line, e.message().lines().next().unwrap_or("not valid TOML"))
         })?;
         let base = std::path::absolute(path).ok().and_then(|p| p.parent().map(Path::to_path_buf)).unwrap_or_default();
-        for path in [&mut config.store, &mut config.state, &mut config.http.ca_file].into_iter().flatten() {
+        let paths = [&mut config.store, &mut config.state, &mut config.http.ca_file, &mut config.s3.key_file];
+        for path in paths.into_iter().flatten() {
             if !remote::is_address(path) {
                 *path = base.join(&*path);
             }
@@ -372,6 +392,25 @@ pub fn proxy_of_environment(is_secure: bool) -> (Option<String>, Option<String>)
         first(&["http_proxy", "all_proxy", "ALL_PROXY"])
     };
     (proxy, first(&["no_proxy", "NO_PROXY"]))
+}
+
+/// What the environment says of an object store, under the names that its other clients look for.
+pub fn s3_of_environment() -> S3Environment {
+    let first =
+        |names: &[&str]| names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    S3Environment {
+        endpoint: first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]),
+        region: first(&["AWS_REGION", "AWS_DEFAULT_REGION"]),
+        key: first(&["AWS_ACCESS_KEY_ID"]).zip(first(&["AWS_SECRET_ACCESS_KEY"])),
+    }
+}
+
+/// What the environment says of an object store.
+pub struct S3Environment {
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+    /// The access key's id and its secret.
+    pub key: Option<(String, String)>,
 }
 
 /// A base directory of the XDG specification: absolute, or not at all.

@@ -277,6 +277,13 @@ fn hints(error: &StoreError) -> Vec<String> {
         StoreError::Fetch { source: TransferError::Redirect(_), .. } => {
             "redirects are not followed: name the store where it is".into()
         }
+        StoreError::Fetch { source: TransferError::Service { status: 403, .. }, .. }
+        | StoreError::Send { source: TransferError::Service { status: 403, .. }, .. } => {
+            "the key must be allowed to read, write and list the bucket; clocks that differ are refused, too".into()
+        }
+        StoreError::Send { .. } => {
+            "nothing that readers see is half done: run the command again when the service can be reached".into()
+        }
         StoreError::Fetch { .. } => "nothing was changed; try again when the server can be reached".into(),
         StoreError::Refused { hint: Some(hint), .. } => hint.clone(),
         StoreError::NewerRecord { .. } => "a newer Evenkeel wrote it: use that version, or a newer one".into(),

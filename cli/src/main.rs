@@ -5,6 +5,7 @@
 mod aftermath;
 mod areas;
 mod args;
+mod bucket;
 mod commands;
 mod config;
 mod error;

@@ -8,6 +8,7 @@ use evenkeel_store::backend::HttpBackend;
 use evenkeel_store::backend::http::HttpOptions;
 use evenkeel_store::{Store, fsio};
 
+use crate::bucket;
 use crate::config::{self, HttpConfig};
 use crate::error::{CommandError, Kind, Result};
 use crate::output::text;
@@ -20,7 +21,8 @@ const AUTHORITIES_BYTES_MAX: u64 = 16 << 20;
 
 /// Whether a store is named by an address instead of a path.
 pub fn is_address(store: &Path) -> bool {
-    store.to_str().is_some_and(|store| store.starts_with("http://") || store.starts_with("https://"))
+    let begins = |scheme| store.to_str().is_some_and(|store| store.starts_with(scheme));
+    begins("http://") || begins("https://") || bucket::is_address(store)
 }
 
 /// Opens the store at `address`, through the mirrors of the configuration first.
@@ -30,18 +32,26 @@ pub fn is_address(store: &Path) -> bool {
 pub fn open(address: &Path, http: &HttpConfig) -> Result<Store> {
     let address = address.to_str().unwrap_or_default().to_owned();
     let addresses: Vec<String> = http.mirrors.iter().cloned().chain([address]).collect();
+    let options = http_options(http, &addresses)?;
+    Ok(Store::open_at(Arc::new(HttpBackend::new(&addresses, options)?))?)
+}
+
+/// How servers at `addresses` are talked to.
+///
+/// # Errors
+/// A usage error for certificates that cannot be read.
+pub fn http_options(http: &HttpConfig, addresses: &[String]) -> Result<HttpOptions> {
     let is_secure = addresses.iter().any(|address| address.starts_with("https://"));
     let (proxy, no_proxy) = match &http.proxy {
         Some(proxy) => (Some(proxy.clone()), http.no_proxy.clone()),
         None => config::proxy_of_environment(is_secure),
     };
-    let options = HttpOptions {
+    Ok(HttpOptions {
         authorities: if is_secure { authorities(http.ca_file.as_deref())? } else { Vec::new() },
         proxy,
         no_proxy,
         ..HttpOptions::default()
-    };
-    Ok(Store::open_at(Arc::new(HttpBackend::new(&addresses, options)?))?)
+    })
 }
 
 /// The certificates to trust: those of the configuration and no others, or else the system's.

@@ -3,6 +3,7 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use evenkeel_store::catalog::Catalog;
 use evenkeel_store::checkout::{AreaTarget, BackOptions};
@@ -12,6 +13,7 @@ use evenkeel_store::{ErrorKind, Progress, Store};
 
 use crate::aftermath::Watched;
 use crate::args::Globals;
+use crate::bucket;
 use crate::config::{self, Config};
 use crate::error::{CommandError, Result};
 use crate::output::{Output, progress};
@@ -70,7 +72,13 @@ impl Session {
             CommandError::usage("no store is named")
                 .hint("name one with --store PATH, EVENKEEL_STORE, or `store = …` in the configuration")
         })?;
-        let store = if remote::is_address(path) { remote::open(path, &self.config.http)? } else { Store::open(path)? };
+        let store = if bucket::is_address(path) {
+            Store::open_at(Arc::new(bucket::open(path, &self.config, &self.state_dir()?)?))?
+        } else if remote::is_address(path) {
+            remote::open(path, &self.config.http)?
+        } else {
+            Store::open(path)?
+        };
         Ok(self.opened.get_or_init(|| store).clone())
     }
 

@@ -236,6 +236,18 @@ pub enum Error {
         /// What came instead.
         source: TransferError,
     },
+    /// A server did not take an object, or did not do with it what was asked for.
+    #[error("cannot {action} {object} at {}", escape(at.as_bytes()))]
+    Send {
+        /// What was to be done: `write`, `list`, `remove`.
+        action: &'static str,
+        /// Store name of the object or objects.
+        object: String,
+        /// The server's address.
+        at: String,
+        /// What came instead.
+        source: TransferError,
+    },
     /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -316,7 +328,7 @@ impl Error {
             Error::LimitExceeded { .. } => ErrorKind::Limit,
             Error::Area { .. } | Error::Refused { .. } | Error::NotEmpty { .. } => ErrorKind::Refused,
             Error::Unrecorded { source, .. } => source.kind(),
-            Error::Fetch { .. } => ErrorKind::Server,
+            Error::Fetch { .. } | Error::Send { .. } => ErrorKind::Server,
             Error::Interrupted => ErrorKind::Interrupted,
         }
     }
@@ -349,7 +361,7 @@ impl Error {
                 !PROCESS.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error()))
             }
             // The next object would be asked of the same servers.
-            Error::Fetch { .. } | Error::Interrupted => false,
+            Error::Fetch { .. } | Error::Send { .. } | Error::Interrupted => false,
             _ => true,
         }
     }
@@ -357,7 +369,7 @@ impl Error {
     /// Whether trying again later may help without anyone changing anything.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Error::Fetch { source, .. } => source.is_transient(),
+            Error::Fetch { source, .. } | Error::Send { source, .. } => source.is_transient(),
             Error::Locked { .. } | Error::PackagesLocked { .. } | Error::Unstable { .. } => true,
             Error::Io { source, .. } => {
                 matches!(source.kind(), std::io::ErrorKind::Interrupted | std::io::ErrorKind::TimedOut)

@@ -90,13 +90,13 @@ impl ChunkReader {
         Ok(ChunkReader::with(store, tables, is_gathered, notes))
     }
 
-    /// Opens what tells where the chunks of `snapshots` are: their locators where nothing can be listed, which is where
-    /// the index is far away, and the index where they cannot be used; else the index.
+    /// Opens what tells where the chunks of `snapshots` are: their locators where the index is far away, and the index where
+    /// they cannot be used; else the index.
     ///
     /// # Errors
     /// As [`ChunkReader::open`].
     pub fn of_snapshots(store: &Store, snapshots: &[SnapshotId]) -> Result<ChunkReader> {
-        if store.backend().listing().is_some() {
+        if store.backend().link().is_none() {
             return ChunkReader::open(store);
         }
         let mut tables: Vec<Table<TableBytes>> = Vec::new();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::backend::{Backend, Listing, LocalBackend, ObjectName, Writing};
+use crate::backend::{Backend, Listing, LocalBackend, ObjectName, S3Backend, Writing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::Timestamp;
 use crate::format::snapshot::{self, IndexRecord, Snapshot};
@@ -61,33 +61,31 @@ impl Store {
     /// # Errors
     /// [`Error::NotEmpty`], [`Error::Locked`] while somebody else makes one, [`Error::LimitExceeded`] for sizes outside the format, [`Error::Io`].
     pub fn create(path: &Path, options: &InitOptions) -> Result<Store> {
-        let (low, high) = limits::CHUNK_AVG_RANGE;
-        let avg = options.chunker.avg;
-        if !(low..=high).contains(&avg) || !avg.is_power_of_two() {
-            let limit = u64::from(if avg < low { low } else { high });
-            return Err(Error::LimitExceeded { what: "average chunk size", found: u64::from(avg), limit });
-        }
-        let (low, high) = limits::PACK_TARGET_RANGE;
-        if !(low..=high).contains(&options.pack_size) {
-            let limit = if options.pack_size < low { low } else { high };
-            return Err(Error::LimitExceeded { what: "pack size", found: options.pack_size, limit });
-        }
-        let mut id = [0; 16];
-        getrandom::fill(&mut id).map_err(|e| Error::io("draw a random id for", path, std::io::Error::other(e)))?;
-        let format = StoreFormat {
-            store: StoreId(id),
-            chunker: options.chunker,
-            pack_size: options.pack_size,
-            features: StoreFeatures::default(),
-        };
+        let format = new_format(path, options)?;
         let (backend, _lock) = LocalBackend::create(path)?;
-        // The `format` object comes last: without it the directory is not a store.
-        let current =
-            SegmentsCurrent { store: format.store, generation: 0, segments: Vec::new(), condemned: Vec::new() };
-        backend.publish(&ObjectName::SegmentsCurrent, &current.encode())?;
-        backend.publish(&ObjectName::SnapshotIndex, &snapshot::encode_index(&[]))?;
-        backend.publish(&ObjectName::Format, &format.encode())?;
-        Ok(Store { backend: Arc::new(backend), format })
+        Store::write_empty(Arc::new(backend), format)
+    }
+
+    /// Makes an empty store in an empty bucket or below a prefix of one, or goes on where a writer died that was making
+    /// one. Nothing keeps another machine from doing the same at the same time: one machine is a store's writer.
+    ///
+    /// # Errors
+    /// [`Error::NotEmpty`], [`Error::LimitExceeded`] for sizes outside the format, [`Error::Send`].
+    pub fn create_in_bucket(backend: S3Backend, options: &InitOptions) -> Result<Store> {
+        let format = new_format(backend.path(), options)?;
+        backend.require_empty()?;
+        Store::write_empty(Arc::new(backend), format)
+    }
+
+    fn write_empty(backend: Arc<dyn Backend>, format: StoreFormat) -> Result<Store> {
+        let store = Store { backend, format };
+        let writing = store.writing()?;
+        // The `format` object comes last: without it the place is not a store.
+        let current = SegmentsCurrent { store: store.id(), generation: 0, segments: Vec::new(), condemned: Vec::new() };
+        writing.publish(&ObjectName::SegmentsCurrent, &current.encode())?;
+        writing.publish(&ObjectName::SnapshotIndex, &snapshot::encode_index(&[]))?;
+        writing.publish(&ObjectName::Format, &store.format.encode())?;
+        Ok(store)
     }
 
     /// Opens an existing store in a directory.
@@ -196,9 +194,12 @@ impl Store {
         let dir = self.state_in(state_dir);
         fsio::create_dir_all(&dir)?;
         let state = Lock::exclusive(&dir.join("writer.lock"))?;
-        let store = Lock::exclusive_existing(&self.path().join("format"))
-            .map_err(|e| if let Error::Locked { .. } = e { Error::Locked { path: self.path().into() } } else { e })?;
-        Ok(WriterLock { _locks: [state, store] })
+        let of_store = |dir: &Path| {
+            Lock::exclusive_existing(&dir.join("format"))
+                .map_err(|e| if let Error::Locked { .. } = e { Error::Locked { path: self.path().into() } } else { e })
+        };
+        let store = self.dir().map(of_store).transpose()?;
+        Ok(WriterLock { _state: state, _store: store })
     }
 
     /// Reads a snapshot's document and checks that it hashes to `id`.
@@ -436,11 +437,36 @@ impl Store {
 /// Held while a store is written; released when dropped or when the process dies.
 #[derive(Debug)]
 pub struct WriterLock {
-    _locks: [Lock; 2],
+    _state: Lock,
+    /// Of a store that is a directory. What is elsewhere cannot be locked.
+    _store: Option<Lock>,
 }
 
 fn lost(id: &SnapshotId) -> Error {
     Error::MissingObject { object: ObjectName::Snapshot(*id).to_string() }
+}
+
+/// The `format` of a new store at `path`.
+fn new_format(path: &Path, options: &InitOptions) -> Result<StoreFormat> {
+    let (low, high) = limits::CHUNK_AVG_RANGE;
+    let avg = options.chunker.avg;
+    if !(low..=high).contains(&avg) || !avg.is_power_of_two() {
+        let limit = u64::from(if avg < low { low } else { high });
+        return Err(Error::LimitExceeded { what: "average chunk size", found: u64::from(avg), limit });
+    }
+    let (low, high) = limits::PACK_TARGET_RANGE;
+    if !(low..=high).contains(&options.pack_size) {
+        let limit = if options.pack_size < low { low } else { high };
+        return Err(Error::LimitExceeded { what: "pack size", found: options.pack_size, limit });
+    }
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|e| Error::io("draw a random id for", path, std::io::Error::other(e)))?;
+    Ok(StoreFormat {
+        store: StoreId(id),
+        chunker: options.chunker,
+        pack_size: options.pack_size,
+        features: StoreFeatures::default(),
+    })
 }
 
 /// Names the object that did not decode.

@@ -6,6 +6,7 @@
 pub mod build;
 pub mod classes;
 pub mod fixture;
+pub mod garage;
 pub mod mounted;
 pub mod naive;
 pub mod neighbour;

@@ -4,6 +4,7 @@
 mod acceptance;
 mod attacks;
 mod bad_input;
+mod bucket;
 mod catalog;
 mod cddl;
 mod change_record;

@@ -10,6 +10,7 @@ use evenkeel_store::store::InitOptions;
 use serde::Serialize;
 
 use super::values::parse_bytes;
+use crate::bucket;
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
 use crate::output::json::PathField;
@@ -19,13 +20,14 @@ use crate::session::Session;
 const EXAMPLES: &str = "\
 Examples:
   evenkeel init /srv/evenkeel/store
-  evenkeel init --chunk-avg 32KiB ./store";
+  evenkeel init --chunk-avg 32KiB ./store
+  evenkeel init s3://releases/web";
 
 /// Arguments of `init`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Directory of the new store; it must be new or empty.
+    /// Directory of the new store, or s3://BUCKET[/PREFIX]; it must be new or empty.
     #[arg(value_name = "STORE")]
     path: PathBuf,
     /// Average chunk size: a power of two from 8 KiB to 4 MiB. Smaller finds more duplicates, larger is faster.
@@ -51,7 +53,12 @@ struct Report {
 /// When the directory is not empty, a size is outside the format, or the system fails.
 pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let options = options(args)?;
-    let store = Store::create(&args.path, &options)?;
+    let store = if bucket::is_address(&args.path) {
+        let backend = bucket::open(&args.path, &session.config, &session.state_dir()?)?;
+        Store::create_in_bucket(backend, &options)?
+    } else {
+        Store::create(&args.path, &options)?
+    };
     session.done(format!("the store {} was made in {}", store.id(), text::path(store.path())));
     if session.out.json {
         use std::os::unix::ffi::OsStrExt;

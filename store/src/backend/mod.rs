@@ -6,6 +6,7 @@
 
 pub mod http;
 mod local;
+pub mod s3;
 
 use std::fmt;
 use std::path::Path;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 pub use http::HttpBackend;
 pub use local::LocalBackend;
+pub use s3::S3Backend;
 
 use self::http::Link;
 

@@ -56,6 +56,14 @@ pub enum TransferError {
         /// How long the server asks to be left alone.
         retry_after: Option<Duration>,
     },
+    /// An object store's own reason not to do what was asked for.
+    #[error("it answered with status {status}: {}", shown(code))]
+    Service {
+        /// The status.
+        status: u16,
+        /// What it calls the reason.
+        code: String,
+    },
     /// Another part of the object than was asked for.
     #[error("it sent another range than {asked}: {}", shown(found))]
     OtherRange {
@@ -92,7 +100,9 @@ impl TransferError {
             | TransferError::Timeout { .. }
             | TransferError::TooSlow { .. }
             | TransferError::Truncated { .. } => true,
-            TransferError::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500 | 502..=504),
+            TransferError::Status { status, .. } | TransferError::Service { status, .. } => {
+                matches!(status, 408 | 425 | 429 | 500 | 502..=504)
+            }
             _ => false,
         }
     }

@@ -28,7 +28,33 @@ pub fn workspace() -> Vec<(String, Outcome)> {
     rows
 }
 
-/// Every test that a plain `cargo test` ignores, on an ext4 made for them; `slow_…` ones belong to `cargo xtask stress`.
+/// The object store that a store in a bucket is tested against, as the package registry names it.
+const GARAGE: (&str, &str) = ("garage", "2.5.0");
+
+/// The tests that need an object store: a cluster of Garage, which is built once.
+pub fn garage() -> Outcome {
+    let (name, version) = GARAGE;
+    let root = target_dir().join("xtask/garage");
+    let program = host::find(name).unwrap_or_else(|| root.join("bin").join(name));
+    if !program.is_file() {
+        let install = Cmd::cargo().args(["install", name, "--locked", "--version", version]).arg("--root").arg(&root);
+        // Its build directory would be ours, with other features of the same packages.
+        let build = root.join("build");
+        if let Err(reason) = install.env("CARGO_TARGET_DIR", &build).at_most(MINUTES).run() {
+            return Outcome::LeftOut(format!("needs {name} {version}: {reason}"));
+        }
+        let _ = std::fs::remove_dir_all(build);
+    }
+    let cmd = Cmd::cargo()
+        .args(["test", "--package", "evenkeel-tests", "--test", "runner", "--no-fail-fast"])
+        .args(["--", "--ignored", "garage_"])
+        .env("GARAGE", &program)
+        .at_most(MINUTES);
+    of_ignored(cmd)
+}
+
+/// Every test that a plain `cargo test` ignores, on an ext4 made for them, but for those of other groups; `slow_…` ones
+/// belong to `cargo xtask stress`.
 pub fn root() -> Outcome {
     let image = match Image::ext4(&target_dir().join("xtask"), "root-tests", 4 << 30, 200_000) {
         Ok(image) => image,
@@ -43,12 +69,17 @@ pub fn root() -> Outcome {
     ]) {
         return Outcome::LeftOut(reason);
     }
-    let mut binaries = Binaries::default();
     let cmd = Cmd::cargo()
         .args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"])
-        .args(["--", "--ignored", "--skip", "slow_"])
+        .args(["--", "--ignored", "--skip", "slow_", "--skip", "garage_"])
         .env(TEST_DIR, image.path())
         .at_most(MINUTES);
+    of_ignored(cmd)
+}
+
+/// Runs tests of which there must be some.
+fn of_ignored(cmd: Cmd) -> Outcome {
+    let mut binaries = Binaries::default();
     let result = cmd.tee(|line| binaries.see(line)).map_err(|message| binaries.with_running(message));
     let ran: u64 = binaries.done.iter().map(|binary| binary.passed).sum();
     match result {

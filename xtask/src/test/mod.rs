@@ -68,6 +68,11 @@ const GROUPS: &[Group] = &[
         run: |_| one(cargo::root()),
     },
     Group {
+        name: "garage",
+        about: "a store in a bucket: three nodes of Garage, of which any one dies",
+        run: |_| one(cargo::garage()),
+    },
+    Group {
         name: "crash",
         about: "power cuts on a recorded ext4, after proof that missing syncs are found",
         run: |_| one(crate::crash::group()),

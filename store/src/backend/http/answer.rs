@@ -12,7 +12,7 @@ const WHOLE_FOR_PART_BYTES: u64 = 4 << 20;
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(in crate::backend) enum Asked {
     /// All of an object that has at most so many bytes.
     Whole { cap: u64 },
     /// So many bytes from an offset, at least one.

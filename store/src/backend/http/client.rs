@@ -17,12 +17,14 @@ use crate::error::{Error, Result, TransferError};
 const READ_BYTES: usize = 64 << 10;
 /// Longest header of an answer, in bytes.
 const HEADER_BYTES_MAX: usize = 32 << 10;
+/// Longest text that says why something was not done, in bytes; more is not read.
+const SERVICE_TEXT_BYTES_MAX: u64 = 16 << 10;
 /// Connections kept open for the next request to a server.
 const IDLE_CONNECTIONS: usize = 16;
 
 /// A way to servers.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(in crate::backend) struct Client {
     agent: Agent,
     patience: Patience,
     timing: Arc<dyn Timing>,
@@ -30,7 +32,7 @@ pub(super) struct Client {
 
 /// How a body ended that came as it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Got {
+pub(in crate::backend) enum Got {
     Missing,
     Bytes {
         /// The server says that it is meant for people.
@@ -40,13 +42,13 @@ pub(super) enum Got {
 
 /// What a request cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Cost {
+pub(in crate::backend) struct Cost {
     /// Until the header was there.
-    pub(super) first_byte: Duration,
+    pub(in crate::backend) first_byte: Duration,
     /// From then to the end.
-    pub(super) body: Duration,
+    pub(in crate::backend) body: Duration,
     /// Bytes of the body that were read.
-    pub(super) bytes: u64,
+    pub(in crate::backend) bytes: u64,
 }
 
 impl Client {
@@ -78,7 +80,7 @@ impl Client {
     }
 
     /// Appends what was asked for to `buffer`, as much of it as comes. A `fresh` answer is not one that a cache kept.
-    pub(super) fn get(
+    pub(in crate::backend) fn get(
         &self,
         url: &str,
         asked: Asked,
@@ -98,7 +100,19 @@ impl Client {
         cost.first_byte = self.timing.now().saturating_sub(start);
         let (head, body) = response.into_parts();
         let answer = answer(head.status.as_u16(), &head.headers);
-        let (judged, is_web_page) = (answer.judge(&asked)?, answer.is_web_page());
+        let (judged, is_web_page) = (answer.judge(&asked), answer.is_web_page());
+        let judged = match judged {
+            Err(TransferError::Status { status, retry_after }) => {
+                let mut text = Vec::new();
+                let mut reader = body.into_with_config().limit(u64::MAX).reader();
+                let _ = self.copy(&mut reader, 0, SERVICE_TEXT_BYTES_MAX, &mut text, cost);
+                return Err(match service_code(&text) {
+                    Some(code) if retry_after.is_none() => TransferError::Service { status, code },
+                    _ => TransferError::Status { status, retry_after },
+                });
+            }
+            judged => judged?,
+        };
         let (skip, want, exact) = match judged {
             Body::Missing => return Ok(Got::Missing),
             Body::All { cap, expected } => (0, expected.unwrap_or(cap), expected.is_some()),
@@ -132,6 +146,47 @@ impl Client {
             Body::All { .. } | Body::Slice { .. } => {
                 Err(TransferError::Protocol("it does not tell the length of an object".into()))
             }
+        }
+    }
+
+    /// Sends an object. Its answer says no more than that the server has it.
+    pub(in crate::backend) fn put(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        (body, len): (&mut dyn Read, u64),
+        cost: &mut Cost,
+    ) -> Result<(), TransferError> {
+        let request = headers.iter().fold(self.agent.put(url), |request, (name, value)| request.header(*name, *value));
+        let request = request.header(header::CONTENT_LENGTH, len);
+        let start = self.timing.now();
+        let response = request.send(ureq::SendBody::from_reader(body)).map_err(|e| self.why(e))?;
+        cost.first_byte = self.timing.now().saturating_sub(start);
+        self.require_done(response)
+    }
+
+    /// Removes an object; it need not be there.
+    pub(in crate::backend) fn delete(&self, url: &str) -> Result<(), TransferError> {
+        self.require_done(self.agent.delete(url).call().map_err(|e| self.why(e))?)
+    }
+
+    /// What changes something is done when the status says so.
+    fn require_done(&self, response: ureq::http::Response<ureq::Body>) -> Result<(), TransferError> {
+        let (head, body) = response.into_parts();
+        let mut text = Vec::new();
+        let mut reader = body.into_with_config().limit(u64::MAX).reader();
+        let copied = self.copy(&mut reader, 0, SERVICE_TEXT_BYTES_MAX, &mut text, &mut Cost::default());
+        let status = head.status.as_u16();
+        if (200..300).contains(&status) || status == 404 {
+            return copied.map(drop);
+        }
+        if (300..400).contains(&status) {
+            let location = answer(status, &head.headers).location.unwrap_or("nowhere").to_string();
+            return Err(TransferError::Redirect(location));
+        }
+        match service_code(&text) {
+            Some(code) => Err(TransferError::Service { status, code }),
+            None => Err(TransferError::Status { status, retry_after: None }),
         }
     }
 
@@ -206,6 +261,14 @@ impl Client {
             other => TransferError::Protocol(other.to_string()),
         }
     }
+}
+
+/// What an object store calls the reason, as in `<Error><Code>AccessDenied</Code>…`.
+fn service_code(text: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (_, rest) = text.split_once("<Code>")?;
+    let (code, _) = rest.split_once("</Code>")?;
+    Some(code.to_string())
 }
 
 fn answer(status: u16, headers: &ureq::http::HeaderMap) -> Answer<'_> {

@@ -11,6 +11,7 @@ mod mirrors;
 mod options;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +19,10 @@ use std::time::Duration;
 pub use mirrors::{Link, Traffic};
 pub use options::{HttpOptions, Patience, Timing};
 
-use self::answer::Asked;
-use self::client::{Client, Cost, Got};
+pub(super) use self::answer::Asked;
+pub(super) use self::client::{Client, Cost};
+
+use self::client::Got;
 use self::mirrors::Mirror;
 use super::{Backend, Check, Loaded, Object, ObjectName};
 use crate::error::{Error, Result, TransferError};
@@ -35,6 +38,20 @@ struct Servers {
     mirrors: Vec<Mirror>,
     client: Client,
     options: HttpOptions,
+    addressing: Option<Box<dyn Addressing>>,
+}
+
+/// How the address of an object is made where it is more than the server's with a name behind it.
+pub(super) trait Addressing: Send + Sync + fmt::Debug {
+    /// The address for a request of one kind, at the server with a number.
+    fn url(&self, server: usize, name: &str, method: Method) -> String;
+}
+
+/// What a request does with one object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    Get,
+    Head,
 }
 
 impl HttpBackend {
@@ -48,7 +65,59 @@ impl HttpBackend {
         let Some(own) = mirrors.last() else { return Err(refused("nothing", "no address is given")) };
         let path = PathBuf::from(&own.address);
         let client = Client::new(&options)?;
-        Ok(HttpBackend(Arc::new(Servers { path, mirrors, client, options })))
+        Ok(HttpBackend(Arc::new(Servers { path, mirrors, client, options, addressing: None })))
+    }
+
+    /// As [`HttpBackend::new`], for servers of which `names` tell people and `addressing` tells where an object is.
+    pub(super) fn addressed(
+        path: PathBuf,
+        names: Vec<String>,
+        addressing: Box<dyn Addressing>,
+        options: HttpOptions,
+    ) -> Result<HttpBackend> {
+        let (mirrors, client) = (names.into_iter().map(Mirror::new).collect(), Client::new(&options)?);
+        Ok(HttpBackend(Arc::new(Servers { path, mirrors, client, options, addressing: Some(addressing) })))
+    }
+
+    /// Does something that is no reading at the first server where it can be done. It may be done twice.
+    ///
+    /// # Errors
+    /// [`Error::Send`] with the last failure.
+    pub(super) fn attempt<T>(
+        &self,
+        action: &'static str,
+        object: &str,
+        mut attempt: impl FnMut(&Client, usize) -> Result<T, TransferError>,
+    ) -> Result<T> {
+        let (servers, mut last) = (&self.0, None);
+        let (patience, timing) = (&servers.options.patience, &servers.options.timing);
+        let deadline = timing.now() + patience.deadline;
+        for round in 0..patience.rounds.max(1) {
+            for at in mirrors::order(&servers.mirrors, timing.now()) {
+                let mirror = &servers.mirrors[at];
+                let done = attempt(&servers.client, at);
+                mirror.count(&Cost::default());
+                let failed = |source| {
+                    let at = mirror.address.clone();
+                    Error::Send { action, object: object.to_string(), at, source }
+                };
+                match done {
+                    Ok(done) => return Ok(done),
+                    Err(e) if e.is_transient() => {
+                        mirror.failed(patience, &**timing);
+                        last = Some(failed(e));
+                    }
+                    // All of them are one store: the next one would say the same.
+                    Err(e) => return Err(failed(e)),
+                }
+            }
+            let pause = mirrors::pause(patience, round, timing.random());
+            if round + 1 == patience.rounds || timing.now() + pause >= deadline {
+                break;
+            }
+            timing.sleep(pause);
+        }
+        Err(last.expect("there is at least one server, and it failed"))
     }
 
     /// What all servers were asked and gave so far.
@@ -127,6 +196,18 @@ struct Gathered {
 }
 
 impl Servers {
+    /// Whether all servers answer for the same store, so that what one does not have none has. Mirrors may lag behind.
+    fn is_one_store(&self) -> bool {
+        self.addressing.is_some()
+    }
+
+    fn url(&self, at: usize, name: &ObjectName, method: Method) -> String {
+        match &self.addressing {
+            Some(addressing) => addressing.url(at, &name.to_string(), method),
+            None => format!("{}{name}", self.mirrors[at].address),
+        }
+    }
+
     /// Asks until someone gives what `check` says yes to; `None` when nobody has the object.
     fn get(&self, name: &ObjectName, asked: Asked, check: Check<'_>) -> Result<Option<Vec<u8>>> {
         let (patience, timing) = (&self.options.patience, &self.options.timing);
@@ -140,6 +221,9 @@ impl Servers {
                 }
                 if self.ask(at, name, asked, &mut gathered, check, &mut outcome)? {
                     return Ok(Some(gathered.bytes));
+                }
+                if outcome.missing && self.is_one_store() {
+                    return Ok(None);
                 }
             }
             if outcome.done.len() == self.mirrors.len() || round + 1 >= patience.rounds {
@@ -182,7 +266,7 @@ impl Servers {
             }
         };
         gathered.from.insert(at);
-        let url = format!("{}{name}", mirror.address);
+        let url = self.url(at, name, Method::Get);
         let mut cost = Cost::default();
         let got = self.client.get(&url, rest, is_mutable(name), &mut gathered.bytes, &mut cost);
         mirror.count(&cost);
@@ -242,11 +326,12 @@ impl Servers {
                 }
                 let mirror = &self.mirrors[at];
                 let mut cost = Cost::default();
-                let found = self.client.len(&format!("{}{name}", mirror.address), &mut cost);
+                let found = self.client.len(&self.url(at, name, Method::Head), &mut cost);
                 mirror.count(&cost);
                 let failed = |source| Error::Fetch { object: name.to_string(), from: mirror.address.clone(), source };
                 match found {
                     Ok(Some(len)) => return Ok(Some(len)),
+                    Ok(None) if self.is_one_store() => return Ok(None),
                     Ok(None) => drop(outcome.done.insert(at)),
                     Err(e) if e.is_transient() => outcome.transient = Some(failed(e)),
                     Err(e) => {
