@@ -48,7 +48,7 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
-    /// The store: a directory, or http(s)://….
+    /// The store: a directory, http(s)://… or s3://….
     #[arg(long, global = true, value_name = "STORE", env = "EVENKEEL_STORE", hide_env_values = true)]
     pub store: Option<PathBuf>,
     /// Configuration [default: /etc/evenkeel/evenkeel.toml, then $XDG_CONFIG_HOME/evenkeel/evenkeel.toml].

@@ -79,7 +79,7 @@ fn the_whole_tree() {
       -V, --version  Print version
 
     Global options:
-          --store <STORE>    The store: a directory, or http(s)://… [env: EVENKEEL_STORE]
+          --store <STORE>    The store: a directory, http(s)://… or s3://… [env: EVENKEEL_STORE]
           --config <FILE>    Configuration [default: /etc/evenkeel/evenkeel.toml, then
                              $XDG_CONFIG_HOME/evenkeel/evenkeel.toml]
           --state <DIR>      State directory [default: /var/lib/evenkeel as root, else
@@ -108,7 +108,7 @@ fn the_whole_tree() {
     Usage: evenkeel init [OPTIONS] <STORE>
 
     Arguments:
-      <STORE>  Directory of the new store; it must be new or empty
+      <STORE>  Directory of the new store, or s3://BUCKET[/PREFIX]; it must be new or empty
 
     Options:
           --chunk-avg <BYTES>  Average chunk size: a power of two from 8 KiB to 4 MiB. Smaller finds
@@ -119,6 +119,7 @@ fn the_whole_tree() {
     Examples:
       evenkeel init /srv/evenkeel/store
       evenkeel init --chunk-avg 32KiB ./store
+      evenkeel init s3://releases/web
 
     === commit
     Record the areas of this machine as a snapshot
