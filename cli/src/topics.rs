@@ -87,6 +87,12 @@ areas and nested roots are errors.
   ca-file = \"/etc/ssl/company.pem\"   # authorities to trust, instead of the system's
   proxy = \"http://proxy.example.org:3128\"      # instead of https_proxy and http_proxy; \"\" for none
   no-proxy = \"localhost, *.example.org\"        # hosts that are asked without it
+
+  [s3]                                 # for a store in a bucket: store = \"s3://BUCKET/PREFIX\"
+  endpoints = [\"https://s3.example.org\"]        # the service; the first that answers is used
+  region = \"garage\"                  # as the service calls itself
+  key-file = \"/etc/evenkeel/s3.key\"  # two lines, the key's id and its secret; or AWS_ACCESS_KEY_ID and the like
+  virtual-host = false                 # whether the bucket's name stands before the host's
 ";
 
 /// The text of a topic.
