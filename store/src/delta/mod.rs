@@ -3,8 +3,10 @@
 //!
 //! Invariant: nothing that a delta says is believed. A chunk that it gave is one only once its hash has been compared.
 
+pub mod codec;
 mod file;
 mod index;
 
+pub use codec::Effort;
 pub use file::DeltaWriter;
 pub use index::{add_to_index, read_index};

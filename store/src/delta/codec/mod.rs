@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Base and output ↔ the payload of a delta's frame (format-spec §70.5, §70.10).
+//!
+//! Pure functions on slices. A payload is hostile: decoding allocates what the caller said the output has, and no more.
+
+mod diff;
+mod matches;
+mod prefix;
+mod varint;
+
+pub use diff::{DIFF_CONTROL_BYTES_MAX, DIFF_WINDOW_LOG_MAX};
+
+use crate::format::delta::{ENCODING_DIFF, ENCODING_ZSTD, ENCODING_ZSTD_BASE};
+use crate::format::{DecodeError, Reason};
+use crate::limits;
+
+/// How much time an encoder may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Effort {
+    /// zstd at a low level, nothing else.
+    Fast,
+    /// What is promising, by a first fast attempt.
+    #[default]
+    Default,
+    /// Everything, at the highest levels.
+    Best,
+}
+
+/// What a frame became.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// One of the `ENCODING_` constants of [`crate::format::delta`].
+    pub encoding: u8,
+    /// The bytes.
+    pub payload: Vec<u8>,
+}
+
+/// A first attempt that saves less than one part in so many of a frame shows that nothing will.
+const HOPELESS_PART: usize = 50;
+
+/// The shortest payload that was found for `output`, given `base`.
+///
+/// # Errors
+/// When zstd has no memory.
+pub fn encode(base: &[u8], output: &[u8], effort: Effort) -> std::io::Result<Encoded> {
+    let encoding = if base.is_empty() { ENCODING_ZSTD } else { ENCODING_ZSTD_BASE };
+    let first = Encoded { encoding, payload: prefix::encode(base, output, prefix::LEVEL_FAST)? };
+    let is_hopeless = first.payload.len() > output.len() - output.len() / HOPELESS_PART;
+    if effort == Effort::Fast || is_hopeless {
+        return Ok(first);
+    }
+    let fast_len = first.payload.len();
+    let mut best = first;
+    let mut take = |encoding, payload: Vec<u8>| {
+        if payload.len() < best.payload.len() {
+            best = Encoded { encoding, payload };
+        }
+    };
+    let mut diff_len = usize::MAX;
+    let tries_diff = effort == Effort::Best || looks_worth_differences(output, fast_len);
+    if !base.is_empty()
+        && tries_diff
+        && let Some(payload) = diff::encode(base, output, effort)?
+    {
+        diff_len = payload.len();
+        take(ENCODING_DIFF, payload);
+    }
+    // Where differences are far ahead of a fast attempt, a slow one does not catch up.
+    if effort == Effort::Best || diff_len > fast_len / 3 {
+        let level = if effort == Effort::Best { prefix::LEVEL_BEST } else { prefix::LEVEL_DEFAULT };
+        take(encoding, prefix::encode(base, output, level)?);
+    }
+    Ok(best)
+}
+
+/// Programs and libraries: addresses move, so that long runs are equal but for a byte here and there.
+fn looks_worth_differences(output: &[u8], fast_len: usize) -> bool {
+    const ELF: &[u8] = b"\x7fELF";
+    let is_program = output.starts_with(ELF) || output.windows(ELF.len()).step_by(8).take(1 << 17).any(|at| at == ELF);
+    is_program || fast_len > output.len() / 64
+}
+
+/// The output that `payload` makes of `base`, exactly `output_len` bytes; the caller still has to check its chunks.
+///
+/// # Errors
+/// [`DecodeError`] for a payload that breaks a rule, for an encoding that is not known
+/// ([`DecodeError::is_unsupported`]), and for a length above the limits.
+pub fn decode(encoding: u8, base: &[u8], payload: &[u8], output_len: usize) -> Result<Vec<u8>, DecodeError> {
+    for (field, found, limit) in [
+        ("base", base.len(), limits::DELTA_BASE_BYTES_MAX),
+        ("output", output_len, limits::DELTA_OUTPUT_BYTES_MAX),
+        ("payload", payload.len(), limits::DELTA_PAYLOAD_BYTES_MAX),
+    ] {
+        if found as u64 > limit {
+            return Err(error(field, Reason::Limit { found: found as u64, limit }));
+        }
+    }
+    match encoding {
+        ENCODING_ZSTD => prefix::decode(&[], payload, output_len),
+        ENCODING_ZSTD_BASE => prefix::decode(base, payload, output_len),
+        ENCODING_DIFF => diff::decode(base, payload, output_len),
+        other => Err(error("encoding", Reason::Feature(format!("delta encoding {other}")))),
+    }
+}
+
+fn error(field: &'static str, reason: Reason) -> DecodeError {
+    DecodeError { object: "delta payload", offset: 0, field, reason }
+}
+
+#[cfg(test)]
+mod tests;
