@@ -31,6 +31,7 @@ usage: cargo xtask COMMAND
   bench  [--corpus DIR]… [--pairs N]   our commands against other tools, one Markdown table
          [--only CASE]… [--against TOOL]… [--list]
          [--study chunk-size]          stored bytes by average chunk size
+         [--study delta]               bytes, time and memory of a delta, by effort
   stress [--files N] [--dir DIR]       one million small files: commit, no-change commit, memory
          [--fuzz-seconds N]            and every fuzz target for so long
 

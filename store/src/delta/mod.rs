@@ -3,10 +3,15 @@
 //!
 //! Invariant: nothing that a delta says is believed. A chunk that it gave is one only once its hash has been compared.
 
+mod bases;
 pub mod codec;
 mod file;
 mod index;
+mod inventory;
+mod make;
+mod plan;
 
 pub use codec::Effort;
 pub use file::DeltaWriter;
 pub use index::{add_to_index, read_index};
+pub use make::{MakeOptions, MakeReport, make};

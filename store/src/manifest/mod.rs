@@ -10,4 +10,5 @@ mod read;
 pub use build::{BuiltManifest, ManifestBuilder, NodeSink};
 pub use content::{ContentPart, ContentParts, RUNS_HELD_MAX, content_parts, content_runs};
 pub use diff::{Change, Diff, diff};
+pub(crate) use read::read_node;
 pub use read::{Entries, Manifest};

@@ -45,7 +45,7 @@ impl<'r> Manifest<'r> {
     }
 
     /// The root node, as a child of nothing.
-    pub(super) fn root(&self) -> Child {
+    pub(crate) fn root(&self) -> Child {
         Child { first: TreePath::root(), id: self.head.root, len: self.head.root_len, entries: self.head.entries }
     }
 
@@ -212,7 +212,7 @@ impl Iterator for Entries<'_> {
 }
 
 /// Reads a node and checks that it is what its parent says.
-pub(super) fn read_node(
+pub(crate) fn read_node(
     reader: &ChunkReader,
     scratch: &mut ReadScratch,
     child: &Child,

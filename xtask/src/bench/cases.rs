@@ -132,6 +132,12 @@ impl Bench {
         self.evenkeel(dir, &dir.join("state")).arg("commit").arg("--area").arg(area(root))
     }
 
+    /// Makes the delta from the first snapshot of a store to the second.
+    pub fn delta(&self, dir: &Path, effort: &str) -> Cmd {
+        let words = ["delta", "make", "@latest~", "@latest", "--effort", effort];
+        self.evenkeel(dir, &dir.join("state")).args(words)
+    }
+
     /// The store that checkouts read, with both releases in it: made once, outside the timed part.
     fn history(&self) -> Result<PathBuf> {
         let dir = self.image.path().join("history");

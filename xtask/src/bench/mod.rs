@@ -40,15 +40,16 @@ pub fn run(words: &[String]) -> Result<()> {
     if let Some(unknown) = only.iter().find(|name| cases::ALL.iter().all(|case| case.name != **name)) {
         return Err(format!("no case '{unknown}'; cargo xtask bench --list names them"));
     }
-    let study = match args.all("--study").last() {
-        None => false,
-        Some(&"chunk-size") => true,
-        Some(other) => return Err(format!("no study '{other}'; there is: chunk-size")),
+    let study: Option<fn(&cases::Bench) -> Result<String>> = match args.all("--study").last() {
+        None => None,
+        Some(&"chunk-size") => Some(study::chunk_size),
+        Some(&"delta") => Some(study::delta),
+        Some(other) => return Err(format!("no study '{other}'; there are: chunk-size, delta")),
     };
     let bench = prepare(&args.all("--corpus"))?;
     let header = report::header(&bench.releases);
-    if study {
-        let table = study::chunk_size(&bench)?;
+    if let Some(study) = study {
+        let table = study(&bench)?;
         println!("{header}\n{table}");
         return Ok(());
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the average chunk size costs: stored bytes of the releases one after the other in one store.
+//! What a choice costs: the average chunk size in stored bytes, a delta's effort in time and memory.
 
 use super::cases::Bench;
 use super::corpus;
@@ -7,6 +7,8 @@ use super::measure::{Timed, mb_of_kib, measure};
 use super::report::mb;
 use crate::Result;
 
+/// What `delta make --effort` takes.
+const EFFORTS: [&str; 3] = ["fast", "default", "best"];
 const AVERAGES_KIB: [u64; 4] = [16, 32, 64, 128];
 
 /// One row an average. The bytes are exact and need no repetition; the seconds are one run each, an indication only.
@@ -34,6 +36,37 @@ pub fn chunk_size(bench: &Bench) -> Result<String> {
         text.push_str(&format!("{row} {:.0} |\n", mb_of_kib(peak_kib)));
         std::fs::remove_dir_all(&dir).map_err(|error| format!("cannot remove {}: {error}", dir.display()))?;
         bench.image.trim();
+    }
+    Ok(text)
+}
+
+/// One row an effort: the delta from the first release to the second. One run each.
+///
+/// # Errors
+/// A command failed; there is no second release.
+pub fn delta(bench: &Bench) -> Result<String> {
+    let [_, _, ..] = bench.releases[..] else {
+        return Err("needs a second --corpus, a later release of the first".to_owned());
+    };
+    let dir = bench.image.path().join("study");
+    bench.init(&dir, &[])?;
+    for release in &bench.releases[..2] {
+        bench.commit(&dir, &release.root).read()?;
+    }
+    let mut text = "| effort | MB | s | s of CPU | peak MB |\n|---|---:|---:|---:|---:|\n".to_owned();
+    for effort in EFFORTS {
+        eprintln!("\n==> effort {effort}");
+        let sample = measure(&Timed::storing(bench.delta(&dir, effort), dir.join("store/deltas")), &dir)?;
+        let (bytes, peak) = (sample.stored_bytes.unwrap_or_default(), mb_of_kib(sample.peak_kib));
+        let row = format!(
+            "| {effort} | {:.1} | {:.1} | {:.1} | {peak:.0} |\n",
+            mb(bytes),
+            sample.seconds,
+            sample.cpu_seconds
+        );
+        text.push_str(&row);
+        let deltas = dir.join("store/deltas");
+        std::fs::remove_dir_all(&deltas).map_err(|error| format!("cannot remove {}: {error}", deltas.display()))?;
     }
     Ok(text)
 }
