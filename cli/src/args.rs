@@ -115,6 +115,10 @@ pub enum Command {
     Undo(commands::undo::Args),
     /// Look for damage in the store.
     Check(commands::check::Args),
+    /// Copy snapshots to another store.
+    Copy(commands::copy::Args),
+    /// Put a snapshot into one file, for where no line leads.
+    Bundle(commands::bundle::Args),
     /// Show the whole method on real files, in a temporary directory.
     Demo(commands::demo::Args),
     /// Explain a command or a topic.

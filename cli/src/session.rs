@@ -5,6 +5,7 @@ use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use evenkeel_store::backend::BundleBackend;
 use evenkeel_store::catalog::Catalog;
 use evenkeel_store::checkout::{AreaTarget, BackOptions};
 use evenkeel_store::id::SnapshotId;
@@ -76,6 +77,8 @@ impl Session {
             Store::open_at(Arc::new(bucket::open(path, &self.config, &self.state_dir()?)?))?
         } else if remote::is_address(path) {
             remote::open(path, &self.config.http)?
+        } else if BundleBackend::is_one(path) {
+            Store::open_at(Arc::new(BundleBackend::open(path)?))?
         } else {
             Store::open(path)?
         };

@@ -5,10 +5,12 @@
 
 mod harness;
 mod test_aftermath;
+mod test_bundle;
 mod test_check;
 mod test_checkout;
 mod test_commit;
 mod test_config;
+mod test_copy;
 mod test_demo;
 mod test_docs;
 mod test_help;

@@ -21,6 +21,7 @@ fn the_guide_can_be_copied_chapter_after_chapter() {
         include_str!("../../docs/guide/40-checkout.md"),
         include_str!("../../docs/guide/50-drift.md"),
         include_str!("../../docs/guide/60-history.md"),
+        include_str!("../../docs/guide/70-offline.md"),
     ]
     .concat());
 }

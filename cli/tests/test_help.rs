@@ -24,6 +24,8 @@ const COMMANDS: &[&str] = &[
     "show-record",
     "undo",
     "check",
+    "copy",
+    "bundle",
     "demo",
     "help",
     "completions",
@@ -69,6 +71,8 @@ fn the_whole_tree() {
       show-record  Tell what a checkout or rollback did, why, and who asked for it
       undo         Take checkouts back, down to a number of `history`
       check        Look for damage in the store
+      copy         Copy snapshots to another store
+      bundle       Put a snapshot into one file, for where no line leads
       demo         Show the whole method on real files, in a temporary directory
       help         Explain a command or a topic
       completions  Print a completion script for a shell
@@ -500,6 +504,52 @@ fn the_whole_tree() {
       evenkeel check
       evenkeel check --read-data
       evenkeel check --read-data --sample 5%        some packs, for a nightly job
+
+    === copy
+    Copy snapshots to another store
+
+    Usage: evenkeel copy [OPTIONS] --to <STORE> [SNAP]...
+
+    Arguments:
+      [SNAP]...  Snapshots to copy; without any, all
+
+    Options:
+          --to <STORE>  The store to copy to, a directory or s3://BUCKET[/PREFIX]; made with the same
+                        parameters where there is none
+      -h, --help        Print help
+
+    Copies what the target lacks, verified on the way, and a snapshot last, when everything it needs
+    is there. Parents that are not named are not copied. Stopped at any time, the same command goes on
+    where it was.
+
+    Examples:
+      evenkeel copy --to /mnt/usb/store @latest       to carry to a site without a line
+      evenkeel --store https://master.example/store copy --to /srv/mirror
+      evenkeel copy --to /srv/archive @latest~2 @latest
+
+    === bundle
+    Put a snapshot into one file, for where no line leads
+
+    Usage: evenkeel bundle [OPTIONS] <COMMAND>
+
+    Commands:
+      create  Write a snapshot into a file
+      info    Tell what a bundle holds, from its first bytes
+      verify  Find out whether a bundle is whole and unchanged
+
+    Options:
+      -h, --help  Print help
+
+    A bundle is a store that is only read: every command that reads takes it as --store FILE, checkout
+    and copy too. With --base it leaves out what those snapshots have, and is for stores that have one
+    of them.
+
+    Examples:
+      evenkeel bundle create @latest -o web.bundle
+      evenkeel bundle create @latest --base @latest~1 -o - | ssh site 'cat > web.bundle'
+      evenkeel bundle verify web.bundle
+      evenkeel --store web.bundle checkout @latest --area web=/srv/web      a server without a store
+      evenkeel --store web.bundle copy --to /srv/store                      a site with a store of its own
 
     === demo
     Show the whole method on real files, in a temporary directory

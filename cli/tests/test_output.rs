@@ -174,6 +174,8 @@ fn documents_fit_their_schemas() {
         record_fits(&document(&["show-record", number, "--area", "os=r"]));
     }
     fits("check", &document(&["check"])[0]);
+    fits("bundle", &document(&["bundle", "create", "@latest", "--base", "@latest~1", "-o", "one.bundle"])[0]);
+    fits("copy", &document(&["copy", "--to", "copied", "@latest"])[0]);
     let failed = world.output(&["--json", "show", "deadbeef"]).stderr;
     fits("error", &serde_json::from_slice(&failed).unwrap());
 }

@@ -21,24 +21,45 @@ import layouts
 from layouts import BLOCK, CHAR, DIRECTORY, FIFO, FILE, LINK, SOCKET, SYMLINK, H, Reject, need, path_order
 
 
+def bundle_parts(path):
+    """Name → (start, length) of the objects of a bundle (§80)."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        header = file.read(128)
+        return layouts.decode_bundle_head(header + file.read(layouts.bundle_tables_len(header)), size)["parts"]
+
+
 class Store:
-    """A store in a directory (§10.3). `notes` says what was worked around."""
+    """A store in a directory (§10.3) or in one file (§80). `notes` says what was worked around."""
 
     def __init__(self, path):
         self.path, self.notes, self.where = os.fsencode(path), [], None
+        self.parts = bundle_parts(self.path) if os.path.isfile(self.path) else None
         self.format = layouts.decode_format(self.read("format", 64 << 10))
 
-    def open(self, name):
-        return os.open(os.path.join(self.path, os.fsencode(name)), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    def pread(self, name, count, offset, from_end=False):
+        """At most `count` bytes of an object from `offset`, or its last ones; and the object's length."""
+        path, start, size = os.path.join(self.path, os.fsencode(name)), 0, None
+        if self.parts is not None:
+            if name not in self.parts:
+                raise FileNotFoundError(f"{name} is not in the bundle")
+            path, (start, size) = self.path, self.parts[name]
+        fd = os.open(path, os.O_RDONLY | (os.O_NOFOLLOW if self.parts is None else 0) | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            size = os.fstat(fd).st_size if size is None else size
+            offset = max(0, size - count) if from_end else offset
+            file.seek(start + offset)
+            return file.read(max(0, min(count, size - offset))), size
 
     def read(self, name, limit):
-        fd = self.open(name)
-        with os.fdopen(fd, "rb") as file:
-            data = file.read(limit + 1)
-        need(len(data) <= limit, "limit", f"{name} is longer than {limit} bytes")
+        data, size = self.pread(name, limit, 0)
+        need(size <= limit, "limit", f"{name} is longer than {limit} bytes")
         return data
 
     def names(self, directory, pattern):
+        if self.parts is not None:
+            below = [name[len(directory) + 1:] for name in self.parts if name.startswith(directory + "/")]
+            return sorted({name for part in below for name in [part.split("/")[0]] if re.fullmatch(pattern, name)})
         try:
             found = sorted(os.listdir(os.path.join(self.path, os.fsencode(directory))))
         except FileNotFoundError:
@@ -78,14 +99,9 @@ class Store:
     rebuilt = False
 
     def footer(self, name):
-        fd = self.open(name)
-        try:
-            size = os.fstat(fd).st_size
-            trailer = os.pread(fd, 64, max(0, size - 64))
-            start = layouts.decode_trailer(trailer, size)[0]
-            return layouts.decode_footer(os.pread(fd, size - 64 - start, start), trailer)
-        finally:
-            os.close(fd)
+        trailer, size = self.pread(name, 64, 0, from_end=True)
+        start = layouts.decode_trailer(trailer, size)[0]
+        return layouts.decode_footer(self.pread(name, size - 64 - start, start)[0], trailer)
 
     def chunk(self, id, length=None, dictionary=False):
         """Plain bytes of a chunk: they hash to `id` and have the length that the caller was told."""
@@ -97,11 +113,7 @@ class Store:
                 need(not (dictionary and encoding == 2), "rule", "a dictionary that needs a dictionary")
                 known = self.chunk(dict_id, dictionary=True) if encoding == 2 else None
                 name = f"packs/{pack.hex()[:2]}/{pack.hex()}.pack"
-                fd = self.open(name)
-                try:
-                    stored = os.pread(fd, stored_len, offset)
-                finally:
-                    os.close(fd)
+                stored = self.pread(name, stored_len, offset)[0]
                 need(len(stored) == stored_len, "truncated", name)
                 plain = layouts.decode_record(stored, plain_len, encoding, known)
                 need(H(plain) == id, "hash", f"{name}: chunk {id.hex()}")

@@ -408,3 +408,54 @@ def decode_snapshot_index(data):
         need(id != ZERO, "rule", "a snapshot id of zeros")
         need(1 <= length <= MIB, "value", "length of a snapshot")
     return records
+
+
+# Bundles (§80).
+
+BUNDLE_NAMES = {
+    1: lambda id: "format", 2: lambda id: "snapshots/index", 3: lambda id: f"snapshots/{id}",
+    4: lambda id: "segments/current", 5: lambda id: f"segments/{id}.seg", 6: lambda id: f"locators/{id}",
+    7: lambda id: f"deltas/{id}/index", 8: lambda id: f"deltas/{id}", 9: lambda id: f"packs/{id[:2]}/{id}.pack",
+}
+
+
+def bundle_tables_len(header):
+    """Bytes of the tables that follow the header."""
+    need(len(header) == 128, "truncated", "header")
+    need(header[:8] == b"EKBUND\r\n", "magic", "bundle")
+    version, flags, bases, entries = struct.unpack_from("<HHII", header, 8)
+    fixed_version(version, "bundle")
+    need(flags == 0 and not any(header[20:32]) and not any(header[72:96]), "value", "reserved")
+    need(bases <= 64 and entries <= 1 << 18, "limit", "counts")
+    need(entries >= 3, "value", "entry_count")
+    return 32 * bases + 48 * entries
+
+
+def decode_bundle_head(data, size):
+    """Header and tables of a bundle of `size` bytes."""
+    length = 128 + bundle_tables_len(data[:128])
+    need(len(data) >= length, "truncated", "head")
+    need(len(data) == length, "trailing", "head")
+    need(H(data[:96] + data[128:]) == data[96:128], "hash", "head")
+    target, (file_len,) = data[32:64], struct.unpack_from("<Q", data, 64)
+    need(target != ZERO, "rule", "target")
+    count = struct.unpack_from("<I", data, 12)[0]
+    bases = [data[at:at + 32] for at in range(128, 128 + 32 * count, 32)]
+    need(all(base not in (ZERO, target) for base in bases), "rule", "base")
+    need(all(a < b for a, b in zip(bases, bases[1:])), "canonical", "bases")
+    parts, last, start = {}, (0, ZERO), length
+    for at in range(128 + 32 * count, length, 48):
+        kind, id, part_len = data[at], data[at + 8:at + 40], struct.unpack_from("<Q", data, at + 40)[0]
+        need(kind != 0 and part_len != 0 and not any(data[at + 1:at + 8]), "value", "entry")
+        need(part_len <= 1 << 40, "limit", "len")
+        need(kind not in BUNDLE_NAMES or (kind in (1, 2, 4)) == (id == ZERO), "rule", "id")
+        need(last < (kind, id), "canonical", "entries")
+        if kind in BUNDLE_NAMES:
+            parts[BUNDLE_NAMES[kind](id.hex())] = (start, part_len)
+        last, start = (kind, id), start + part_len
+    needed = {"format", "snapshots/index", f"snapshots/{target.hex()}"}
+    need(needed <= parts.keys(), "rule", "entries")
+    need(file_len == start + 32, "rule", "file_len")
+    need(size >= file_len, "truncated", "file")
+    need(size == file_len, "trailing", "file")
+    return {"target": target, "bases": bases, "parts": parts}

@@ -19,6 +19,7 @@ pub mod checkout;
 pub mod chunk;
 pub mod commit;
 pub mod compress;
+pub mod copy;
 pub mod delta;
 pub mod error;
 pub mod fetch;

@@ -105,3 +105,10 @@ pub const DELTA_WINDOW_LOG_MAX: u32 = 27;
 pub const DELTA_INDEX_ENTRIES_MAX: u32 = 256;
 /// Largest list of deltas, in bytes.
 pub const DELTA_INDEX_BYTES_MAX: u64 = 48 + 80 * DELTA_INDEX_ENTRIES_MAX as u64 + 32;
+
+/// Most bases of one bundle.
+pub const BUNDLE_BASES_MAX: u32 = 64;
+/// Most objects in one bundle.
+pub const BUNDLE_ENTRIES_MAX: u32 = 1 << 18;
+/// Largest object in a bundle, in bytes.
+pub const BUNDLE_OBJECT_BYTES_MAX: u64 = 1 << 40;

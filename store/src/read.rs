@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::{self, FetchLimits, FetchPlan, Near, Seeds};
 use crate::format::pack::Encoding;
 use crate::format::store::SegmentsCurrent;
-use crate::format::table::{Location, Table};
+use crate::format::table::{Location, Table, TablePack};
 use crate::format::{DecodeError, Reason};
 use crate::id::{ChunkId, PackId, SnapshotId};
 use crate::locator;
@@ -52,11 +52,21 @@ impl<'b> Verified<'b> {
     }
 }
 
+/// A chunk with the record that it was decoded from.
+#[derive(Debug)]
+pub(crate) struct VerifiedRecord<'b> {
+    pub(crate) chunk: Verified<'b>,
+    /// The record; `None` for a chunk that came from elsewhere than a pack.
+    pub(crate) stored: Option<(Encoding, &'b [u8])>,
+}
+
 /// Buffers and decoder of one reading thread.
 #[derive(Debug, Default)]
 pub struct ReadScratch {
     stored: Vec<u8>,
     plain: Vec<u8>,
+    /// How `stored` became `plain`; `None` when `plain` came from elsewhere.
+    encoding: Option<Encoding>,
     decompressor: Option<Decompressor>,
 }
 
@@ -164,6 +174,21 @@ impl ChunkReader {
         Ok(Verified { id: *id, plain: &scratch.plain })
     }
 
+    /// As [`ChunkReader::read`], with the record as it is stored, which other packs may take over.
+    ///
+    /// # Errors
+    /// As [`ChunkReader::read`].
+    pub(crate) fn read_record<'b>(&self, id: &ChunkId, scratch: &'b mut ReadScratch) -> Result<VerifiedRecord<'b>> {
+        self.fetch(id, None, Dictionaries::Allowed, scratch)?;
+        let stored = scratch.encoding.map(|encoding| (encoding, &scratch.stored[..]));
+        Ok(VerifiedRecord { chunk: Verified { id: *id, plain: &scratch.plain }, stored })
+    }
+
+    /// The packs that the index names.
+    pub(crate) fn packs(&self) -> impl Iterator<Item = &TablePack> + '_ {
+        self.tables.iter().flat_map(Table::packs)
+    }
+
     /// Fetches chunks together that will be read soon, where each alone would be a request of its own; elsewhere it does
     /// nothing. What cannot be had is left for [`ChunkReader::read`] to tell.
     ///
@@ -204,8 +229,9 @@ impl ChunkReader {
 
     /// Puts a chunk that was fetched ahead into `scratch`. Gives whether it is there, and sound.
     fn take_near(&self, id: &ChunkId, scratch: &mut ReadScratch) -> Result<bool> {
-        let ReadScratch { stored, plain, decompressor } = scratch;
+        let ReadScratch { stored, plain, encoding, decompressor } = scratch;
         let Some(place) = self.near.read(id, stored) else { return Ok(false) };
+        *encoding = Some(place.encoding);
         let decompressor = self.decompressor(decompressor)?;
         let decoded = decompressor.decompress(place.encoding, stored, place.plain_len, None, plain);
         Ok(decoded.is_ok() && ChunkId::of(plain) == *id)
@@ -237,6 +263,7 @@ impl ChunkReader {
             && let Some(plain) = self.seeds.take(id, at.plain_len)
         {
             scratch.plain = plain;
+            scratch.encoding = None;
             return Ok(());
         }
         let mut failed = Failed::default();
@@ -289,7 +316,8 @@ impl ChunkReader {
             }
         };
         let pack = self.pack(&at.pack)?;
-        let ReadScratch { stored, plain, decompressor } = scratch;
+        let ReadScratch { stored, plain, encoding, decompressor } = scratch;
+        *encoding = Some(at.encoding);
         let decompressor = self.decompressor(decompressor)?;
         // Checked where it is read: a server that gave wrong bytes is then known, and another one asked.
         let mut check = |stored: &[u8]| {

@@ -31,6 +31,13 @@ pub struct InitOptions {
     pub pack_size: u64,
 }
 
+impl InitOptions {
+    /// The parameters of a store that is there.
+    pub fn like(store: &Store) -> InitOptions {
+        InitOptions { chunker: store.format().chunker, pack_size: store.format().pack_size }
+    }
+}
+
 impl Default for InitOptions {
     fn default() -> Self {
         InitOptions { chunker: ChunkerParams::around(64 << 10), pack_size: 32 << 20 }
@@ -249,6 +256,16 @@ impl Store {
         Ok(SnapshotList { there: [damaged, listed, newer].concat(), missing, newest })
     }
 
+    /// All snapshots by their times, none before its parent, whatever order the index has them in.
+    ///
+    /// # Errors
+    /// As [`Store::snapshots`].
+    pub(crate) fn snapshots_by_time(&self) -> Result<Vec<IndexRecord>> {
+        let ids = self.snapshots()?.into_iter().map(|record| record.id).collect();
+        let (damaged, sound) = self.in_order_of_commit(ids)?;
+        Ok([damaged, sound].concat())
+    }
+
     /// What the index lists, where nothing else can be asked.
     fn listed_snapshots(&self) -> Result<SnapshotList> {
         let name = ObjectName::SnapshotIndex;
@@ -330,7 +347,9 @@ impl Store {
         for _ in 0..back {
             id = self.snapshot(&id)?.parent.ok_or_else(unknown)?;
             if !self.has_snapshot(&id)? {
-                return Err(lost(&id));
+                // Its locator outlasts its document. Without either it may never have been copied here.
+                let was_here = self.backend.len(&ObjectName::Locator(id))?.is_some();
+                return Err(if was_here { lost(&id) } else { unknown() });
             }
         }
         Ok(id)
@@ -345,12 +364,10 @@ impl Store {
         Ok(self.backend.len(&ObjectName::Snapshot(*id))?.is_some() || listing.list_snapshots()?.contains(id))
     }
 
-    /// Whether anything tells that there was a snapshot `id`: the index, its locator, a child.
+    /// Whether anything tells that there was a snapshot `id`: the index, its locator. A child does not: it may
+    /// have been copied here without its parents.
     fn is_told_of(&self, id: &SnapshotId, list: &SnapshotList) -> Result<bool> {
-        let is_parent = |child: &IndexRecord| self.snapshot(&child.id).is_ok_and(|child| child.parent == Some(*id));
-        Ok(list.missing.contains(id)
-            || self.backend.len(&ObjectName::Locator(*id))?.is_some()
-            || list.there.iter().any(is_parent))
+        Ok(list.missing.contains(id) || self.backend.len(&ObjectName::Locator(*id))?.is_some())
     }
 
     fn resolve_base(&self, base: &str, name: &str) -> Result<SnapshotId> {

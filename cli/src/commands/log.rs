@@ -130,7 +130,7 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     match &args.from {
         Some(name) => {
             let first = session.resolve(&store, name)?;
-            follow_parents(&store, first, limit, &mut visit)?;
+            follow_parents(session, &store, first, limit, &mut visit)?;
         }
         None => {
             let list = store.list_snapshots()?;
@@ -183,6 +183,7 @@ fn labelled(
 
 /// Visits a snapshot and its parents. The chain ends at a damaged one: only it knows its parent.
 fn follow_parents(
+    session: &Session,
     store: &Store,
     first: SnapshotId,
     limit: usize,
@@ -191,10 +192,15 @@ fn follow_parents(
     let mut next = Some(first);
     for _ in 0..limit {
         let Some(id) = next else { break };
-        let found = store.snapshot(&id).map_err(|error| match error {
-            StoreError::UnknownSnapshot { .. } => missing(&id),
-            error => error,
-        });
+        let found = match store.snapshot(&id) {
+            // Its locator outlasts its document. Without either it was never copied here: the history ends.
+            Err(StoreError::UnknownSnapshot { .. }) if store.backend().len(&ObjectName::Locator(id))?.is_none() => {
+                session.out.note(format_args!("the parent {} is not in this store", id.short(ID_DIGITS)));
+                break;
+            }
+            Err(StoreError::UnknownSnapshot { .. }) => Err(missing(&id)),
+            found => found,
+        };
         next = found.as_ref().ok().and_then(|snapshot| snapshot.parent);
         visit(id, found)?;
     }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One file and one `run` a command. A command reads its arguments, calls the library, and words what came of it.
 
+pub mod bundle;
 pub mod cat;
 pub mod check;
 pub mod checkout;
 pub mod commit;
 pub mod completions;
+pub mod copy;
 pub mod demo;
 pub mod diff;
 pub mod explain;
@@ -111,6 +113,8 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::ShowRecord(args) => show_record::run(session, args),
         Command::Undo(args) => undo::run(session, args),
         Command::Check(args) => check::run(session, args),
+        Command::Copy(args) => copy::run(session, args),
+        Command::Bundle(args) => bundle::run(session, args),
         Command::Demo(args) => demo::run(session, args),
         Command::Help(args) => help::run(&session.out, args),
         Command::Completions(args) => completions::run(&session.out, args),

@@ -4,6 +4,7 @@
 //! Invariant: a backend knows names and bytes, not what they mean. Nothing that a reader does needs a listing; listings
 //! serve `check`, and rebuilding what is rebuildable.
 
+mod bundle;
 pub mod http;
 mod local;
 pub mod s3;
@@ -12,6 +13,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use bundle::BundleBackend;
 pub use http::HttpBackend;
 pub use local::LocalBackend;
 pub use s3::S3Backend;
@@ -137,6 +139,11 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// How fast it answers, where asking for it takes time worth saving; `None` for what is at hand.
     fn link(&self) -> Option<Link> {
         None
+    }
+
+    /// Snapshots of which one must be at hand elsewhere, for what is left out here; none where everything is here.
+    fn bases(&self) -> &[SnapshotId] {
+        &[]
     }
 
     /// What turned out to be wrong with the place itself so far, a line each: a mirror that gave wrong bytes.

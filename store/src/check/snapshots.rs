@@ -102,7 +102,9 @@ pub(super) fn check_snapshots(
                 continue;
             }
         };
-        if let Some(parent) = snapshot.parent.filter(|parent| !there.contains(parent)) {
+        // Its locator outlasts its document. Without either it may never have been copied here (format-spec §50.5).
+        let was_here = |parent: &SnapshotId| listed.located.contains(parent);
+        if let Some(parent) = snapshot.parent.filter(|parent| !there.contains(parent) && was_here(parent)) {
             lost.entry(parent).or_insert_with(|| format!("missing, though {name} follows it"));
         }
         check_locator(store, &record.id, held, findings)?;

@@ -17,7 +17,7 @@ use crate::store::Store;
 const MERGE_RATIO: usize = 4;
 
 /// Adds a commit's new records to the index. Gives the bytes written.
-pub(super) fn add_records(
+pub(crate) fn add_records(
     store: &Store,
     options: &CommitOptions,
     mut new: PackRecords,

@@ -11,7 +11,7 @@ use crate::id::{ChunkId, PackId};
 
 /// Chunk ids are hashes already: their first bytes serve. The ids come from our own hashing, so nobody can aim them.
 #[derive(Default)]
-pub(super) struct IdHasher(u64);
+pub(crate) struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn write(&mut self, bytes: &[u8]) {
@@ -32,7 +32,7 @@ type IdSet = HashSet<ChunkId, BuildHasherDefault<IdHasher>>;
 const SHARDS: usize = 64;
 
 /// The live segments and what this commit has met so far. Shared by all threads.
-pub(super) struct KnownChunks {
+pub(crate) struct KnownChunks {
     segments: Vec<LiveSegment>,
     /// Packs that something new may refer to: all of the index but condemned ones.
     live_packs: HashSet<PackId>,
@@ -42,7 +42,7 @@ pub(super) struct KnownChunks {
 }
 
 impl KnownChunks {
-    pub(super) fn new(segments: Vec<LiveSegment>, live_packs: HashSet<PackId>) -> KnownChunks {
+    pub(crate) fn new(segments: Vec<LiveSegment>, live_packs: HashSet<PackId>) -> KnownChunks {
         KnownChunks {
             segments,
             live_packs,
@@ -53,16 +53,12 @@ impl KnownChunks {
     }
 
     /// Whether the caller has to store this chunk: true once for each chunk that the store lacks.
-    pub(super) fn claim(&self, id: &ChunkId, len: usize) -> bool {
+    pub(crate) fn claim(&self, id: &ChunkId, len: usize) -> bool {
         let shard = usize::from(id.as_bytes()[31]) % SHARDS;
         if !self.seen[shard].lock().unwrap_or_else(PoisonError::into_inner).insert(*id) {
             return false;
         }
-        let is_stored = self
-            .segments
-            .iter()
-            .any(|segment| segment.table.get(id).is_some_and(|at| self.live_packs.contains(&at.pack)));
-        if is_stored {
+        if self.is_stored(id) {
             return false;
         }
         self.new_chunks.fetch_add(1, Ordering::Relaxed);
@@ -70,24 +66,30 @@ impl KnownChunks {
         true
     }
 
+    /// Whether a pack that new content may rely on has this chunk.
+    pub(crate) fn is_stored(&self, id: &ChunkId) -> bool {
+        let places = self.segments.iter().filter_map(|segment| segment.table.get(id));
+        places.into_iter().any(|at| self.live_packs.contains(&at.pack))
+    }
+
     /// Chunks claimed, and their plain bytes.
-    pub(super) fn claimed(&self) -> (u64, u64) {
+    pub(crate) fn claimed(&self) -> (u64, u64) {
         (self.new_chunks.load(Ordering::Relaxed), self.new_bytes.load(Ordering::Relaxed))
     }
 
     /// Every chunk that this commit has met, new or not.
-    pub(super) fn seen(&self) -> impl Iterator<Item = ChunkId> + '_ {
+    pub(crate) fn seen(&self) -> impl Iterator<Item = ChunkId> + '_ {
         self.seen.iter().flat_map(|shard| {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.iter().copied().collect::<Vec<_>>()
         })
     }
 
-    pub(super) fn live_packs(&self) -> &HashSet<PackId> {
+    pub(crate) fn live_packs(&self) -> &HashSet<PackId> {
         &self.live_packs
     }
 
-    pub(super) fn segments(&self) -> &[LiveSegment] {
+    pub(crate) fn segments(&self) -> &[LiveSegment] {
         &self.segments
     }
 }

@@ -23,16 +23,16 @@ const LOCATOR_BYTES_MAX: u64 = 2 << 30;
 
 /// Where a locator may go on: an earlier snapshot whose own chain is sound.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Base<'a> {
-    pub(super) id: &'a SnapshotId,
-    pub(super) snapshot: &'a Snapshot,
+pub(crate) struct Base<'a> {
+    pub(crate) id: &'a SnapshotId,
+    pub(crate) snapshot: &'a Snapshot,
     /// Locators from it to a full one, its own included.
-    pub(super) steps: u32,
+    pub(crate) steps: u32,
 }
 
 /// The bytes of the snapshot's locator: what `base` lacks, or all. `usable` are packs that new content relies on. `None`
 /// when it would list more than a locator may.
-pub(super) fn encode(
+pub(crate) fn encode(
     store: &Store,
     id: &SnapshotId,
     snapshot: &Snapshot,
@@ -89,7 +89,7 @@ fn add_content(reader: &ChunkReader, entry: &Entry, ids: &mut BTreeSet<ChunkId>)
 
 /// Locators from `id` to a full one; `None` when one of them is missing or damaged, or names a pack that the index does
 /// not vouch for. Otherwise every chunk of the snapshot is in a pack that is there.
-pub(super) fn chain(store: &Store, id: &SnapshotId, live_packs: &HashSet<PackId>) -> Result<Option<u32>> {
+pub(crate) fn chain(store: &Store, id: &SnapshotId, live_packs: &HashSet<PackId>) -> Result<Option<u32>> {
     let mut at = *id;
     for steps in 1..=limits::LOCATOR_STEPS_MAX + 1 {
         let Some(bytes) = store.read_hint(&ObjectName::Locator(at), LOCATOR_BYTES_MAX)? else { return Ok(None) };

@@ -12,15 +12,15 @@
 
 mod area;
 mod file;
-mod index;
-mod known;
-mod locator;
+pub(crate) mod index;
+pub(crate) mod known;
+pub(crate) mod locator;
 mod old;
 mod other;
 mod packages;
 mod pipeline;
-mod publish;
-mod segments;
+pub(crate) mod publish;
+pub(crate) mod segments;
 mod trusted;
 
 use std::collections::BTreeMap;

@@ -45,7 +45,7 @@ impl Publication<'_> {
         progress.start("publishing", 0, 0);
         let mut done = Published::default();
         done.stored_bytes += results.packs.iter().map(|pack| pack.len).sum::<u64>();
-        self.sync_packs(&results.packs)?;
+        sync_packs(self.store, &results.packs)?;
         let new_packs = results.packs.iter().map(|pack| pack.id);
         let usable: HashSet<PackId> = self.known.live_packs().iter().copied().chain(new_packs).collect();
         if !results.records.is_empty() {
@@ -62,18 +62,6 @@ impl Publication<'_> {
         warn(&mut done.warnings, "the list of snapshots was not renewed", self.update_index());
         self.keep_caches(results.areas, &mut done);
         Ok(done)
-    }
-
-    /// Makes the names of new packs durable. Where that fails they are removed: a sync that succeeds later would prove
-    /// nothing about them (format-spec §90.4).
-    fn sync_packs(&self, packs: &[TablePack]) -> Result<()> {
-        let backend = self.store.writing()?;
-        backend.sync_names().inspect_err(|_| {
-            for pack in packs {
-                // One that stays is garbage; the first error is what counts.
-                let _ = backend.remove(&ObjectName::Pack(pack.id));
-            }
-        })
     }
 
     fn publish_snapshot(
@@ -94,14 +82,7 @@ impl Publication<'_> {
             None => done.warnings.push("the snapshot has more chunks than a locator can list; it has none".into()),
         }
         progress.check_cancelled()?;
-        let name = ObjectName::Snapshot(id);
-        let was_there = backend.len(&name)?.is_some();
-        backend.publish(&name, &bytes).inspect_err(|_| {
-            if !was_there {
-                // It may have its name, though not durably. A commit that says that it failed leaves none.
-                let _ = backend.remove(&name);
-            }
-        })?;
+        publish_document(self.store, id, &bytes)?;
         done.stored_bytes += bytes.len() as u64;
         done.snapshot = Some(id);
         Ok(())
@@ -148,6 +129,30 @@ impl Publication<'_> {
         }
         self.store.writing()?.publish(&ObjectName::SnapshotIndex, &encode_index(&records))
     }
+}
+
+/// Makes the names of new packs durable. Where that fails they are removed: a sync that succeeds later would prove
+/// nothing about them (format-spec §90.4).
+pub(crate) fn sync_packs(store: &Store, packs: &[TablePack]) -> Result<()> {
+    let backend = store.writing()?;
+    backend.sync_names().inspect_err(|_| {
+        for pack in packs {
+            // One that stays is garbage; the first error is what counts.
+            let _ = backend.remove(&ObjectName::Pack(pack.id));
+        }
+    })
+}
+
+/// Publishes a snapshot's document, whose locator and content are there.
+pub(crate) fn publish_document(store: &Store, id: SnapshotId, bytes: &[u8]) -> Result<()> {
+    let (backend, name) = (store.writing()?, ObjectName::Snapshot(id));
+    let was_there = backend.len(&name)?.is_some();
+    backend.publish(&name, bytes).inspect_err(|_| {
+        if !was_there {
+            // It may have its name, though not durably. A command that says that it failed leaves none.
+            let _ = backend.remove(&name);
+        }
+    })
 }
 
 /// Notes a failure that changes nothing about what was committed.

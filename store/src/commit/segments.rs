@@ -20,30 +20,30 @@ use crate::store::Store;
 
 /// A live segment.
 #[derive(Debug)]
-pub(super) struct LiveSegment {
+pub(crate) struct LiveSegment {
     /// Its line in `segments/current`.
-    pub(super) listed: SegmentRef,
-    pub(super) table: Table<TableBytes>,
+    pub(crate) listed: SegmentRef,
+    pub(crate) table: Table<TableBytes>,
     /// Whether pack footers bear out what it says. If not, none of its packs has a readable footer.
-    pub(super) is_confirmed: bool,
+    pub(crate) is_confirmed: bool,
 }
 
 /// Chunks and where they are, in no particular order.
-pub(super) type Records = Vec<(ChunkId, Location)>;
+pub(crate) type Records = Vec<(ChunkId, Location)>;
 
 /// The live segments, and what new content may rely on.
 #[derive(Debug)]
-pub(super) struct LiveSegments {
-    pub(super) segments: Vec<LiveSegment>,
+pub(crate) struct LiveSegments {
+    pub(crate) segments: Vec<LiveSegment>,
     /// Packs of the confirmed segments but the condemned ones. Each was there in full length.
-    pub(super) live_packs: HashSet<PackId>,
-    pub(super) notes: Vec<String>,
+    pub(crate) live_packs: HashSet<PackId>,
+    pub(crate) notes: Vec<String>,
 }
 
 impl LiveSegments {
     /// Opens the live segments and checks those that this machine does not know yet. An index that is damaged, or that
     /// names a pack which is not there, is rebuilt and published; in a dry run it is rebuilt in memory.
-    pub(super) fn open(store: &Store, options: &CommitOptions) -> Result<LiveSegments> {
+    pub(crate) fn open(store: &Store, options: &CommitOptions) -> Result<LiveSegments> {
         let trusted = Trusted::load(store, &options.state_dir)?;
         let mut notes = Vec::new();
         let found = match store.segments_current()? {
@@ -219,14 +219,14 @@ fn decode<B: AsRef<[u8]>>(bytes: B) -> Result<Table<B>> {
 }
 
 /// The line and the bytes of one segment, which decode.
-pub(super) fn build(part: PackRecords) -> Result<(SegmentRef, Vec<u8>)> {
+pub(crate) fn build(part: PackRecords) -> Result<(SegmentRef, Vec<u8>)> {
     let bytes = part.encode()?;
     let records = u32::try_from(decode(&bytes[..])?.len()).expect("bounded by the format");
     Ok((SegmentRef { id: SegmentId::of(&bytes), len: bytes.len() as u64, records }, bytes))
 }
 
 /// Publishes which segments are live.
-pub(super) fn publish_current(
+pub(crate) fn publish_current(
     store: &Store,
     generation: u64,
     mut segments: Vec<SegmentRef>,

@@ -4,6 +4,7 @@
 //! Invariant: nothing here does I/O, knows a clock, recurses without a bound, or allocates more than a limit of
 //! [`crate::limits`] allows before the bytes that justify it have been seen. Specified in `format-spec/`.
 
+pub mod bundle;
 pub mod cbor;
 pub mod delta;
 mod fields;

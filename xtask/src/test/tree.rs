@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["pack", "segment", "locator", "store", "read", "fetch"],
     &["manifest", "catalog"],
     &["commit", "checkout", "check", "testing"],
+    &["copy"],
 ];
 
 /// Checks everything and names every violation.
