@@ -518,8 +518,8 @@ fn the_whole_tree() {
                         parameters where there is none
       -h, --help        Print help
 
-    Copies what the target lacks, verified on the way, and a snapshot last, when everything it needs
-    is there. Parents that are not named are not copied. Stopped at any time, the same command goes on
+    Copies what the target lacks, verified on the way, and a snapshot last, when everything it needs is
+    there. Parents that are not named are not copied. Stopped at any time, the same command goes on
     where it was.
 
     Examples:
@@ -549,7 +549,7 @@ fn the_whole_tree() {
       evenkeel bundle create @latest --base @latest~1 -o - | ssh site 'cat > web.bundle'
       evenkeel bundle verify web.bundle
       evenkeel --store web.bundle checkout @latest --area web=/srv/web      a server without a store
-      evenkeel --store web.bundle copy --to /srv/store                      a site with a store of its own
+      evenkeel --store web.bundle copy --to /srv/store                      a site with a store
 
     === demo
     Show the whole method on real files, in a temporary directory

@@ -25,7 +25,7 @@ Examples:
   evenkeel bundle create @latest --base @latest~1 -o - | ssh site 'cat > web.bundle'
   evenkeel bundle verify web.bundle
   evenkeel --store web.bundle checkout @latest --area web=/srv/web      a server without a store
-  evenkeel --store web.bundle copy --to /srv/store                      a site with a store of its own";
+  evenkeel --store web.bundle copy --to /srv/store                      a site with a store";
 
 /// Arguments of `bundle`.
 #[derive(Debug, clap::Args)]

@@ -102,8 +102,7 @@ impl Transfer<'_> {
         self.progress.start("copying", chunks, groups.iter().map(|group| group.stored_bytes).sum());
         let (next, done, first_error) = (AtomicUsize::new(0), Mutex::default(), Mutex::new(None));
         let work = || {
-            let mut worker = Worker::new(self, &done);
-            let outcome = worker.as_mut().map_err(|e| std::mem::replace(e, Error::Interrupted)).and_then(|worker| {
+            let outcome = Worker::new(self, &done).and_then(|mut worker| {
                 while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
                     worker.group(group)?;
                 }
