@@ -182,6 +182,18 @@ struct Shared<T> {
     failed: bool,
 }
 
+/// Wakes the others when its thread panics, so that nobody waits for what will not come.
+struct Alarm<'s, T>(&'s Mutex<Shared<T>>, &'s Condvar);
+
+impl<T> Drop for Alarm<'_, T> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).failed = true;
+            self.1.notify_all();
+        }
+    }
+}
+
 /// Calls `work` for 0..`count` in several threads and `push` with each result in order, in this one. Ends at the first
 /// failure.
 fn in_order<T: Send>(
@@ -195,6 +207,7 @@ fn in_order<T: Send>(
     let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
     let worker = || {
         let mut scratch = ReadScratch::default();
+        let _alarm = Alarm(&shared, &changed);
         loop {
             let mut state = lock();
             while !state.failed && state.next < count && state.next >= state.pushed + AHEAD {
@@ -218,6 +231,7 @@ fn in_order<T: Send>(
             let result = loop {
                 match state.done.remove(&at) {
                     Some(result) => break result,
+                    None if state.failed => break Err(Error::Interrupted),
                     None => state = changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 }
             };
@@ -259,6 +273,8 @@ mod tests {
         });
         assert!(matches!(failed, Err(Error::Interrupted)));
         assert_eq!(pushed, 40);
+        let panics = || in_order(9, 2, |at, _| if at == 3 { panic!("a bug") } else { Ok(at) }, |_, _| Ok(()));
+        assert!(std::panic::catch_unwind(panics).is_err(), "nobody waits for ever");
         assert!(in_order(9, 2, |at, _| Ok(at), |_, _| Err(Error::Interrupted)).is_err(), "who pushes fails");
     }
 }
