@@ -348,7 +348,8 @@ impl Store {
             id = self.snapshot(&id)?.parent.ok_or_else(unknown)?;
             if !self.has_snapshot(&id)? {
                 // Its locator outlasts its document. Without either it may never have been copied here.
-                let was_here = self.backend.len(&ObjectName::Locator(id))?.is_some();
+                let was_here =
+                    self.backend.len(&ObjectName::Locator(id))?.is_some() || self.snapshot_index()?.is_none();
                 return Err(if was_here { lost(&id) } else { unknown() });
             }
         }
@@ -364,10 +365,13 @@ impl Store {
         Ok(self.backend.len(&ObjectName::Snapshot(*id))?.is_some() || listing.list_snapshots()?.contains(id))
     }
 
-    /// Whether anything tells that there was a snapshot `id`: the index, its locator. A child does not: it may
-    /// have been copied here without its parents.
+    /// Whether anything tells that there was a snapshot `id`: the index, its locator, or a child where there
+    /// is no index. Beside a sound index a child does not: it may have been copied here without its parents.
     fn is_told_of(&self, id: &SnapshotId, list: &SnapshotList) -> Result<bool> {
-        Ok(list.missing.contains(id) || self.backend.len(&ObjectName::Locator(*id))?.is_some())
+        let is_parent = |child: &IndexRecord| self.snapshot(&child.id).is_ok_and(|child| child.parent == Some(*id));
+        Ok(list.missing.contains(id)
+            || self.backend.len(&ObjectName::Locator(*id))?.is_some()
+            || self.snapshot_index()?.is_none() && list.there.iter().any(is_parent))
     }
 
     fn resolve_base(&self, base: &str, name: &str) -> Result<SnapshotId> {

@@ -103,7 +103,7 @@ pub(super) fn check_snapshots(
             }
         };
         // Its locator outlasts its document. Without either it may never have been copied here (format-spec §50.5).
-        let was_here = |parent: &SnapshotId| listed.located.contains(parent);
+        let was_here = |parent: &SnapshotId| listed.index_before.is_none() || listed.located.contains(parent);
         if let Some(parent) = snapshot.parent.filter(|parent| !there.contains(parent) && was_here(parent)) {
             lost.entry(parent).or_insert_with(|| format!("missing, though {name} follows it"));
         }
