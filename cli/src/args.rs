@@ -95,6 +95,8 @@ pub enum Command {
     Diff(commands::diff::Args),
     /// Find the snapshots that hold a path.
     Find(commands::find::Args),
+    /// Fetch what a checkout will need, and change nothing.
+    Fetch(commands::fetch::Args),
     /// Make directories of this machine match a snapshot.
     Checkout(commands::checkout::Args),
     /// Tell what is checked out here and what changed since, by times and sizes.

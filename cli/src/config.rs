@@ -11,6 +11,7 @@ use evenkeel_store::{Error as StoreError, area, fsio};
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::commands::values::parse_rate;
 use crate::error::{CommandError, Kind, Result};
 use crate::output::text;
 use crate::remote;
@@ -205,6 +206,15 @@ pub struct HttpConfig {
     pub proxy: Option<String>,
     /// Hosts that are asked without the proxy, separated by commas.
     pub no_proxy: Option<String>,
+    /// Most bytes of content a second, all connections together.
+    #[serde(default, deserialize_with = "rate")]
+    pub limit_rate: Option<u64>,
+}
+
+/// As on the command line, in quotes.
+fn rate<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<u64>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_rate(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
 /// How a store in a bucket is reached.

@@ -33,6 +33,8 @@ pub enum Kind {
     Damaged,
     /// The store's server cannot be reached, or does not answer as one.
     Server,
+    /// The server's certificate is not accepted.
+    Untrusted,
     /// Stopped on request.
     Interrupted,
     /// Whoever read our output went away: not an error.
@@ -49,6 +51,7 @@ impl Kind {
             Kind::Locked => Exit::Locked,
             Kind::Damaged => Exit::Damaged,
             Kind::Server => Exit::Server,
+            Kind::Untrusted => Exit::Untrusted,
             Kind::Interrupted => Exit::Interrupted,
             Kind::BrokenPipe => Exit::Done,
         }
@@ -199,6 +202,7 @@ impl From<StoreError> for CommandError {
             ErrorKind::NotAStore => Kind::NoStore,
             ErrorKind::Locked => Kind::Locked,
             ErrorKind::Server => Kind::Server,
+            ErrorKind::Untrusted => Kind::Untrusted,
             ErrorKind::Interrupted => Kind::Interrupted,
             ErrorKind::Unknown | ErrorKind::Refused => Kind::Usage,
             _ => Kind::Failed,

@@ -30,6 +30,8 @@ pub enum Exit {
     Damaged = 12,
     /// The store's server cannot be reached, or does not answer as one.
     Server = 16,
+    /// The server's certificate is not accepted.
+    Untrusted = 17,
     /// Interrupted.
     Interrupted = 130,
 }
@@ -62,6 +64,7 @@ pub const TABLE: &[(u8, &str)] = &[
     (14, "stale: freshness expired"),
     (15, "outside the maintenance window"),
     (16, "the store's server cannot be reached, or does not answer as one; nothing was changed"),
+    (17, "the server's certificate is not accepted; nothing was changed"),
     (130, "interrupted (Ctrl-C, SIGTERM)"),
 ];
 
@@ -82,6 +85,7 @@ mod tests {
             Exit::Locked,
             Exit::Damaged,
             Exit::Server,
+            Exit::Untrusted,
             Exit::Interrupted,
         ];
         for exit in used {

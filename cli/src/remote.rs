@@ -29,7 +29,7 @@ pub fn is_address(store: &Path) -> bool {
 ///
 /// # Errors
 /// A usage error for what makes no sense; otherwise as [`Store::open_at`].
-pub fn open(address: &Path, http: &HttpConfig) -> Result<Store> {
+pub fn open(address: &Path, http: &HttpConfig, limit_rate: Option<u64>) -> Result<Store> {
     let address = address.to_str().unwrap_or_default().to_owned();
     let addresses: Vec<String> = http.mirrors.iter().cloned().chain([address]).collect();
     let options = http_options(http, &addresses)?;
@@ -50,6 +50,7 @@ pub fn http_options(http: &HttpConfig, addresses: &[String]) -> Result<HttpOptio
         authorities: if is_secure { authorities(http.ca_file.as_deref())? } else { Vec::new() },
         proxy,
         no_proxy,
+        bytes_per_second: limit_rate.or(http.limit_rate),
         ..HttpOptions::default()
     })
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What one run of the program has at hand: options, configuration, output, and the store once it is needed.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,6 +32,7 @@ pub struct Session {
     watched: RefCell<Vec<Watched>>,
     done: RefCell<Vec<String>>,
     opened: OnceCell<Store>,
+    limit_rate: Cell<Option<u64>>,
 }
 
 impl Session {
@@ -47,6 +48,7 @@ impl Session {
             watched: RefCell::default(),
             done: RefCell::default(),
             opened: OnceCell::new(),
+            limit_rate: Cell::default(),
         }
     }
 
@@ -64,6 +66,11 @@ impl Session {
         self.store.as_deref().or(self.config.store.as_deref())
     }
 
+    /// Bounds how fast content comes from a web server, whatever the configuration says.
+    pub fn limit_rate(&self, rate: Option<u64>) {
+        self.limit_rate.set(rate);
+    }
+
     /// Opens the store.
     ///
     /// # Errors
@@ -76,7 +83,7 @@ impl Session {
         let store = if bucket::is_address(path) {
             Store::open_at(Arc::new(bucket::open(path, &self.config, &self.state_dir()?)?))?
         } else if remote::is_address(path) {
-            remote::open(path, &self.config.http)?
+            remote::open(path, &self.config.http, self.limit_rate.get())?
         } else if BundleBackend::is_one(path) {
             Store::open_at(Arc::new(BundleBackend::open(path)?))?
         } else {

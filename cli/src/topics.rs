@@ -87,6 +87,7 @@ areas and nested roots are errors.
   ca-file = \"/etc/ssl/company.pem\"   # authorities to trust, instead of the system's
   proxy = \"http://proxy.example.org:3128\"      # instead of https_proxy and http_proxy; \"\" for none
   no-proxy = \"localhost, *.example.org\"        # hosts that are asked without it
+  limit-rate = \"2M\"                  # most bytes a second from servers
 
   [s3]                                 # for a store in a bucket: store = \"s3://BUCKET/PREFIX\"
   endpoints = [\"https://s3.example.org\"]        # the service; the first that answers is used

@@ -14,6 +14,7 @@ const COMMANDS: &[&str] = &[
     "cat",
     "diff",
     "find",
+    "fetch",
     "checkout",
     "status",
     "verify",
@@ -61,6 +62,7 @@ fn the_whole_tree() {
       cat          Print a file of a snapshot
       diff         Compare two snapshots
       find         Find the snapshots that hold a path
+      fetch        Fetch what a checkout will need, and change nothing
       checkout     Make directories of this machine match a snapshot
       status       Tell what is checked out here and what changed since, by times and sizes
       verify       Compare what is checked out here with its snapshot, byte for byte
@@ -266,6 +268,36 @@ fn the_whole_tree() {
       evenkeel find 'etc:ssh/*.conf'
       evenkeel find --all /etc/motd      also if it is gone by now
 
+    === fetch
+    Fetch what a checkout will need, and change nothing
+
+    Usage: evenkeel fetch [OPTIONS] <SNAP>
+
+    Arguments:
+      <SNAP>  The snapshot
+
+    Options:
+          --area <NAME=PATH>   An area and where it belongs here (repeatable) [default: the areas of the
+                               configuration]
+          --full               For a full checkout, which undoes local changes [default: as `checkout`
+                               without a mode]
+          --dry-run            Print what would be fetched, and fetch nothing
+          --seed <DIR>         A directory whose files may have content that need not be fetched then
+                               (repeatable)
+          --limit-rate <RATE>  Most bytes a second from web servers, as 500k or 2M [default: the
+                               configuration's limit-rate, else no bound]
+      -h, --help               Print help
+
+    What is fetched is kept in the state directory, and the next `checkout` of SNAP finds it there. An
+    interrupted fetch goes on where it was: nothing that had come and was found sound comes again.
+    What an earlier fetch has brought and SNAP does not need is dropped, and said. The next checkout
+    that succeeds leaves nothing of it.
+
+    Examples:
+      evenkeel fetch @latest --dry-run              what it would cost
+      evenkeel fetch @latest --limit-rate 500k      at night, over a thin line
+      evenkeel fetch @latest --seed /srv/old-image  content that somebody brought
+
     === checkout
     Make directories of this machine match a snapshot
 
@@ -300,6 +332,10 @@ fn the_whole_tree() {
           --numeric-owners       Restore owners by number even where the master had a name
           --wait-packages <S>    Seconds to wait for dpkg or rpm when they are at work on files of the
                                  area [default: the configuration's wait-packages, else 60]
+          --seed <DIR>           A directory whose files may have content that need not be fetched then
+                                 (repeatable)
+          --limit-rate <RATE>    Most bytes a second from web servers, as 500k or 2M [default: the
+                                 configuration's limit-rate, else no bound]
           --exit-nothing         Exit 4 when there was nothing to do
       -h, --help                 Print help
 
@@ -651,6 +687,7 @@ fn exit_codes() {
        14  stale: freshness expired
        15  outside the maintenance window
        16  the store's server cannot be reached, or does not answer as one; nothing was changed
+       17  the server's certificate is not accepted; nothing was changed
       130  interrupted (Ctrl-C, SIGTERM)
     ");
 }

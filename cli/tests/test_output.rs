@@ -159,6 +159,13 @@ fn documents_fit_their_schemas() {
     assert!(!changes.is_empty());
     changes.iter().for_each(|line| fits("diff", line));
     document(&["find", "motd"]).iter().for_each(|line| fits("find", line));
+    fits("fetch", &document(&["fetch", "@latest", "--area", "os=r"])[0]);
+    let url = crate::test_remote::serve(world.path("st"));
+    let far = |command| document(&[command, "@latest", "--area", "os=far", "--store", &url]);
+    for command in ["fetch", "checkout"] {
+        fits(command, &far(command)[0]);
+    }
+    record_fits(&document(&["show-record", "1", "--area", "os=far"]));
     fits("checkout", &document(&["checkout", "@latest~1", "--area", "os=r"])[0]);
     world.write("r/etc/motd", "drift\n");
     fits("checkout", &document(&["checkout", "@latest", "--full", "--area", "os=r", "--save-plan", "plan"])[0]);

@@ -9,7 +9,7 @@ use crate::harness::World;
 
 /// Serves the files below `root` for as long as the tests run. What it is asked for with another method than GET or HEAD it
 /// does not answer.
-fn serve(root: PathBuf) -> String {
+pub(crate) fn serve(root: PathBuf) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {

@@ -285,6 +285,8 @@ pub enum ErrorKind {
     Refused,
     /// A server cannot be reached, or does not answer as a store's should.
     Server,
+    /// The server's certificate, or the way it speaks TLS, is not accepted.
+    Untrusted,
     /// Stopped on request.
     Interrupted,
 }
@@ -328,6 +330,7 @@ impl Error {
             Error::LimitExceeded { .. } => ErrorKind::Limit,
             Error::Area { .. } | Error::Refused { .. } | Error::NotEmpty { .. } => ErrorKind::Refused,
             Error::Unrecorded { source, .. } => source.kind(),
+            Error::Fetch { source: TransferError::Tls(_), .. } => ErrorKind::Untrusted,
             Error::Fetch { .. } | Error::Send { .. } => ErrorKind::Server,
             Error::Interrupted => ErrorKind::Interrupted,
         }

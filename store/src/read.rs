@@ -20,8 +20,6 @@ use crate::progress::Progress;
 use crate::segment::{self, TableBytes};
 use crate::store::Store;
 
-/// Requests under way together when chunks are fetched ahead.
-const REQUESTS_AT_ONCE: usize = 4;
 /// Open packs kept at hand.
 const OPEN_PACKS_MAX: usize = 256;
 
@@ -195,8 +193,9 @@ impl ChunkReader {
     /// # Errors
     /// [`Error::Fetch`], [`Error::Interrupted`], [`Error::Io`].
     pub fn fetch_ahead(&self, ids: impl IntoIterator<Item = ChunkId>, progress: &Progress) -> Result<()> {
+        let Some(link) = self.store.backend().link() else { return Ok(()) };
         match self.plan_ahead(ids) {
-            Some(plan) => fetch::run(&self.store, &plan, &self.near, REQUESTS_AT_ONCE, progress),
+            Some(plan) => fetch::run(&self.store, &plan, &self.near, fetch::requests_at_once(link), progress),
             None => Ok(()),
         }
     }
@@ -208,7 +207,7 @@ impl ChunkReader {
             self.tables.iter().flat_map(Table::packs).map(|pack| (pack.id, pack.len)).collect();
         let far = ids.into_iter().filter(|id| !self.near.has(id));
         let needed = far.filter_map(|id| Some((id, self.locate(&id)?)));
-        let limits = FetchLimits::of_link(link, REQUESTS_AT_ONCE);
+        let limits = FetchLimits::of_link(link, fetch::requests_at_once(link));
         Some(FetchPlan::new(needed, |pack| lens.get(pack).copied(), limits))
     }
 
@@ -337,7 +336,12 @@ impl ChunkReader {
                 Error::HashMismatch { object: object(), actual: "nothing: the pack ends too early".into() }
             }
             e => e,
-        })
+        })?;
+        if self.is_far() {
+            // It may be needed again, in this run or, after an interruption, in the next.
+            self.near.insert(*id, at.encoding, at.plain_len, stored)?;
+        }
+        Ok(())
     }
 
     fn pack(&self, id: &PackId) -> Result<Arc<dyn Object>> {

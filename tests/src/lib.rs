@@ -13,6 +13,7 @@ pub mod neighbour;
 pub mod operation;
 pub mod place;
 pub mod portrait;
+pub mod slow_line;
 pub mod web;
 
 pub use build::Tree;

@@ -24,6 +24,7 @@ mod damage;
 mod faults;
 mod http;
 mod index;
+mod line;
 mod matrix;
 mod model;
 mod plans;
@@ -33,6 +34,7 @@ mod repair;
 mod rollback;
 mod rules;
 mod running;
+mod seeds;
 mod sweeps;
 mod vectors;
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `evenkeel checkout`: makes directories of this machine match a snapshot.
 
-mod fields;
-mod words;
+pub(super) mod fields;
+pub(super) mod words;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use evenkeel_store::format::snapshot::Snapshot;
 use evenkeel_store::id::SnapshotId;
 use evenkeel_store::{Error, Store, fsio};
 
-use super::values::parse_ceiling;
+use super::values::{parse_ceiling, parse_rate};
 use crate::areas::{self, AreaArg, LocalArea};
 use crate::config;
 use crate::error::{CommandError, Kind, NOTHING_CHANGED, Result};
@@ -104,9 +104,22 @@ pub struct Args {
     /// [default: the configuration's wait-packages, else 60].
     #[arg(long, value_name = "S")]
     wait_packages: Option<u32>,
+    #[command(flatten)]
+    far: FarArgs,
     /// Exit 4 when there was nothing to do.
     #[arg(long)]
     exit_nothing: bool,
+}
+
+/// How content comes that is far away.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct FarArgs {
+    /// A directory whose files may have content that need not be fetched then (repeatable).
+    #[arg(long = "seed", value_name = "DIR")]
+    pub(super) seeds: Vec<PathBuf>,
+    /// Most bytes a second from web servers, as 500k or 2M [default: the configuration's limit-rate, else no bound].
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    pub(super) limit_rate: Option<u64>,
 }
 
 /// What `--adopt` takes.
@@ -140,6 +153,7 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
         Some(plan) => areas::select(&session.config, &areas_of(plan))?,
         None => areas::select(&session.config, &args.areas)?,
     };
+    session.limit_rate(args.far.limit_rate);
     let store = session.open_store()?;
     let id = target(session, args, &store, approved.as_ref())?;
     let snapshot = store.snapshot(&id)?;
@@ -246,7 +260,12 @@ fn note_strays_of_adoption(session: &Session, area: &AreaReport) {
 }
 
 /// The areas that the snapshot has. One that is only configured may be missing; what is left out is said.
-fn present(session: &Session, areas: Vec<LocalArea>, id: &SnapshotId, snapshot: &Snapshot) -> Result<Vec<LocalArea>> {
+pub(super) fn present(
+    session: &Session,
+    areas: Vec<LocalArea>,
+    id: &SnapshotId,
+    snapshot: &Snapshot,
+) -> Result<Vec<LocalArea>> {
     let unmapped: Vec<String> = snapshot
         .areas
         .iter()
@@ -303,6 +322,7 @@ fn options(session: &Session, args: &Args, id: SnapshotId, areas: &[LocalArea]) 
     if let Some(limit) = args.max_removals {
         options.max_removals = limit;
     }
+    options.seeds = args.far.seeds.clone();
     options.exact = args.exact;
     options.undo = session.config.undo.limits();
     options.records = session.config.records.limits();

@@ -106,7 +106,7 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     for record in list.there {
         let snapshot = match store.snapshot(&record.id) {
             Ok(snapshot) => snapshot,
-            Err(e) if e.kind() == ErrorKind::Server => return Err(e.into()),
+            Err(e) if matches!(e.kind(), ErrorKind::Server | ErrorKind::Untrusted) => return Err(e.into()),
             Err(e) => {
                 session.out.failure(e);
                 exit = Exit::Damaged;

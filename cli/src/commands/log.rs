@@ -119,7 +119,7 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
             Ok(snapshot) if session.out.json => report.snapshots.push(SnapshotSummary::new(&id, &snapshot)),
             Ok(snapshot) if args.oneline => session.out.line(one_line(session, &id, &snapshot))?,
             Ok(snapshot) => print(session, &id, &snapshot)?,
-            Err(e) if e.kind() == ErrorKind::Server => return Err(e.into()),
+            Err(e) if matches!(e.kind(), ErrorKind::Server | ErrorKind::Untrusted) => return Err(e.into()),
             Err(e) => {
                 session.out.failure(format_args!("{e}"));
                 report.damaged.push(DamagedSnapshot { id: id.to_hex(), problem: e.to_string() });

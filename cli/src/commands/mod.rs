@@ -11,6 +11,7 @@ pub mod copy;
 pub mod demo;
 pub mod diff;
 pub mod explain;
+pub mod fetch;
 pub mod find;
 pub mod help;
 pub mod history;
@@ -78,7 +79,7 @@ fn run(args: Args, out: Output) -> Exit {
         command => session.load_config().and_then(|()| dispatch(&session, command)),
     };
     // A checkout's report says it, and its record.
-    if !matches!(args.command, Command::Checkout(_)) {
+    if !matches!(args.command, Command::Checkout(_) | Command::Fetch(_)) {
         session.tell_of_store();
     }
     match result.and_then(|exit| session.out.flush().map(|()| exit)) {
@@ -103,6 +104,7 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Cat(args) => cat::run(session, args),
         Command::Diff(args) => diff::run(session, args),
         Command::Find(args) => find::run(session, args),
+        Command::Fetch(args) => fetch::run(session, args),
         Command::Checkout(args) => checkout::run(session, args),
         Command::Status(args) => status::run(session, args),
         Command::Verify(args) => verify::run(session, args),

@@ -20,6 +20,27 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     count.checked_mul(unit).ok_or_else(|| "it is too large".into())
 }
 
+/// Bytes a second: digits, then nothing or one of k, M, G (or K, KiB, MiB, GiB); no less than 1k.
+///
+/// # Errors
+/// A text for clap.
+pub fn parse_rate(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 1 << 10;
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let number = &text[..text.len() - unit.len()];
+    let unit = match unit {
+        "k" => "K",
+        "m" => "M",
+        "g" => "G",
+        unit => unit,
+    };
+    match parse_bytes(&format!("{number}{unit}")) {
+        Ok(rate) if rate >= LEAST => Ok(rate),
+        Ok(_) => Err("less than 1k a second is no use".into()),
+        Err(_) => Err("write it as 500k or 2M, in bytes a second".into()),
+    }
+}
+
 /// A percentage from 1 to 100; the sign may be left out.
 ///
 /// # Errors
@@ -73,6 +94,20 @@ mod tests {
             assert_eq!(parse_bytes(text).ok(), expected, "{text}");
         }
         assert!(parse_bytes("99999999999G").is_err());
+    }
+
+    #[test]
+    fn rates() {
+        for (text, expected) in [
+            ("500k", Some(500 << 10)),
+            ("2M", Some(2 << 20)),
+            ("2048", Some(2048)),
+            ("1", None),
+            ("0", None),
+            ("k", None),
+        ] {
+            assert_eq!(parse_rate(text).ok(), expected, "{text}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use http::HttpBackend;
 pub use local::LocalBackend;
 pub use s3::S3Backend;
 
-use self::http::Link;
+use self::http::{Link, Traffic};
 
 use crate::error::{Error, Result};
 use crate::fsio::{Mapped, TempFile};
@@ -144,6 +144,11 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Snapshots of which one must be at hand elsewhere, for what is left out here; none where everything is here.
     fn bases(&self) -> &[SnapshotId] {
         &[]
+    }
+
+    /// What was asked of servers so far, and came from them.
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
     }
 
     /// What turned out to be wrong with the place itself so far, a line each: a mirror that gave wrong bytes.

@@ -164,6 +164,10 @@ pub struct CheckoutOptions {
     pub mode: Option<Mode>,
     /// Stops after the plan; changes nothing, not even the area's own `.evenkeel`.
     pub dry_run: bool,
+    /// Fetches what the checkout would need and keeps it for that; changes nothing live.
+    pub fetch_only: bool,
+    /// Directories whose files may have content that is needed.
+    pub seeds: Vec<PathBuf>,
     /// Gives the plan as a thing that can be saved.
     pub save_plan: bool,
     /// Goes on only if the plan is this one still.
@@ -204,6 +208,8 @@ impl CheckoutOptions {
             areas: Vec::new(),
             mode: None,
             dry_run: false,
+            fetch_only: false,
+            seeds: Vec::new(),
             save_plan: false,
             approved: None,
             adopt: None,

@@ -226,6 +226,23 @@ pub(super) fn space(target: &AreaTarget, plan: &CheckoutPlan, root: &Dir) -> Res
     Ok(())
 }
 
+/// There must be room for what is fetched.
+///
+/// # Errors
+/// [`Error::Io`] with [`io::ErrorKind::StorageFull`].
+pub(super) fn fetch_space(dir: &std::path::Path, needed: u64) -> Result<()> {
+    let free = Dir::open(dir)
+        .and_then(|dir| fsio::space(&dir).map_err(|e| Error::io("look at free space of", dir.path(), e)))?;
+    let needed = needed.saturating_add(needed / RESERVE).saturating_add(OWN_BYTES);
+    if needed <= free.bytes && free.inodes > 0 {
+        return Ok(());
+    }
+    let (needed, what, free) =
+        if needed > free.bytes { (needed, "bytes", free.bytes) } else { (1, "inode", free.inodes) };
+    let reason = format!("what is fetched needs {needed} {what}, {free} are free");
+    Err(Error::io("keep what is fetched in", dir, io::Error::new(io::ErrorKind::StorageFull, reason)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

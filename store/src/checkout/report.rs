@@ -8,6 +8,7 @@ use super::fidelity::NotHeld;
 use super::options::Mode;
 use super::plan::{Action, Change, CheckoutPlan, Counts, Kept, KeptBecause, Reason, Skipped, Wanted};
 use super::saved_plan::SavedPlan;
+use crate::fetch::FetchReport;
 use crate::id::SnapshotId;
 use crate::in_use::InUse;
 use crate::path::TreePath;
@@ -174,6 +175,10 @@ pub struct CheckoutReport {
     pub areas: Vec<AreaReport>,
     /// Something was, or would have been, changed, but was only planned: a dry run, or an adoption that must be said.
     pub planned_only: bool,
+    /// What was fetched, and what had been foreseen; `None` where the store is at hand.
+    pub fetch: Option<FetchReport>,
+    /// Bytes fetched by earlier runs that nobody needs any more, and that are gone now.
+    pub forgotten_bytes: u64,
     /// The plan, when it was asked for.
     pub plan: Option<SavedPlan>,
     /// Every area now is as the reference, with no kept differences.

@@ -3,6 +3,7 @@
 
 mod apply;
 mod fetch;
+mod seeds;
 mod tree;
 
 use std::ffi::OsStr;
@@ -51,9 +52,11 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     let started = Instant::now();
     let snapshot = store.snapshot(&options.snapshot)?;
     let reader = store.reader_of(&[options.snapshot])?;
-    if reader.is_far() && !options.dry_run {
-        reader.near().keep_in(&store.state_in(&options.state_dir))?;
+    if reader.is_far() {
+        let kept = store.state_in(&options.state_dir);
+        if options.dry_run { reader.near().look_in(&kept)? } else { reader.near().keep_in(&kept)? }
     }
+    let looks_only = options.dry_run || options.fetch_only;
     let own = store.dir().into_iter().chain([options.state_dir.as_path()]).map(Path::to_path_buf);
     let own = options.protected.iter().cloned().chain(own).collect();
     let options = &CheckoutOptions { protected: own, ..options.clone() };
@@ -63,7 +66,7 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     refuse::overlapping_known(areas.iter().map(|area| (area.target, area.path.as_path())), &options.state_dir)?;
     // Held to the end.
     let mut packages = PackageLocks::default();
-    if !options.dry_run {
+    if !looks_only {
         areas = areas.into_iter().map(|area| run.hold(area, &mut packages)).collect::<Result<_>>()?;
     }
     for area in &mut areas {
@@ -71,7 +74,7 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     }
     for area in &mut areas {
         run.plan(area)?;
-        if !options.dry_run && !area.needs_adopt {
+        if !looks_only && !area.needs_adopt {
             run.lock_packages(area, &mut packages)?;
         }
     }
@@ -88,7 +91,19 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     if let Some((approved, plan)) = options.approved.as_ref().zip(plan.as_ref()) {
         approved.require_fit(plan)?;
     }
-    let planned_only = options.dry_run || areas.iter().any(|area| area.needs_adopt);
+    let planned_only = looks_only || areas.iter().any(|area| area.needs_adopt);
+    if !planned_only {
+        areas.iter().try_for_each(|area| run.check_bounds(area))?;
+    }
+    let mut needed = run.foresee(&areas)?;
+    let mut forgotten_bytes = 0;
+    if options.fetch_only
+        && !options.dry_run
+        && let Some(needed) = &mut needed
+    {
+        run.fetch(&areas, needed)?;
+        forgotten_bytes = run.forget_unused(needed)?;
+    }
     let reports = if planned_only {
         let look = |area| {
             let would_refuse = run.check_bounds(area).err().map(|error| error.to_string());
@@ -96,16 +111,15 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
         };
         areas.iter().map(look).collect()
     } else {
-        for area in &areas {
-            run.check_bounds(area)?;
-        }
-        let reports = run.apply(areas)?;
+        let reports = run.apply(areas, needed.as_mut())?;
         reader.near().drop_file()?;
         reports
     };
     let in_sync = !planned_only && reports.iter().all(|area| area.kept.is_empty());
     let seconds = started.elapsed().as_secs_f64();
-    Ok(CheckoutReport { snapshot: options.snapshot, areas: reports, planned_only, plan, in_sync, seconds })
+    let fetch = needed.map(|needed| needed.report);
+    let snapshot = options.snapshot;
+    Ok(CheckoutReport { snapshot, areas: reports, planned_only, fetch, forgotten_bytes, plan, in_sync, seconds })
 }
 
 struct Run<'a> {
@@ -271,6 +285,7 @@ impl<'a> Run<'a> {
         area.mode = match options.mode {
             Some(mode) => mode,
             None if base == options.snapshot || self.descends_from(&base)? => Mode::Incremental,
+            None if options.fetch_only => Mode::Full,
             None => return Err(refuse::mode_must_be_said(area.target, &base, &options.snapshot)),
         };
         Ok(())
@@ -392,6 +407,7 @@ impl<'a> Run<'a> {
         report.not_held = area.losses.report();
         report.warnings.extend(self.reader.notes().iter().cloned());
         report.warnings.extend(self.store.backend().notes());
+        report.warnings.extend(self.seed_notes());
         report.warnings.extend(done.set_aside.iter().map(|(path, name)| {
             format!("what somebody put at {path} during the switch could not stay there; it is {name} in the undo")
         }));

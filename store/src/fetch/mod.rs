@@ -8,6 +8,7 @@
 //! `plan` knows no network, `near` no packs; `run` drives both. `seed` is what need not be fetched: `tree_seed` a tree whose
 //! chunks are known, `scan` finds out those of any directory.
 
+mod forecast;
 mod near;
 mod plan;
 mod run;
@@ -15,7 +16,9 @@ mod scan;
 mod seed;
 mod tree_seed;
 
+pub use forecast::{FetchBytes, FetchReport};
 pub use near::Near;
+pub(crate) use plan::requests_at_once;
 pub use plan::{FetchLimits, FetchPlan, PackRange};
 pub(crate) use run::run;
 pub(crate) use scan::{Scan, Worth};

@@ -5,7 +5,7 @@
 //! The file is this program's own and no part of the format: records one after the other, each behind a head of 48 bytes:
 //! chunk id, stored length, plain length (little-endian), encoding (0 raw, 1 zstd), 7 bytes of 0.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 
@@ -69,6 +69,46 @@ impl Near {
         spool.as_ref().is_some_and(|spool| spool.find(id).is_some()) || self.memory().records.contains_key(id)
     }
 
+    /// Stored length of a chunk that is at hand.
+    pub(crate) fn stored_len(&self, id: &ChunkId) -> Option<u64> {
+        let spool = self.spool.read().unwrap_or_else(PoisonError::into_inner);
+        let place = spool.as_ref().and_then(|spool| spool.find(id));
+        place.or_else(|| Some(self.memory().records.get(id)?.0)).map(|place| u64::from(place.stored_len))
+    }
+
+    /// Where the file is.
+    pub(crate) fn dir(&self) -> Option<PathBuf> {
+        let spool = self.spool.read().unwrap_or_else(PoisonError::into_inner);
+        spool.as_ref().and_then(|spool| spool.path.parent().map(Path::to_path_buf))
+    }
+
+    /// Looks at what an earlier run has left in `dir`, and changes nothing there.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`].
+    pub(crate) fn look_in(&self, dir: &Path) -> Result<()> {
+        let path = dir.join(FILE);
+        if !fsio::exists(&path)? {
+            return Ok(());
+        }
+        let file = ScratchFile::open(&path)?;
+        let state = read_heads(&file)?;
+        let spool = Spool { file, path, state: Mutex::new(state), lock: None };
+        *self.spool.write().unwrap_or_else(PoisonError::into_inner) = Some(spool);
+        Ok(())
+    }
+
+    /// Drops the records of the file that are neither in `wanted` nor were asked for in this run. Gives how many bytes that
+    /// were.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`].
+    pub(crate) fn forget_but(&self, wanted: &HashSet<ChunkId>) -> Result<u64> {
+        let mut spool = self.spool.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(spool) = &mut *spool else { return Ok(0) };
+        spool.forget_but(wanted)
+    }
+
     /// Keeps the record of a chunk, if that is possible.
     ///
     /// # Errors
@@ -78,7 +118,9 @@ impl Near {
             return Ok(());
         };
         let place = Place { encoding, plain_len, stored_len, offset: 0 };
-        if let Some(spool) = &*self.spool.read().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(spool) = &*self.spool.read().unwrap_or_else(PoisonError::into_inner)
+            && spool.lock.is_some()
+        {
             return spool.append(id, place, stored);
         }
         let mut memory = self.memory();
@@ -93,7 +135,7 @@ impl Near {
     /// Puts the record of a chunk into `stored`; `None` when it is not at hand, or cannot be read.
     pub(crate) fn read(&self, id: &ChunkId, stored: &mut Vec<u8>) -> Option<Place> {
         if let Some(spool) = &*self.spool.read().unwrap_or_else(PoisonError::into_inner)
-            && let Some(place) = spool.find(id)
+            && let Some(place) = spool.use_of(id)
         {
             stored.resize(usize::try_from(place.stored_len).ok()?, 0);
             return spool.file.read_exact_at(stored, place.offset).ok().map(|()| place);
@@ -116,12 +158,15 @@ struct Spool {
     file: ScratchFile,
     path: PathBuf,
     state: Mutex<SpoolState>,
-    _lock: Lock,
+    /// `None` when it is only looked at.
+    lock: Option<Lock>,
 }
 
 #[derive(Debug, Default)]
 struct SpoolState {
     places: HashMap<ChunkId, Place>,
+    /// Those that this run has fetched or read.
+    used: HashSet<ChunkId>,
     end: u64,
 }
 
@@ -131,19 +176,22 @@ impl Spool {
         let lock = Lock::exclusive(&dir.join(LOCK))?;
         let path = dir.join(FILE);
         let file = ScratchFile::open(&path)?;
-        let len = file.size()?;
-        let mut state = SpoolState::default();
-        while let Some((id, place)) = read_head(&file, state.end, len) {
-            state.places.insert(id, place);
-            state.end = place.offset + u64::from(place.stored_len);
-        }
+        let state = read_heads(&file)?;
         // The process may have died in the middle of a record.
         file.set_len(state.end)?;
-        Ok(Spool { file, path, state: Mutex::new(state), _lock: lock })
+        Ok(Spool { file, path, state: Mutex::new(state), lock: Some(lock) })
     }
 
     fn find(&self, id: &ChunkId) -> Option<Place> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).places.get(id).copied()
+    }
+
+    /// As [`Spool::find`], for what is needed.
+    fn use_of(&self, id: &ChunkId) -> Option<Place> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = state.places.get(id).copied()?;
+        state.used.insert(*id);
+        Some(place)
     }
 
     fn append(&self, id: ChunkId, place: Place, stored: &[u8]) -> Result<()> {
@@ -159,8 +207,47 @@ impl Spool {
         self.file.write_all_at(&bytes, state.end)?;
         state.end += bytes.len() as u64;
         state.places.insert(id, place);
+        state.used.insert(id);
         Ok(())
     }
+
+    fn forget_but(&mut self, wanted: &HashSet<ChunkId>) -> Result<u64> {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let is_kept = |id: &ChunkId| wanted.contains(id) || state.used.contains(id);
+        let mut kept: Vec<(ChunkId, Place)> =
+            state.places.iter().filter(|(id, _)| is_kept(id)).map(|(id, place)| (*id, *place)).collect();
+        let size = |place: &Place| HEAD_LEN as u64 + u64::from(place.stored_len);
+        let unused = state.end - kept.iter().map(|(_, place)| size(place)).sum::<u64>();
+        if unused == 0 {
+            return Ok(0);
+        }
+        // Each moves towards the front, over bytes that are of no use or have moved already. What is cut off in between is
+        // found when it is read: a record that is not what it should be is fetched again.
+        kept.sort_unstable_by_key(|(_, place)| place.offset);
+        let (mut end, mut bytes) = (0, Vec::new());
+        state.places.clear();
+        for (id, place) in kept {
+            bytes.resize(usize::try_from(size(&place)).unwrap_or_default(), 0);
+            self.file.read_exact_at(&mut bytes, place.offset - HEAD_LEN as u64)?;
+            self.file.write_all_at(&bytes, end)?;
+            state.places.insert(id, Place { offset: end + HEAD_LEN as u64, ..place });
+            end += bytes.len() as u64;
+        }
+        state.end = end;
+        self.file.set_len(end)?;
+        Ok(unused)
+    }
+}
+
+/// All records of a file, up to the first that is not whole.
+fn read_heads(file: &ScratchFile) -> Result<SpoolState> {
+    let len = file.size()?;
+    let mut state = SpoolState::default();
+    while let Some((id, place)) = read_head(file, state.end, len) {
+        state.places.insert(id, place);
+        state.end = place.offset + u64::from(place.stored_len);
+    }
+    Ok(state)
 }
 
 /// The record whose head is at `offset`, if all of it is there.

@@ -15,6 +15,12 @@ const GAP_RANGE: (u64, u64) = (256 << 10, 1 << 20);
 const REQUEST_BYTES_MAX: u64 = 32 << 20;
 /// Memory for requests under way, all together, in bytes.
 const IN_FLIGHT_BYTES: u64 = 96 << 20;
+/// No request is to take longer, if the line stays as it is.
+const REQUEST_TIME: Duration = Duration::from_secs(600);
+/// Where an answer takes so long, more requests are kept under way.
+const FAR: Duration = Duration::from_millis(100);
+/// Requests under way together: near and far.
+const AT_ONCE: (usize, usize) = (4, 8);
 /// Once so many percent of a pack are needed, the rest of it between them is not worth a request.
 const MOST_PERCENT: u64 = 75;
 
@@ -33,16 +39,24 @@ impl FetchLimits {
     pub fn of_link(link: Link, requests_at_once: usize) -> FetchLimits {
         let Link { latency, bytes_per_second } = link;
         let at_once = requests_at_once.max(1) as u64;
+        #[expect(clippy::cast_precision_loss, reason = "a handful")]
+        let at_once_f = at_once as f64;
         FetchLimits {
             gap_bytes: bytes_in(latency, bytes_per_second).clamp(GAP_RANGE.0, GAP_RANGE.1),
-            request_bytes: REQUEST_BYTES_MAX.min(IN_FLIGHT_BYTES / at_once),
+            request_bytes: bytes_in(REQUEST_TIME, bytes_per_second / at_once_f)
+                .clamp(GAP_RANGE.1, REQUEST_BYTES_MAX.min(IN_FLIGHT_BYTES / at_once)),
         }
     }
 }
 
+/// How many requests to keep under way.
+pub(crate) fn requests_at_once(link: Link) -> usize {
+    if link.latency < FAR { AT_ONCE.0 } else { AT_ONCE.1 }
+}
+
 /// Bytes that come in `time`.
 fn bytes_in(time: Duration, bytes_per_second: f64) -> u64 {
-    let bytes = (time.as_secs_f64() * bytes_per_second).clamp(0.0, GAP_RANGE.1 as f64);
+    let bytes = (time.as_secs_f64() * bytes_per_second).clamp(0.0, REQUEST_BYTES_MAX as f64);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what fits")]
     let bytes = bytes as u64;
     bytes
@@ -244,8 +258,10 @@ mod tests {
         assert_eq!(FetchLimits::of_link(link(300, f64::INFINITY), 0).gap_bytes, 1 << 20);
         assert_eq!(
             FetchLimits::of_link(link(0, f64::NAN), 1),
-            FetchLimits { gap_bytes: 256 << 10, request_bytes: 32 << 20 }
+            FetchLimits { gap_bytes: 256 << 10, request_bytes: 1 << 20 }
         );
-        assert_eq!(FetchLimits::of_link(link(1, 1.0), 8).request_bytes, 12 << 20);
+        assert_eq!(FetchLimits::of_link(link(1, 1e9), 1).request_bytes, 32 << 20);
+        assert_eq!(FetchLimits::of_link(link(1, 1e9), 8).request_bytes, 12 << 20);
+        assert_eq!(FetchLimits::of_link(link(1, 20e3), 4).request_bytes, 3_000_000, "ten minutes of the line");
     }
 }

@@ -4,6 +4,7 @@
 use std::os::unix::ffi::OsStrExt;
 
 use evenkeel_store::checkout::{AreaReport, CheckoutReport, Counts};
+use evenkeel_store::fetch::FetchReport;
 use evenkeel_store::in_use::InUse;
 use serde::Serialize;
 
@@ -18,6 +19,7 @@ pub(super) struct Report {
     in_sync: bool,
     plan_hash: Option<String>,
     seconds: f64,
+    fetch: Option<FetchReport>,
     areas: Vec<AreaFields>,
 }
 
@@ -92,6 +94,7 @@ impl Report {
             in_sync: report.in_sync,
             plan_hash: report.plan.as_ref().map(|plan| plan.hash().to_owned()),
             seconds: report.seconds,
+            fetch: report.fetch,
             areas: report.areas.iter().map(AreaFields::new).collect(),
         }
     }

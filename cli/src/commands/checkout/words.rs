@@ -5,6 +5,8 @@ use std::path::Path;
 
 use evenkeel_store::checkout::{AreaReport, ChangeKind, CheckoutReport, Kept, PathChange, Reason};
 
+use evenkeel_store::fetch::{FetchBytes, FetchReport};
+
 use super::mode_name;
 use crate::error::Result;
 use crate::output::in_use;
@@ -18,6 +20,9 @@ pub(super) fn print(session: &Session, report: &CheckoutReport, saved: Option<&P
     let out = &session.out;
     for area in &report.areas {
         print_area(session, area, report.planned_only)?;
+    }
+    if let Some(fetch) = &report.fetch {
+        print_fetch(session, fetch)?;
     }
     let kept: u64 = report.areas.iter().map(|area| area.kept.len() as u64).sum();
     let id = out.paint.id(report.snapshot.short(12));
@@ -36,6 +41,39 @@ pub(super) fn print(session: &Session, report: &CheckoutReport, saved: Option<&P
         let kept = out.paint.changed(counted(kept, "kept difference"));
         out.line(format_args!("{} {id}, {kept} {took}", out.paint.changed("at")))
     }
+}
+
+/// What is, or was, fetched.
+pub(in super::super) fn print_fetch(session: &Session, fetch: &FetchReport) -> Result<()> {
+    let out = &session.out;
+    let FetchReport { planned, done, bytes_to_write, disk_needed } = fetch;
+    out.line(format_args!("to fetch: {}", sources(planned)))?;
+    match done {
+        Some(done) => out.line(format_args!("fetched:  {}", sources(done))),
+        None => out.line(format_args!(
+            "          {} to write, {} of free space needed",
+            bytes(*bytes_to_write),
+            bytes(*disk_needed)
+        )),
+    }
+}
+
+/// `3 requests, 1.20 MiB; here already: 4.00 MiB (live tree)`.
+fn sources(fetch: &FetchBytes) -> String {
+    let here: Vec<String> = [
+        (fetch.live, "live tree"),
+        (fetch.undo, "undo"),
+        (fetch.areas, "other areas"),
+        (fetch.seeds, "seeds"),
+        (fetch.prefetched, "fetched before"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, what)| format!("{} {what}", bytes(count)))
+    .collect();
+    let deltas = if fetch.deltas > 0 { format!(", {} of it deltas", bytes(fetch.deltas)) } else { String::new() };
+    let line = format!("{}, {}{deltas}", counted(fetch.requests, "request"), bytes(fetch.over_the_line()));
+    if here.is_empty() { line } else { format!("{line}; here already: {}", here.join(", ")) }
 }
 
 fn print_area(session: &Session, area: &AreaReport, planned: bool) -> Result<()> {

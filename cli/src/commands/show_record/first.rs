@@ -15,7 +15,7 @@ const EACH_OF_ALL: usize = 10_000;
 const UNITS: &str = "systemd/system/";
 
 /// Groups in the order of urgency.
-const GROUPS: [(Group, &str); 11] = [
+const GROUPS: [(Group, &str); 12] = [
     (Group::Meanwhile, "changed during the checkout, left alone"),
     (Group::Kept, "kept as it was here"),
     (Group::Drift, "had been changed here; what was there is in the undo"),
@@ -27,6 +27,7 @@ const GROUPS: [(Group, &str); 11] = [
     (Group::Aside, "local version kept beside the new one"),
     (Group::SetAside, "put there during the switch; now in the undo"),
     (Group::InUse, "still used by"),
+    (Group::Warning, "done without"),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,7 @@ enum Group {
     Aside,
     SetAside,
     InUse,
+    Warning,
 }
 
 /// Noteworthy lines, as they go by.
@@ -92,7 +94,8 @@ impl First {
                 let path = using.paths.first().map_or_else(String::new, ToString::to_string);
                 format!("{} (pid {}, {unit}): {path}{more}", using.command, using.pid)
             }),
-            Line::Header(_) | Line::Skipped(_) | Line::End(_) | Line::Seal(_) | Line::Unknown => {}
+            Line::Warning(warning) => self.push(Group::Warning, || warning.warning.clone()),
+            Line::Header(_) | Line::Fetch(_) | Line::Skipped(_) | Line::End(_) | Line::Seal(_) | Line::Unknown => {}
         }
     }
 

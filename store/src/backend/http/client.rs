@@ -11,6 +11,7 @@ use ureq::{Agent, Proxy, Timeout};
 
 use super::answer::{Answer, Asked, Body};
 use super::options::{HttpOptions, Patience, Timing};
+use super::rate::Rate;
 use crate::error::{Error, Result, TransferError};
 
 /// Bytes read at once.
@@ -28,6 +29,7 @@ pub(in crate::backend) struct Client {
     agent: Agent,
     patience: Patience,
     timing: Arc<dyn Timing>,
+    rate: Option<Rate>,
 }
 
 /// How a body ended that came as it should.
@@ -76,7 +78,8 @@ impl Client {
             .timeout_per_write(Some(patience.stall))
             .timeout_global(Some(patience.request))
             .build();
-        Ok(Client { agent: config.new_agent(), patience, timing: Arc::clone(&options.timing) })
+        let rate = options.bytes_per_second.map(Rate::new);
+        Ok(Client { agent: config.new_agent(), patience, timing: Arc::clone(&options.timing), rate })
     }
 
     /// Appends what was asked for to `buffer`, as much of it as comes. A `fresh` answer is not one that a cache kept.
@@ -202,9 +205,10 @@ impl Client {
     ) -> Result<u64, TransferError> {
         let mut received = 0;
         let (mut span_start, mut span_bytes) = (self.timing.now(), 0);
-        let mut chunk = vec![0; READ_BYTES];
+        let at_once = self.rate.as_ref().map_or(READ_BYTES, |rate| rate.read_bytes(READ_BYTES));
+        let mut chunk = vec![0; at_once];
         while received < want {
-            let most = usize::try_from((skip + want - received).min(READ_BYTES as u64)).unwrap_or(READ_BYTES);
+            let most = usize::try_from((skip + want - received).min(at_once as u64)).unwrap_or(at_once);
             let read = match self.read(reader, &mut chunk[..most]) {
                 // A body that breaks off may be continued, however it broke off.
                 Err(e @ (TransferError::Connect(_) | TransferError::Timeout { .. })) if received == 0 => return Err(e),
@@ -219,6 +223,10 @@ impl Client {
             skip -= skipped as u64;
             buffer.extend_from_slice(&chunk[skipped..read]);
             received += (read - skipped) as u64;
+            if let Some(rate) = &self.rate {
+                // What we wait for by ourselves is not the server's fault.
+                span_start += rate.pay(read, &*self.timing);
+            }
             let span = self.timing.now().saturating_sub(span_start);
             if span >= self.patience.rate_span {
                 if span_bytes < self.patience.rate_bytes && received < want {

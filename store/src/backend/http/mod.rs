@@ -9,6 +9,7 @@ mod answer;
 mod client;
 mod mirrors;
 mod options;
+mod rate;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -393,10 +394,17 @@ impl Backend for HttpBackend {
         lies.map(|(address, lie)| format!("{address} gave wrong bytes and was avoided from then on: {lie}")).collect()
     }
 
+    fn traffic(&self) -> Traffic {
+        HttpBackend::traffic(self)
+    }
+
     fn link(&self) -> Option<Link> {
         let order = mirrors::order(&self.0.mirrors, self.0.options.timing.now());
         let unknown = Link { latency: Duration::from_millis(50), bytes_per_second: 1e6 };
-        Some(order.first().and_then(|at| self.0.mirrors[*at].link()).unwrap_or(unknown))
+        let link = order.first().and_then(|at| self.0.mirrors[*at].link()).unwrap_or(unknown);
+        #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
+        let most = self.0.options.bytes_per_second.map_or(f64::MAX, |most| most as f64);
+        Some(Link { bytes_per_second: link.bytes_per_second.min(most), ..link })
     }
 }
 

@@ -15,6 +15,8 @@ pub struct HttpOptions {
     pub proxy: Option<String>,
     /// Hosts that are asked without the proxy, separated by commas; `*.DOMAIN` and `*` are understood.
     pub no_proxy: Option<String>,
+    /// Most bytes of content a second, all connections together.
+    pub bytes_per_second: Option<u64>,
     /// Time and chance.
     pub timing: Arc<dyn Timing>,
 }
@@ -26,6 +28,7 @@ impl Default for HttpOptions {
             authorities: Vec::new(),
             proxy: None,
             no_proxy: None,
+            bytes_per_second: None,
             timing: Arc::new(SystemTiming(Instant::now())),
         }
     }

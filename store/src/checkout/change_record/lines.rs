@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::super::options::{Adopt, Mode};
 use super::super::plan::Counts;
 use super::super::who::ChangedBy;
+use crate::fetch::FetchReport;
 use crate::in_use::Using;
 use crate::json::{PathField, TimeField};
 
@@ -35,6 +36,10 @@ pub struct AskedBy {
 pub enum Line {
     /// The first.
     Header(Box<HeaderLine>),
+    /// What was fetched, and what had been foreseen, for all areas of the checkout together.
+    Fetch(Box<FetchReport>),
+    /// Something was wrong, and the checkout did without it.
+    Warning(WarningLine),
     /// A path that is changed.
     Change(Box<ChangeLine>),
     /// A path that stays different from the reference.
@@ -60,6 +65,13 @@ pub enum Line {
     /// Of a later version.
     #[serde(other)]
     Unknown,
+}
+
+/// Something that was wrong, and that the checkout did without.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WarningLine {
+    /// What.
+    pub warning: String,
 }
 
 /// What is known before anything is changed.

@@ -16,11 +16,12 @@ use super::super::switch::Switched;
 use super::super::who::{ChangedBy, WHO_PATHS_MAX, Who, add_packages};
 use super::lines::{
     AskedBy, ChangeLine, ChangedLine, CountFields, EndLine, HeaderLine, InUseLine, KeptLine, Line, NotHeldLine,
-    PathLine, Recovered, SealLine, SetAsideLine, SkippedLine, Source, Word,
+    PathLine, Recovered, SealLine, SetAsideLine, SkippedLine, Source, WarningLine, Word,
 };
 use super::read::{SCHEMA, changes_of, hash_of_lines, header_of};
 use super::{end_name, record_name};
 use crate::error::{Error, Result};
+use crate::fetch::FetchReport;
 use crate::format::manifest::{Inode, InodeKind};
 use crate::fsio::{self, CAPABILITIES, Dir, FileType, Stat, TempFile};
 use crate::in_use::InUse;
@@ -44,7 +45,16 @@ pub(in super::super) struct NewRecord<'a> {
 /// What is recorded.
 pub(in super::super) enum What<'a> {
     /// A checkout.
-    Checkout { plan: &'a CheckoutPlan, mode: Mode, adopt: Option<Adopt>, not_held: &'a [NotHeld] },
+    Checkout {
+        plan: &'a CheckoutPlan,
+        mode: Mode,
+        adopt: Option<Adopt>,
+        not_held: &'a [NotHeld],
+        /// Of all areas of the checkout together.
+        fetch: Option<&'a FetchReport>,
+        /// What was wrong with what this machine had.
+        warnings: &'a [String],
+    },
     /// A rollback of a journal, and where something else was by now than that had left.
     Rollback { of: &'a Journal, changed_since: &'a [TreePath] },
 }
@@ -109,7 +119,13 @@ impl NewRecord<'_> {
         let mut lines = Lines::create(dir)?;
         lines.push(&Line::Header(Box::new(self.header(journal))))?;
         match &self.what {
-            What::Checkout { plan, not_held, .. } => {
+            What::Checkout { plan, not_held, fetch, warnings, .. } => {
+                if let Some(fetch) = fetch {
+                    lines.push(&Line::Fetch(Box::new(**fetch)))?;
+                }
+                for warning in *warnings {
+                    lines.push(&Line::Warning(WarningLine { warning: warning.clone() }))?;
+                }
                 self.changes(plan, journal, &mut lines)?;
                 self.kept(plan, &mut lines)?;
                 for skipped in &plan.skipped {

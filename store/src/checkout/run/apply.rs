@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What follows the plans: every area is staged, then each is switched and recorded.
 
+use super::fetch::Needed;
 use super::{AreaRun, Place, Ready, Run, tree};
 use crate::checkout::change_record::{Ended, NewRecord, What};
 use crate::checkout::journal::Journal;
@@ -14,13 +15,20 @@ use crate::checkout::steps;
 use crate::checkout::switch::{Care, Switch, Switched};
 use crate::checkout::transaction::{self, Memory};
 use crate::error::{Error, Result};
+use crate::fetch::FetchReport;
 use crate::files_cache::CacheWriter;
 use crate::format::manifest::Timestamp;
 use crate::fsio;
 
 impl<'a> Run<'a> {
-    pub(super) fn apply(&self, mut areas: Vec<AreaRun<'a>>) -> Result<Vec<AreaReport>> {
-        let staged = self.fetch(&areas).and_then(|()| areas.iter_mut().try_for_each(|area| self.stage(area)));
+    pub(super) fn apply(
+        &self,
+        mut areas: Vec<AreaRun<'a>>,
+        mut needed: Option<&mut Needed>,
+    ) -> Result<Vec<AreaReport>> {
+        let fetched = needed.as_deref_mut().map_or(Ok(()), |needed| self.fetch(&areas, needed));
+        let fetch = needed.map(|needed| needed.report);
+        let staged = fetched.and_then(|()| areas.iter_mut().try_for_each(|area| self.stage(area)));
         if let Err(error) = staged {
             // Nothing live has changed; what was staged is of no use.
             for area in &areas {
@@ -30,7 +38,7 @@ impl<'a> Run<'a> {
             }
             return Err(error);
         }
-        areas.iter_mut().map(|area| self.switch(area)).collect()
+        areas.iter_mut().map(|area| self.switch(area, fetch.as_ref())).collect()
     }
 
     /// Makes everything new, durable, and what will be remembered of it.
@@ -89,7 +97,7 @@ impl<'a> Run<'a> {
     }
 
     /// Switches one area and records it.
-    fn switch(&self, area: &mut AreaRun<'_>) -> Result<AreaReport> {
+    fn switch(&self, area: &mut AreaRun<'_>, fetch: Option<&FetchReport>) -> Result<AreaReport> {
         let target = self.options.snapshot;
         let known = area.marker.as_ref().is_some_and(|m| m.applied == Some(target) && m.transaction.is_none());
         if known && area.plan.is_empty() && area.plan.counts.unproven == 0 && area.base == Some(target) {
@@ -104,12 +112,13 @@ impl<'a> Run<'a> {
                 let memory = Memory::Record(Box::new(record), target, area.reference.manifest);
                 let root = held.root.try_clone().map_err(|e| Error::io("look at", held.root.path(), e))?;
                 let (plan, mode, adopt, not_held) = (&area.plan, area.mode, area.adopting, &area.losses.report());
+                let warnings = &self.seed_notes();
                 let new_record = NewRecord {
                     area: &area.target.name,
                     root: &root,
                     root_path: &area.path,
                     asked_by: self.options.asked_by.as_ref(),
-                    what: What::Checkout { plan, mode, adopt, not_held },
+                    what: What::Checkout { plan, mode, adopt, not_held, fetch, warnings },
                 };
                 transaction::begin(held, &journal, memory, &new_record)?;
                 area.number = Some(journal.number);

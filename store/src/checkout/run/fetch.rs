@@ -1,18 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What all areas need of a store to which every single chunk would be a request, brought near in a few.
+//! What all areas need of a store to which every single chunk would be a request: foreseen as a whole, then brought near
+//! in a few.
+
+use std::collections::HashSet;
+use std::path::Path;
 
 use super::{AreaRun, Run};
 use crate::checkout::plan::Wanted;
-use crate::error::Result;
+use crate::checkout::refuse;
+use crate::error::{Error, Result};
+use crate::fetch::{FetchBytes, FetchReport};
 use crate::format::manifest::{ChunkList, ChunkRun, FileContent, InodeKind};
+use crate::fsio::Dir;
 use crate::id::ChunkId;
 use crate::manifest::content_runs;
 
+/// What content is needed, and what that will cost.
+pub(super) struct Needed {
+    /// Each chunk once, and its length.
+    chunks: Vec<(ChunkId, u32)>,
+    pub(super) report: FetchReport,
+}
+
 impl<'a> Run<'a> {
-    /// Fetches the content that all areas need, where every chunk by itself would be a request.
-    pub(super) fn fetch(&self, areas: &[AreaRun<'a>]) -> Result<()> {
+    /// Finds out what content all areas need and where it will come from; `None` where the store is at hand. Fetches nothing
+    /// but the lists of very long files.
+    ///
+    /// # Errors
+    /// As [`crate::read::ChunkReader::fetch_ahead`].
+    pub(super) fn foresee(&self, areas: &[AreaRun<'a>]) -> Result<Option<Needed>> {
         if !self.reader.is_far() {
-            return Ok(());
+            return Ok(None);
         }
         let wanted = areas.iter().flat_map(|area| &area.plan.actions).filter_map(|action| action.wanted());
         let contents: Vec<&FileContent> = wanted.filter_map(new_content).collect();
@@ -20,12 +38,98 @@ impl<'a> Run<'a> {
             ChunkList::Indirect { runs, .. } => runs.as_slice(),
             ChunkList::Whole | ChunkList::Inline(_) => &[],
         });
-        self.reader.fetch_ahead(lists.filter_map(data_id), self.progress)?;
-        let mut ids = Vec::new();
-        for content in contents {
-            ids.extend(content_runs(self.reader, content)?.iter().filter_map(data_id));
+        self.reader.fetch_ahead(lists.filter_map(|run| Some(data(run)?.0)), self.progress)?;
+        let (mut chunks, mut seen) = (Vec::new(), HashSet::new());
+        for content in &contents {
+            let runs = content_runs(self.reader, content)?;
+            chunks.extend(runs.iter().filter_map(data).filter(|(id, _)| seen.insert(*id)));
         }
-        self.reader.fetch_ahead(ids, self.progress)
+        if !chunks.is_empty() {
+            self.seed_from_areas(areas, &contents)?;
+            self.seed_from_places(areas, &contents, &chunks)?;
+        }
+        let planned = self.sources(&chunks);
+        let bytes_to_write = areas.iter().map(|area| area.plan.counts.bytes_to_write).sum();
+        // What was fetched lies beside what is staged until the end.
+        let disk_needed = planned.over_the_line() + if self.options.fetch_only { 0 } else { bytes_to_write };
+        let report = FetchReport { planned, done: None, bytes_to_write, disk_needed };
+        Ok(Some(Needed { chunks, report }))
+    }
+
+    /// Where chunks would come from now.
+    fn sources(&self, chunks: &[(ChunkId, u32)]) -> FetchBytes {
+        let mut bytes = FetchBytes::default();
+        let mut far = Vec::new();
+        for (id, len) in chunks {
+            match (self.reader.near().stored_len(id), self.reader.seeds().find(id)) {
+                (Some(stored), _) => bytes.prefetched += stored,
+                (None, Some(source)) => bytes.count(source, u64::from(*len)),
+                (None, None) => far.push(*id),
+            }
+        }
+        if let Some(plan) = self.reader.plan_ahead(far) {
+            bytes.count_plan(&plan);
+        }
+        bytes
+    }
+
+    /// Fetches what is needed and this machine does not have. What it has is read and verified once, so that what turns out
+    /// to be something else is fetched with the rest.
+    ///
+    /// # Errors
+    /// As [`crate::read::ChunkReader::fetch_ahead`]; [`crate::Error::Io`] for too little space, before anything is fetched.
+    pub(super) fn fetch(&self, areas: &[AreaRun<'a>], needed: &mut Needed) -> Result<()> {
+        let before = self.store.backend().traffic();
+        let (near, seeds) = (self.reader.near(), self.reader.seeds());
+        let (mut done, mut far) = (FetchBytes::default(), Vec::new());
+        self.progress.start("reading seeds", needed.chunks.len() as u64, 0);
+        for (id, len) in &needed.chunks {
+            self.progress.check_cancelled()?;
+            if let Some(stored) = near.stored_len(id) {
+                done.prefetched += stored;
+            } else if let Some((source, plain)) = seeds.read(id, *len) {
+                done.count(source, plain.len() as u64);
+            } else {
+                far.push(*id);
+            }
+            self.progress.advance(1, 0);
+        }
+        if let (Some(plan), Some(dir)) = (self.reader.plan_ahead(far.iter().copied()), near.dir()) {
+            refuse::fetch_space(&dir, plan.needed_bytes.saturating_add(self.staged_beside(areas, &dir)?))?;
+        }
+        self.reader.fetch_ahead(far, self.progress)?;
+        let now = self.store.backend().traffic();
+        done.requests = now.requests.saturating_sub(before.requests);
+        done.packs = now.bytes.saturating_sub(before.bytes);
+        needed.report.done = Some(done);
+        Ok(())
+    }
+
+    /// Bytes that are to be staged in the file system that `dir` is in.
+    fn staged_beside(&self, areas: &[AreaRun<'a>], dir: &Path) -> Result<u64> {
+        let device = |dir: &Dir| dir.stat(b"").map(|stat| stat.dev).map_err(|e| Error::io("look at", dir.path(), e));
+        let own = device(&Dir::open(dir)?)?;
+        let mut bytes = 0;
+        for area in areas.iter().filter(|_| !self.options.fetch_only) {
+            if area.root().map(device).transpose()? == Some(own) {
+                bytes += area.plan.counts.bytes_to_write;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// What was wrong with seeds, a line each.
+    pub(super) fn seed_notes(&self) -> Vec<String> {
+        let mut notes = self.reader.seeds().notes();
+        notes.sort_unstable();
+        notes.dedup();
+        notes
+    }
+
+    /// Keeps of what was fetched what is needed, and gives how many bytes that nobody needs any more are gone.
+    pub(super) fn forget_unused(&self, needed: &Needed) -> Result<u64> {
+        let wanted: HashSet<ChunkId> = needed.chunks.iter().map(|(id, _)| *id).collect();
+        self.reader.near().forget_but(&wanted)
     }
 }
 
@@ -40,9 +144,9 @@ fn new_content(wanted: &Wanted) -> Option<&FileContent> {
     }
 }
 
-fn data_id(run: &ChunkRun) -> Option<ChunkId> {
+fn data(run: &ChunkRun) -> Option<(ChunkId, u32)> {
     match run {
-        ChunkRun::Data { id, .. } => Some(*id),
+        ChunkRun::Data { id, len } => Some((*id, *len)),
         ChunkRun::Hole { .. } => None,
     }
 }

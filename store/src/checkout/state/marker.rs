@@ -14,7 +14,7 @@ use crate::id::{SnapshotId, StoreId, decode_hex, encode_hex};
 const TITLE: &str = "evenkeel area 1";
 
 /// Random identity of an area on one machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AreaId(pub [u8; 16]);
 
 impl AreaId {
