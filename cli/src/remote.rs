@@ -32,7 +32,8 @@ pub fn is_address(store: &Path) -> bool {
 pub fn open(address: &Path, http: &HttpConfig, limit_rate: Option<u64>) -> Result<Store> {
     let address = address.to_str().unwrap_or_default().to_owned();
     let addresses: Vec<String> = http.mirrors.iter().cloned().chain([address]).collect();
-    let options = http_options(http, &addresses)?;
+    let rate = limit_rate.or(http.limit_rate);
+    let options = HttpOptions { bytes_per_second: rate, ..http_options(http, &addresses)? };
     Ok(Store::open_at(Arc::new(HttpBackend::new(&addresses, options)?))?)
 }
 
@@ -50,7 +51,7 @@ pub fn http_options(http: &HttpConfig, addresses: &[String]) -> Result<HttpOptio
         authorities: if is_secure { authorities(http.ca_file.as_deref())? } else { Vec::new() },
         proxy,
         no_proxy,
-        bytes_per_second: limit_rate.or(http.limit_rate),
+        bytes_per_second: http.limit_rate,
         ..HttpOptions::default()
     })
 }
