@@ -121,6 +121,8 @@ pub enum Command {
     Copy(commands::copy::Args),
     /// Put a snapshot into one file, for where no line leads.
     Bundle(commands::bundle::Args),
+    /// Serve a store's directory over HTTP(S), for reading only.
+    Serve(commands::serve::Args),
     /// Show the whole method on real files, in a temporary directory.
     Demo(commands::demo::Args),
     /// Explain a command or a topic.

@@ -202,6 +202,12 @@ pub struct HttpConfig {
     pub mirrors: Vec<String>,
     /// Certificates of the authorities to trust, PEM, instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// A file with the token that the store's own server asks for.
+    pub token_file: Option<PathBuf>,
+    /// This machine's certificate, PEM, for servers that ask for one.
+    pub client_cert: Option<PathBuf>,
+    /// The private key of that certificate, PEM.
+    pub client_key: Option<PathBuf>,
     /// The proxy, instead of the environment's; empty for none.
     pub proxy: Option<String>,
     /// Hosts that are asked without the proxy, separated by commas.
@@ -297,8 +303,10 @@ impl Config {
             at(line, e.message().lines().next().unwrap_or("not valid TOML"))
         })?;
         let base = std::path::absolute(path).ok().and_then(|p| p.parent().map(Path::to_path_buf)).unwrap_or_default();
-        let paths = [&mut config.store, &mut config.state, &mut config.http.ca_file, &mut config.s3.key_file];
-        for path in paths.into_iter().flatten() {
+        let http = &mut config.http;
+        let secrets = [&mut http.token_file, &mut http.client_cert, &mut http.client_key, &mut config.s3.key_file];
+        let paths = [&mut config.store, &mut config.state, &mut http.ca_file];
+        for path in paths.into_iter().chain(secrets).flatten() {
             if !remote::is_address(path) {
                 *path = base.join(&*path);
             }

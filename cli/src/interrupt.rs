@@ -2,7 +2,7 @@
 //! Ctrl-C and SIGTERM: the first asks the running operation to stop at its next safe point, the second ends the program.
 //!
 //! What is done is told: a signal that comes once the work is done, or while a document is being written, waits until that
-//! is out. The second does not.
+//! is out. The second does not. A service hears them itself, SIGHUP as often as it comes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,6 +28,17 @@ enum Doing {
     Work(Arc<Progress>),
     /// Output that is to be whole.
     Telling,
+    /// Serving others, until it is told to stop.
+    Service(Box<dyn Fn(Signal) + Send>),
+}
+
+/// What a signal says to a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGINT or SIGTERM.
+    Stop,
+    /// SIGHUP.
+    Reload,
 }
 
 fn state() -> MutexGuard<'static, State> {
@@ -38,12 +49,17 @@ fn state() -> MutexGuard<'static, State> {
 pub fn install() {
     let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else { return };
     std::thread::spawn(move || {
-        for _ in signals.forever() {
+        for signal in signals.forever() {
             let mut state = state();
+            if let (Doing::Service(attend), SIGHUP) = (&state.doing, signal) {
+                attend(Signal::Reload);
+                continue;
+            }
             let again = std::mem::replace(&mut state.asked, true);
             match &state.doing {
                 Doing::Work(progress) if !again => progress.cancel(),
                 Doing::Telling if !again => {}
+                Doing::Service(attend) if !again => attend(Signal::Stop),
                 _ => end(),
             }
         }
@@ -61,6 +77,15 @@ pub fn begin_work(progress: &Arc<Progress>) {
         progress.cancel();
     }
     state.doing = Doing::Work(Arc::clone(progress));
+}
+
+/// From now on signals are for a service; one that came before stops it at once.
+pub fn begin_service(attend: Box<dyn Fn(Signal) + Send>) {
+    let mut state = state();
+    if state.asked {
+        attend(Signal::Stop);
+    }
+    state.doing = Doing::Service(attend);
 }
 
 /// From now on the first signal waits for the end of the program: what was done is being told.

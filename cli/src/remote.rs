@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use evenkeel_store::backend::HttpBackend;
-use evenkeel_store::backend::http::HttpOptions;
+use evenkeel_store::backend::http::{HttpOptions, Secret};
 use evenkeel_store::{Store, fsio};
 
 use crate::bucket;
@@ -18,6 +18,8 @@ const SYSTEM_AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
 /// Largest file of certificates, in bytes.
 const AUTHORITIES_BYTES_MAX: u64 = 16 << 20;
+/// Largest file of a token, certificate or key, in bytes.
+const SECRET_BYTES_MAX: u64 = 1 << 20;
 
 /// Whether a store is named by an address instead of a path.
 pub fn is_address(store: &Path) -> bool {
@@ -52,8 +54,32 @@ pub fn http_options(http: &HttpConfig, addresses: &[String]) -> Result<HttpOptio
         proxy,
         no_proxy,
         bytes_per_second: http.limit_rate,
+        token: http.token_file.as_deref().map(|path| secret(&[path])).transpose()?,
+        identity: identity(http)?,
         ..HttpOptions::default()
     })
+}
+
+/// This machine's certificate and key.
+fn identity(http: &HttpConfig) -> Result<Option<Secret>> {
+    match (&http.client_cert, &http.client_key) {
+        (None, None) => Ok(None),
+        (Some(cert), Some(key)) => secret(&[cert, key]).map(Some),
+        _ => Err(CommandError::usage("`client-cert` and `client-key` of the configuration belong together")),
+    }
+}
+
+/// What is in files that no message shows.
+fn secret(paths: &[&Path]) -> Result<Secret> {
+    let mut bytes = Vec::new();
+    for path in paths {
+        let read = fsio::read_capped(path, SECRET_BYTES_MAX);
+        bytes.extend(read.map_err(|e| {
+            CommandError::caused_by(Kind::Usage, format!("cannot use the secret in {}", text::path(path)), e)
+        })?);
+        bytes.push(b'\n');
+    }
+    Ok(Secret(bytes))
 }
 
 /// The certificates to trust: those of the configuration and no others, or else the system's.

@@ -86,6 +86,9 @@ areas and nested roots are errors.
   mirrors = [\"http://near.example.org/store\"]  # the same store elsewhere, nearest first; asked before it
   ca-file = \"/etc/ssl/company.pem\"   # authorities to trust, instead of the system's
   proxy = \"http://proxy.example.org:3128\"      # instead of https_proxy and http_proxy; \"\" for none
+  token-file = \"/etc/evenkeel/token\"             # for the store's own server and no other
+  client-cert = \"/etc/evenkeel/client.pem\"      # for servers that ask for one
+  client-key = \"/etc/evenkeel/client.key\"
   no-proxy = \"localhost, *.example.org\"        # hosts that are asked without it
   limit-rate = \"2M\"                  # most bytes a second from servers
 

@@ -18,6 +18,7 @@ mod test_output;
 mod test_read;
 mod test_record;
 mod test_remote;
+mod test_serve;
 mod test_status;
 
 #[test]

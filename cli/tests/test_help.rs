@@ -27,6 +27,7 @@ const COMMANDS: &[&str] = &[
     "check",
     "copy",
     "bundle",
+    "serve",
     "demo",
     "help",
     "completions",
@@ -75,6 +76,7 @@ fn the_whole_tree() {
       check        Look for damage in the store
       copy         Copy snapshots to another store
       bundle       Put a snapshot into one file, for where no line leads
+      serve        Serve a store's directory over HTTP(S), for reading only
       demo         Show the whole method on real files, in a temporary directory
       help         Explain a command or a topic
       completions  Print a completion script for a shell
@@ -586,6 +588,37 @@ fn the_whole_tree() {
       evenkeel bundle verify web.bundle
       evenkeel --store web.bundle checkout @latest --area web=/srv/web      a server without a store
       evenkeel --store web.bundle copy --to /srv/store                      a site with a store
+
+    === serve
+    Serve a store's directory over HTTP(S), for reading only
+
+    Usage: evenkeel serve [OPTIONS] --listen <ADDR:PORT>
+
+    Options:
+          --listen <ADDR:PORT>   Address to listen on (repeatable)
+          --tls-cert <FILE>      The server's certificate and those between it and its authority, PEM
+          --tls-key <FILE>       The certificate's private key, PEM
+          --client-ca <FILE>     Let in only clients with a certificate of these authorities, PEM
+          --token-file <FILE>    Let in only clients with one of these bearer tokens, one a line
+          --metrics <ADDR:PORT>  Address of /metrics for Prometheus, without TLS or token
+          --access-log <FILE>    Where a line for each request goes; `-` for stdout
+          --log-format <FORM>    Form of these lines: text or json [default: text]
+          --max-connections <N>  Connections at once [default: 512]
+          --max-per-address <N>  Connections at once from one address [default: 64]
+          --header-timeout <S>   Seconds for the head of a request to be there [default: 10]
+          --idle-timeout <S>     Seconds for the next request on a connection to begin [default: 60]
+          --write-timeout <S>    Seconds for a piece of an answer to be taken [default: 30]
+          --min-rate <BYTES>     Bytes a second that a client must take [default: 1024]
+      -h, --help                 Print help
+
+    Serves the objects of a store and nothing else: GET and HEAD, single ranges, no listings, no
+    symbolic links. Opens nothing of the store for writing, and needs no root. SIGTERM ends it once the
+    answers under way are sent; SIGHUP reads certificates, keys and tokens again.
+
+    Examples:
+      evenkeel --store /srv/store serve --listen 127.0.0.1:8080
+      evenkeel --store /srv/store serve --listen [::]:8443 --tls-cert server.pem --tls-key server.key \
+          --token-file tokens --metrics 127.0.0.1:9102 --access-log -
 
     === demo
     Show the whole method on real files, in a temporary directory

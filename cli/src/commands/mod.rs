@@ -21,6 +21,7 @@ pub mod ls;
 pub mod man;
 pub mod recover;
 pub mod rollback;
+pub mod serve;
 pub mod show;
 pub mod show_record;
 pub mod status;
@@ -117,6 +118,7 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Check(args) => check::run(session, args),
         Command::Copy(args) => copy::run(session, args),
         Command::Bundle(args) => bundle::run(session, args),
+        Command::Serve(args) => serve::run(session, args),
         Command::Demo(args) => demo::run(session, args),
         Command::Help(args) => help::run(&session.out, args),
         Command::Completions(args) => completions::run(&session.out, args),

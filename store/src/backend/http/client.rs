@@ -5,12 +5,13 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ureq::http::header;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::http::header::HeaderValue;
+use ureq::http::{Uri, header};
+use ureq::tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Proxy, Timeout};
 
 use super::answer::{Answer, Asked, Body};
-use super::options::{HttpOptions, Patience, Timing};
+use super::options::{HttpOptions, Patience, Secret, Timing};
 use super::rate::Rate;
 use crate::error::{Error, Result, TransferError};
 
@@ -30,6 +31,14 @@ pub(in crate::backend) struct Client {
     patience: Patience,
     timing: Arc<dyn Timing>,
     rate: Option<Rate>,
+    bearer: Option<Bearer>,
+}
+
+/// A token, and the only server that may have it.
+#[derive(Debug)]
+struct Bearer {
+    server: Uri,
+    line: HeaderValue,
 }
 
 /// How a body ended that came as it should.
@@ -58,7 +67,8 @@ impl Client {
     /// [`Error::Refused`] for authorities or a proxy that make no sense.
     pub(super) fn new(options: &HttpOptions) -> Result<Client> {
         let patience = options.patience;
-        let tls = TlsConfig::builder().root_certs(authorities(&options.authorities)?).build();
+        let identity = options.identity.as_ref().map(|pem| identity(&pem.0)).transpose()?;
+        let tls = TlsConfig::builder().root_certs(authorities(&options.authorities)?).client_cert(identity).build();
         let config = Agent::config_builder()
             .tls_config(tls)
             // Said outright: left alone, the library would look into the environment.
@@ -78,8 +88,33 @@ impl Client {
             .timeout_per_write(Some(patience.stall))
             .timeout_global(Some(patience.request))
             .build();
-        let rate = options.bytes_per_second.map(Rate::new);
-        Ok(Client { agent: config.new_agent(), patience, timing: Arc::clone(&options.timing), rate })
+        let (rate, timing) = (options.bytes_per_second.map(Rate::new), Arc::clone(&options.timing));
+        Ok(Client { agent: config.new_agent(), patience, timing, rate, bearer: None })
+    }
+
+    /// Gives a token to the server of `address`, and to no other.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for what can be no token.
+    pub(super) fn with_token(self, token: &Secret, address: &str) -> Result<Client> {
+        let line = [b"Bearer ", token.0.trim_ascii()].concat();
+        let is_token = line.len() > 7 && line[7..].iter().all(u8::is_ascii_graphic);
+        let line = HeaderValue::from_bytes(&line).ok().filter(|_| is_token);
+        let Some((mut line, server)) = line.zip(address.parse().ok()) else {
+            return Err(Error::Refused {
+                reason: "the token cannot be used: it has other characters than ASCII, or none".into(),
+                hint: Some("its file holds one token and nothing else".into()),
+            });
+        };
+        line.set_sensitive(true);
+        Ok(Client { bearer: Some(Bearer { server, line }), ..self })
+    }
+
+    fn bearer(&self, url: &str) -> Option<HeaderValue> {
+        let url: Uri = url.parse().ok()?;
+        let bearer = self.bearer.as_ref()?;
+        let is_its = bearer.server.scheme() == url.scheme() && bearer.server.authority() == url.authority();
+        is_its.then(|| bearer.line.clone())
     }
 
     /// Appends what was asked for to `buffer`, as much of it as comes. A `fresh` answer is not one that a cache kept.
@@ -97,6 +132,9 @@ impl Client {
         }
         if fresh {
             request = request.header(header::CACHE_CONTROL, "no-cache");
+        }
+        if let Some(bearer) = self.bearer(url) {
+            request = request.header(header::AUTHORIZATION, bearer);
         }
         let start = self.timing.now();
         let response = request.call().map_err(|e| self.why(e))?;
@@ -139,7 +177,10 @@ impl Client {
     /// Length of an object; `None` when it is not there.
     pub(super) fn len(&self, url: &str, cost: &mut Cost) -> Result<Option<u64>, TransferError> {
         let start = self.timing.now();
-        let request = self.agent.head(url).header(header::ACCEPT_ENCODING, "identity");
+        let mut request = self.agent.head(url).header(header::ACCEPT_ENCODING, "identity");
+        if let Some(bearer) = self.bearer(url) {
+            request = request.header(header::AUTHORIZATION, bearer);
+        }
         let response = request.call().map_err(|e| self.why(e))?;
         cost.first_byte = self.timing.now().saturating_sub(start);
         let answer = answer(response.status().as_u16(), response.headers());
@@ -291,6 +332,26 @@ fn answer(status: u16, headers: &ureq::http::HeaderMap) -> Answer<'_> {
         content_type: text(header::CONTENT_TYPE),
         location: text(header::LOCATION),
         retry_after: text(header::RETRY_AFTER),
+    }
+}
+
+/// This machine's certificate and key.
+fn identity(pem: &[u8]) -> Result<ClientCert> {
+    let refused = |reason: String| Error::Refused {
+        reason: format!("the client certificate cannot be used: {reason}"),
+        hint: Some("give files with a certificate and its private key in PEM form".into()),
+    };
+    let (mut chain, mut key) = (Vec::new(), None);
+    for item in ureq::tls::parse_pem(pem) {
+        match item.map_err(|e| refused(e.to_string()))? {
+            PemItem::Certificate(certificate) => chain.push(Certificate::to_owned(&certificate)),
+            PemItem::PrivateKey(found) => key = Some(found.to_owned()),
+            _ => {}
+        }
+    }
+    match key {
+        Some(key) if !chain.is_empty() => Ok(ClientCert::new_with_certs(&chain, key)),
+        _ => Err(refused("a certificate or its key is missing".into())),
     }
 }
 

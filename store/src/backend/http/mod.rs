@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use mirrors::{Link, Traffic};
-pub use options::{HttpOptions, Patience, Timing};
+pub use options::{HttpOptions, Patience, Secret, Timing};
 
 pub(super) use self::answer::Asked;
 pub(super) use self::client::{Client, Cost};
@@ -65,7 +65,10 @@ impl HttpBackend {
         let mirrors = addresses.iter().map(|address| parse(address).map(Mirror::new)).collect::<Result<Vec<_>>>()?;
         let Some(own) = mirrors.last() else { return Err(refused("nothing", "no address is given")) };
         let path = PathBuf::from(&own.address);
-        let client = Client::new(&options)?;
+        let mut client = Client::new(&options)?;
+        if let Some(token) = &options.token {
+            client = client.with_token(token, &own.address)?;
+        }
         Ok(HttpBackend(Arc::new(Servers { path, mirrors, client, options, addressing: None })))
     }
 

@@ -17,6 +17,10 @@ pub struct HttpOptions {
     pub no_proxy: Option<String>,
     /// Most bytes of content a second, all connections together.
     pub bytes_per_second: Option<u64>,
+    /// What follows `Bearer` for the server of the store's own address; no other server is given it.
+    pub token: Option<Secret>,
+    /// This machine's certificate, then those between it and its authority, and the private key: PEM, one after the other.
+    pub identity: Option<Secret>,
     /// Time and chance.
     pub timing: Arc<dyn Timing>,
 }
@@ -29,8 +33,20 @@ impl Default for HttpOptions {
             proxy: None,
             no_proxy: None,
             bytes_per_second: None,
+            token: None,
+            identity: None,
             timing: Arc::new(SystemTiming(Instant::now())),
         }
+    }
+}
+
+/// What no message may show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub Vec<u8>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a secret")
     }
 }
 
