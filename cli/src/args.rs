@@ -123,6 +123,8 @@ pub enum Command {
     Bundle(commands::bundle::Args),
     /// Serve a store's directory over HTTP(S), for reading only.
     Serve(commands::serve::Args),
+    /// Make and list deltas, with which remotes fetch fewer bytes.
+    Delta(commands::delta::Args),
     /// Show the whole method on real files, in a temporary directory.
     Demo(commands::demo::Args),
     /// Explain a command or a topic.

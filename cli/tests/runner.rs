@@ -11,6 +11,7 @@ mod test_checkout;
 mod test_commit;
 mod test_config;
 mod test_copy;
+mod test_delta;
 mod test_demo;
 mod test_docs;
 mod test_help;

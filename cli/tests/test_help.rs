@@ -28,6 +28,7 @@ const COMMANDS: &[&str] = &[
     "copy",
     "bundle",
     "serve",
+    "delta",
     "demo",
     "help",
     "completions",
@@ -77,6 +78,7 @@ fn the_whole_tree() {
       copy         Copy snapshots to another store
       bundle       Put a snapshot into one file, for where no line leads
       serve        Serve a store's directory over HTTP(S), for reading only
+      delta        Make and list deltas, with which remotes fetch fewer bytes
       demo         Show the whole method on real files, in a temporary directory
       help         Explain a command or a topic
       completions  Print a completion script for a shell
@@ -574,6 +576,14 @@ fn the_whole_tree() {
       create  Write a snapshot into a file
       info    Tell what a bundle holds, from its first bytes
       verify  Find out whether a bundle is whole and unchanged
+    === delta
+    Make and list deltas, with which remotes fetch fewer bytes
+
+    Usage: evenkeel delta [OPTIONS] <COMMAND>
+
+    Commands:
+      make  Make the delta from one snapshot to another
+      list  List the deltas that lead to a snapshot
 
     Options:
       -h, --help  Print help
@@ -588,6 +598,14 @@ fn the_whole_tree() {
       evenkeel bundle verify web.bundle
       evenkeel --store web.bundle checkout @latest --area web=/srv/web      a server without a store
       evenkeel --store web.bundle copy --to /srv/store                      a site with a store
+    A delta makes the new chunks of one snapshot out of those of another. A remote that has the one
+    fetches a fraction of the bytes for the other. Deltas are hints: who has none, or a damaged one,
+    takes the chunks from packs.
+
+    Examples:
+      evenkeel delta make @latest~ @latest
+      evenkeel delta make 3c5e80a1 @latest --effort fast
+      evenkeel delta list @latest
 
     === serve
     Serve a store's directory over HTTP(S), for reading only

@@ -8,6 +8,7 @@ pub mod checkout;
 pub mod commit;
 pub mod completions;
 pub mod copy;
+pub mod delta;
 pub mod demo;
 pub mod diff;
 pub mod explain;
@@ -119,6 +120,7 @@ fn dispatch(session: &Session, command: &Command) -> Result<Exit> {
         Command::Copy(args) => copy::run(session, args),
         Command::Bundle(args) => bundle::run(session, args),
         Command::Serve(args) => serve::run(session, args),
+        Command::Delta(args) => delta::run(session, args),
         Command::Demo(args) => demo::run(session, args),
         Command::Help(args) => help::run(&session.out, args),
         Command::Completions(args) => completions::run(&session.out, args),
