@@ -4,12 +4,12 @@
 //! Invariant: nobody gets plain bytes from a store except as [`Verified`], and the only way to make one is to hash them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::backend::{Object, ObjectName};
 use crate::compress::Decompressor;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fetch::{self, FetchLimits, FetchPlan, Near, Seeds};
+use crate::fetch::{self, Deltas, FetchLimits, FetchPlan, Kitchen, Near, Seeds};
 use crate::format::pack::Encoding;
 use crate::format::store::SegmentsCurrent;
 use crate::format::table::{Location, Table, TablePack};
@@ -82,6 +82,8 @@ pub struct ChunkReader {
     near: Near,
     /// What this machine has anyway.
     seeds: Seeds,
+    /// What chunks can be made of instead of fetching them.
+    deltas: OnceLock<Deltas>,
     notes: Vec<String>,
 }
 
@@ -128,12 +130,23 @@ impl ChunkReader {
 
     fn with(store: &Store, tables: Vec<Table<TableBytes>>, is_gathered: bool, notes: Vec<String>) -> ChunkReader {
         let (beyond, open, near, seeds) = (Mutex::default(), Mutex::default(), Near::default(), Seeds::default());
-        ChunkReader { store: store.clone(), tables, is_gathered, beyond, open, near, seeds, notes }
+        let deltas = OnceLock::new();
+        ChunkReader { store: store.clone(), tables, is_gathered, beyond, open, near, seeds, deltas, notes }
     }
 
     /// What was wrong with the index, a line each.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Makes chunks of these deltas from now on, where that saves bytes. The first ones given are kept.
+    pub fn use_deltas(&self, deltas: Deltas) {
+        self.deltas.get_or_init(|| deltas);
+    }
+
+    /// The deltas in use.
+    pub fn deltas(&self) -> Option<&Deltas> {
+        self.deltas.get()
     }
 
     /// Where a chunk is, by the index.
@@ -194,10 +207,22 @@ impl ChunkReader {
     /// [`Error::Fetch`], [`Error::Interrupted`], [`Error::Io`].
     pub fn fetch_ahead(&self, ids: impl IntoIterator<Item = ChunkId>, progress: &Progress) -> Result<()> {
         let Some(link) = self.store.backend().link() else { return Ok(()) };
-        match self.plan_ahead(ids) {
-            Some(plan) => fetch::run(&self.store, &plan, &self.near, fetch::requests_at_once(link), progress),
-            None => Ok(()),
+        let Some(mut plan) = self.plan_ahead(ids) else { return Ok(()) };
+        if let Some(deltas) = self.deltas.get() {
+            let chunks = || plan.ranges.iter().flat_map(|range| &range.chunks);
+            let wanted = chunks().map(|(id, at)| (*id, u64::from(at.stored_len))).collect();
+            let take = |id: &ChunkId| {
+                let mut scratch = ReadScratch::default();
+                self.take_near(id, &mut scratch).ok().filter(|found| *found).map(|_| scratch.plain)
+            };
+            deltas.bring(
+                &wanted,
+                &Kitchen { store: &self.store, near: &self.near, seeds: &self.seeds, take: &take, progress },
+            )?;
+            let ids: Vec<ChunkId> = chunks().map(|(id, _)| *id).collect();
+            plan = self.plan_ahead(ids).unwrap_or_default();
         }
+        fetch::run(&self.store, &plan, &self.near, fetch::requests_at_once(link), progress)
     }
 
     /// What [`ChunkReader::fetch_ahead`] would ask for; `None` where it does nothing.

@@ -21,6 +21,7 @@ mod commit;
 mod content;
 mod copy;
 mod damage;
+mod delta;
 mod faults;
 mod http;
 mod index;

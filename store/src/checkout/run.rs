@@ -72,6 +72,7 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     for area in &mut areas {
         run.choose_mode(area)?;
     }
+    run.use_deltas(&areas);
     for area in &mut areas {
         run.plan(area)?;
         if !looks_only && !area.needs_adopt {
@@ -408,6 +409,7 @@ impl<'a> Run<'a> {
         report.warnings.extend(self.reader.notes().iter().cloned());
         report.warnings.extend(self.store.backend().notes());
         report.warnings.extend(self.seed_notes());
+        report.warnings.extend(self.reader.deltas().iter().flat_map(|deltas| deltas.notes()));
         report.warnings.extend(done.set_aside.iter().map(|(path, name)| {
             format!("what somebody put at {path} during the switch could not stay there; it is {name} in the undo")
         }));

@@ -2,13 +2,15 @@
 //! Getting many chunks from a place where every request takes time.
 //!
 //! ```text
-//!  ids → located → plan (ranges) → requests, several at a time → verified → near → read
+//!  ids → (made of deltas and seeds) → near
+//!      → located → plan (ranges) → requests, several at a time → verified → near → read
 //! ```
 //!
 //! `plan` knows no network, `near` no packs; `run` drives both. `seed` is what need not be fetched: `tree_seed` a tree whose
 //! chunks are known, `scan` finds out those of any directory.
 
 mod forecast;
+mod deltas;
 mod near;
 mod plan;
 mod run;
@@ -17,6 +19,8 @@ mod seed;
 mod tree_seed;
 
 pub use forecast::{FetchBytes, FetchReport};
+pub use deltas::Deltas;
+pub(crate) use deltas::Kitchen;
 pub use near::Near;
 pub(crate) use plan::requests_at_once;
 pub use plan::{FetchLimits, FetchPlan, PackRange};

@@ -9,7 +9,7 @@ use super::{AreaRun, Run};
 use crate::checkout::plan::Wanted;
 use crate::checkout::refuse;
 use crate::error::{Error, Result};
-use crate::fetch::{FetchBytes, FetchReport};
+use crate::fetch::{Deltas, FetchBytes, FetchReport};
 use crate::format::manifest::{ChunkList, ChunkRun, FileContent, InodeKind};
 use crate::fsio::Dir;
 use crate::id::ChunkId;
@@ -23,6 +23,14 @@ pub(super) struct Needed {
 }
 
 impl<'a> Run<'a> {
+    /// From here on, chunks are made of deltas to what the areas hold now, where that is worth it.
+    pub(super) fn use_deltas(&self, areas: &[AreaRun<'a>]) {
+        if self.reader.is_far() {
+            let have = areas.iter().filter_map(|area| area.base).filter(|base| *base != self.options.snapshot);
+            self.reader.use_deltas(Deltas::new(self.options.snapshot, have.collect()));
+        }
+    }
+
     /// Finds out what content all areas need and where it will come from; `None` where the store is at hand. Fetches nothing
     /// but the lists of very long files.
     ///

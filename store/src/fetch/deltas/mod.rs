@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Chunks made of deltas and of what is at hand, before packs are asked (format-spec §70.8, docs/design/deltas.md).
+//!
+//! Invariant: whatever is wrong with a delta costs time and is told in a note. It is never an error, and no chunk is kept
+//! that does not hash to its name.
+
+mod choose;
+mod run;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use self::choose::FrameAt;
+use super::near::Near;
+use super::seed::Seeds;
+use crate::backend::ObjectName;
+use crate::delta::read_index;
+use crate::error::{Error, Result};
+use crate::format::delta::{Delta, DeltaIndexEntry};
+use crate::format::{DecodeError, Reason};
+use crate::id::{ChunkId, DeltaId, SnapshotId};
+use crate::progress::Progress;
+use crate::store::{Store, damaged};
+
+/// Fewer bytes than these are fetched from packs without looking for a delta.
+const WORTH_BYTES: u64 = 32 << 10;
+
+/// The deltas to one snapshot for somebody who has others.
+#[derive(Debug)]
+pub struct Deltas {
+    target: SnapshotId,
+    have: Vec<SnapshotId>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// From what is here to the target; `None` before anybody has asked.
+    chain: Option<Vec<Step>>,
+    /// Frames that turned out to be of no use.
+    bad: HashSet<FrameAt>,
+    notes: Vec<String>,
+    /// Bytes of payloads that were fetched, and of tables.
+    bytes: u64,
+}
+
+/// One delta of the chain.
+#[derive(Debug, Clone)]
+struct Step {
+    entry: DeltaIndexEntry,
+    target: SnapshotId,
+    /// Its table, and where its payloads start, once they have been fetched.
+    table: Option<Arc<(Delta, Vec<u64>)>>,
+}
+
+/// What is needed to make chunks and to keep them.
+pub(crate) struct Kitchen<'a> {
+    /// Where deltas come from.
+    pub(crate) store: &'a Store,
+    /// What is on this machine.
+    pub(crate) seeds: &'a Seeds,
+    /// Where chunks are kept.
+    pub(crate) near: &'a Near,
+    /// The plain bytes of a chunk that is kept there.
+    pub(crate) take: &'a (dyn Fn(&ChunkId) -> Option<Vec<u8>> + Sync),
+    /// Who hears of it.
+    pub(crate) progress: &'a Progress,
+}
+
+impl Deltas {
+    /// For a reader of `target` that has the snapshots `have`, more or less, and finds their chunks in its seeds.
+    pub fn new(target: SnapshotId, have: Vec<SnapshotId>) -> Deltas {
+        Deltas { target, have, state: Mutex::default() }
+    }
+
+    /// What was wrong with deltas so far, a line each.
+    pub fn notes(&self) -> Vec<String> {
+        self.state().notes.clone()
+    }
+
+    /// Bytes of deltas that were fetched so far.
+    pub fn bytes(&self) -> u64 {
+        self.state().bytes
+    }
+
+    /// Brings near what of `wanted` deltas give for less than it costs elsewhere, by the bytes that are given with it.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`]; [`Error::Io`] for what is kept.
+    pub(crate) fn bring(&self, wanted: &HashMap<ChunkId, u64>, kitchen: &Kitchen<'_>) -> Result<()> {
+        let total = wanted.values().fold(0u64, |sum, cost| sum.saturating_add(*cost));
+        if total < WORTH_BYTES {
+            return Ok(());
+        }
+        let mut state = self.state();
+        self.prepare(&mut state, total, kitchen)?;
+        let steps: Vec<Step> = state.chain.iter().flatten().cloned().collect();
+        // Without the table of one, those after it have no base.
+        let tables: Vec<_> = steps.iter().map_while(|step| step.table.clone()).collect();
+        if tables.is_empty() || tables.len() < steps.len() {
+            return Ok(());
+        }
+        let chain: Vec<&Delta> = tables.iter().map(|table| &table.0).collect();
+        let at_hand = |id: &ChunkId| kitchen.near.has(id) || kitchen.seeds.has(id);
+        let frames = choose::frames(&chain, wanted, at_hand, &state.bad);
+        let mut work = run::Work::new(&steps, &tables, kitchen);
+        let done = work.run(&frames);
+        state.bad.extend(work.bad.iter().copied());
+        state.notes.append(&mut work.notes);
+        state.bytes += work.bytes;
+        done
+    }
+
+    /// Chooses a chain and fetches its tables, where they cost less than half of the `total` bytes that are wanted now.
+    fn prepare(&self, state: &mut State, total: u64, kitchen: &Kitchen<'_>) -> Result<()> {
+        let State { chain, notes, bytes, .. } = state;
+        let mut interrupted = None;
+        let steps = chain.get_or_insert_with(|| {
+            let list = |target: &SnapshotId| {
+                kitchen.progress.check_cancelled().and_then(|()| read_index(kitchen.store, target)).unwrap_or_else(
+                    |e| {
+                        match e {
+                            Error::Interrupted => interrupted = Some(e),
+                            e => notes.push(format!("no deltas: {e}")),
+                        }
+                        Vec::new()
+                    },
+                )
+            };
+            let chain = choose::chain(&self.target, &self.have, list);
+            chain.into_iter().map(|(entry, target)| Step { entry, target, table: None }).collect()
+        });
+        if let Some(error) = interrupted {
+            *chain = None;
+            return Err(error);
+        }
+        let heads = steps.iter().map(|step| step.entry.head_len).fold(0, u64::saturating_add);
+        if heads > total / 2 {
+            return Ok(());
+        }
+        let mut failed = false;
+        for step in steps.iter_mut().filter(|step| step.table.is_none()) {
+            kitchen.progress.check_cancelled()?;
+            match table(kitchen.store, step) {
+                Ok(delta) => {
+                    *bytes += step.entry.head_len;
+                    let offsets = delta.payload_offsets(step.entry.head_len);
+                    step.table = Some(Arc::new((delta, offsets)));
+                }
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(e) => {
+                    notes.push(format!("going on without deltas: {e}"));
+                    failed = true;
+                    break;
+                }
+            }
+        }
+        if failed {
+            steps.clear();
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The table of a delta, which is what the index says.
+fn table(store: &Store, step: &Step) -> Result<Delta> {
+    let entry = &step.entry;
+    let name = ObjectName::Delta(entry.delta);
+    let decode = |bytes: &[u8]| {
+        let delta = Delta::decode(bytes, entry.file_len)?;
+        if (delta.base, delta.target) == (entry.base, step.target) {
+            return Ok(delta);
+        }
+        let reason = Reason::Rule("between other snapshots than the index says");
+        Err(DecodeError { object: "delta", offset: 32, field: "target", reason })
+    };
+    // What is newer than this program is no lie of a server.
+    let mut check = |bytes: &[u8]| match decode(bytes) {
+        Err(e) if !e.is_unsupported() => Err(damaged(&name)(e)),
+        _ => Ok(()),
+    };
+    let missing = || Error::MissingObject { object: name.to_string() };
+    let len = usize::try_from(entry.head_len).map_err(|_| missing())?;
+    let object = store.backend().open(&name)?.ok_or_else(missing)?;
+    let bytes = object.read_part(0, len, &mut check)?;
+    decode(&bytes).map_err(damaged(&name))
+}
+
+/// For a note.
+fn short(delta: &DeltaId) -> String {
+    delta.short(12)
+}
