@@ -17,6 +17,7 @@ import sys
 
 import blake3
 
+import deltas
 import layouts
 from layouts import BLOCK, CHAR, DIRECTORY, FIFO, FILE, LINK, SOCKET, SYMLINK, H, Reject, need, path_order
 
@@ -125,6 +126,30 @@ class Store:
             self.rebuild_index(error or f"chunk {id.hex()} is not listed")
             return self.chunk(id, length, dictionary)
         raise error or Reject("rule", f"chunk {id.hex()} is in no pack")
+
+    # Deltas (§70): this reader needs none, as packs have every chunk. It makes their chunks to compare.
+
+    def check_deltas(self):
+        """Lines about every delta of the store; what is wrong with one goes to `notes`."""
+        def find(id):
+            try:
+                return self.chunk(id)
+            except Reject:
+                return None
+        for target in self.names("deltas", "[0-9a-f]{64}"):
+            if not os.path.isdir(os.path.join(self.path, b"deltas", target.encode())):
+                continue
+            listed, entries = deltas.decode_index(self.read(f"deltas/{target}/index", 48 + 80 * 256 + 32))
+            need(listed.hex() == target, "rule", f"deltas/{target}/index: another target")
+            for base, delta, head_len, file_len in entries:
+                name = f"deltas/{delta.hex()}"
+                data = self.read(name, file_len)
+                need(H(data) == delta and len(data) == file_len, "hash", name)
+                known_base, known_target, frames = deltas.decode_head(data, file_len)
+                need((known_base, known_target, frames[0][3]) == (base, listed, head_len), "rule", f"{name}: the list differs")
+                made, notes = deltas.chunks(data, find)
+                self.notes.extend(f"{name}: {note}" for note in notes)
+                yield "\t".join((delta.hex(), base.hex() if base else "-", target, str(len(frames)), str(len(made))))
 
     # Snapshots (§50) and manifests (§40).
 
@@ -329,7 +354,8 @@ def plain(value):
 
 def decode(data):
     """Kind and decoded value of any object; told apart by its first bytes."""
-    fixed = {b"EKSEGM": "segment", b"EKLOCA": "locator", b"EKPACK": "pack", b"EKSNAP": "snapshots-index"}
+    fixed = {b"EKSEGM": "segment", b"EKLOCA": "locator", b"EKPACK": "pack", b"EKSNAP": "snapshots-index",
+             b"EKDELT": "delta", b"EKDIDX": "delta-index"}
     kind = fixed.get(data[:6])
     if kind in ("segment", "locator"):
         header, packs, records = layouts.decode_table(data)
@@ -343,6 +369,10 @@ def decode(data):
         return kind, {"kind": pack_kind, "entries": entries}
     if kind == "snapshots-index":
         return kind, layouts.decode_snapshot_index(data)
+    if kind == "delta":
+        return kind, deltas.decode_head(data, len(data))
+    if kind == "delta-index":
+        return kind, deltas.decode_index(data)
     value = layouts.Cbor(data).document()
     if type(value) is list:
         return "manifest-node", layouts.decode_node(data)
@@ -366,7 +396,12 @@ def run(args):
         import vectors
         return vectors.check(args.dir, args.command == "check-reject")
     store, problems = Store(args.store), []
-    if args.command == "list":
+    if args.command == "deltas":
+        for line in store.check_deltas():
+            print(line)
+        problems = list(store.notes)
+        store.notes.clear()
+    elif args.command == "list":
         for id, one in store.snapshots():
             areas = ",".join(area["name"] for area in one["areas"])
             print(id, one["time"][0], show(one["author"].encode()), areas, show(one["message"].encode()), sep="\t")
@@ -391,8 +426,8 @@ def run(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, *arguments in (("list", "store"), ("ls", "store", "snapshot"), ("decode", "file"), ("check-vectors", "dir"),
-                             ("restore", "store", "snapshot", "area", "dest"), ("check-reject", "dir")):
+    for name, *arguments in (("list", "store"), ("deltas", "store"), ("ls", "store", "snapshot"), ("decode", "file"),
+                             ("check-vectors", "dir"), ("restore", "store", "snapshot", "area", "dest"), ("check-reject", "dir")):
         command = commands.add_parser(name)
         for argument in arguments:
             command.add_argument(argument)

@@ -133,6 +133,12 @@ def decode_record(stored, plain_len, encoding, dictionary=None):
     if encoding == 0:
         need(len(stored) == plain_len, "rule", "length of a raw record")
         return stored
+    given = zstandard.ZstdCompressionDict(dictionary) if dictionary else None
+    return decode_frame(stored, plain_len, 24, given)
+
+
+def decode_frame(stored, plain_len, window_log, given=None):
+    """Plain bytes of exactly one Zstandard frame that says its length (§20.5)."""
     need(stored[:4] == b"\x28\xb5\x2f\xfd", "magic", "zstd frame")
     need(len(stored) >= 6, "truncated", "zstd frame")
     descriptor = stored[4]
@@ -140,16 +146,15 @@ def decode_record(stored, plain_len, encoding, dictionary=None):
     single, at = descriptor & 0x20, 5
     if not single:
         base = 1 << (10 + (stored[5] >> 3))
-        need(base + base // 8 * (stored[5] & 7) <= 1 << 24, "limit", "window")
+        need(base + base // 8 * (stored[5] & 7) <= 1 << window_log, "limit", "window")
         at = 6
     width = (1 if single else 0, 2, 4, 8)[descriptor >> 6]
     need(width, "rule", "a frame without content size")
     need(len(stored) >= at + width, "truncated", "zstd frame")
     size = int.from_bytes(stored[at:at + width], "little") + (256 if width == 2 else 0)
     need(size == plain_len, "value", f"content size {size}, not {plain_len}")
-    given = zstandard.ZstdCompressionDict(dictionary) if dictionary else None
     try:
-        plain = zstandard.ZstdDecompressor(dict_data=given, max_window_size=1 << 24).decompress(
+        plain = zstandard.ZstdDecompressor(dict_data=given, max_window_size=1 << window_log).decompress(
             stored, max_output_size=plain_len, read_across_frames=False, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Reject("rule", f"zstd frame: {error}") from None

@@ -6,6 +6,7 @@ import tomllib
 
 import blake3
 
+import deltas
 import layouts
 from layouts import CHUNK_MAX, H, Reject, need
 
@@ -157,9 +158,34 @@ def tell_index(data):
                         for id, parent, time, size in layouts.decode_snapshot_index(data)]}
 
 
+def tell_chunks(chunks):
+    return [f"{id.hex()} {length}" for id, length in chunks]
+
+
+def tell_delta(data):
+    base, target, frames = deltas.decode_head(data, len(data))
+    for _, _, _, at, length, digest in frames:
+        need(H(data[at:at + length])[:16] == digest, "hash", "payload of a delta")
+    # The bases of a vector are outputs of frames before.
+    made, notes = deltas.chunks(data, lambda id: None)
+    due = [id for outputs, _, encoding, *_ in frames for id, _ in outputs if encoding <= deltas.DIFFERENCES]
+    need(set(made) == set(due), "hash", f"frames of a vector: {notes}")
+    told = {"target": target.hex()} | ({"base": base.hex()} if base else {})
+    return told | {"frames": [{"encoding": encoding, "payload-offset": at, "payload-len": length,
+                               "outputs": tell_chunks(outputs), "bases": tell_chunks(bases)}
+                              for outputs, bases, encoding, at, length, _ in frames]}
+
+
+def tell_delta_index(data):
+    target, entries = deltas.decode_index(data)
+    return {"target": target.hex(), "entries": [
+        {"delta": delta.hex(), "head-len": head_len, "file-len": file_len} | ({"base": base.hex()} if base else {})
+        for base, delta, head_len, file_len in entries]}
+
+
 TELL = {"format": tell_format, "segments-current": tell_segments_current, "pack": tell_pack, "segment": tell_table,
         "locator": tell_table, "manifest-head": tell_head, "manifest-node": tell_node, "snapshot": tell_snapshot,
-        "snapshot-index": tell_index}
+        "snapshot-index": tell_index, "delta": tell_delta, "delta-index": tell_delta_index}
 
 
 def differences(expected, found, where=""):

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use evenkeel_store::chunk::Chunker;
+use evenkeel_store::format::delta::{self, Delta};
 use evenkeel_store::format::manifest::{InodeKind, ManifestHead, ManifestNode, Node};
 use evenkeel_store::format::pack::PackKind;
 use evenkeel_store::format::snapshot::{Snapshot, decode_index, encode_index};
@@ -62,6 +63,15 @@ fn documents_encode_to_the_same_bytes() {
             "manifest-node" => ManifestNode::decode(&bytes).unwrap().encode(),
             "snapshot" => Snapshot::decode(&bytes).unwrap().encode().unwrap(),
             "snapshot-index" => encode_index(&decode_index(&bytes).unwrap()),
+            "delta" => {
+                let delta = Delta::decode_file(&bytes).unwrap();
+                let payloads = bytes[usize::try_from(delta.head_len()).unwrap()..].to_vec();
+                [delta.encode(), payloads].concat()
+            }
+            "delta-index" => {
+                let (target, entries) = delta::decode_index(&bytes).unwrap();
+                delta::encode_index(&target, &entries)
+            }
             "segment" | "locator" => {
                 let table = Table::decode(&bytes[..]).unwrap();
                 table::encode(table.kind(), table.packs(), table.iter().collect()).unwrap()

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use evenkeel_store::compress::decompress;
+use evenkeel_store::delta::decode;
 use evenkeel_store::format::DecodeError;
+use evenkeel_store::format::delta::{self, Delta, DeltaChunk, ENCODING_ZSTD_BASE};
 use evenkeel_store::format::manifest::*;
 use evenkeel_store::format::pack::{self, Encoding, PackEntry, PackKind};
 use evenkeel_store::format::snapshot::{Snapshot, decode_index};
@@ -26,6 +28,8 @@ pub fn describe(object: &str, bytes: &[u8]) -> Result<String, DecodeError> {
         "manifest-node" => node(&mut doc, &ManifestNode::decode(bytes)?),
         "snapshot" => snapshot(&mut doc, &Snapshot::decode(bytes)?),
         "snapshot-index" => index(&mut doc, bytes)?,
+        "delta" => delta_file(&mut doc, bytes)?,
+        "delta-index" => delta_index(&mut doc, bytes)?,
         _ => panic!("no kind of object is called {object}"),
     }
     Ok(doc.0)
@@ -305,6 +309,54 @@ fn index(doc: &mut Doc, bytes: &[u8]) -> Result<(), DecodeError> {
             doc.hex("parent", &parent.0);
         }
         doc.int("time", record.time).int("document-len", record.len);
+    }
+    Ok(())
+}
+
+/// The bases of a vector are outputs of frames before.
+fn delta_file(doc: &mut Doc, file: &[u8]) -> Result<(), DecodeError> {
+    let delta = Delta::decode_file(file)?;
+    doc.hex("target", &delta.target.0);
+    if let Some(base) = &delta.base {
+        doc.hex("base", &base.0);
+    }
+    let mut plain: BTreeMap<ChunkId, Vec<u8>> = BTreeMap::new();
+    let offsets = delta.payload_offsets(delta.head_len());
+    for (frame, offset) in delta.frames.iter().zip(offsets) {
+        doc.section("frames").int("encoding", frame.encoding).int("payload-offset", offset);
+        doc.int("payload-len", frame.payload_len);
+        let chunk = |chunk: &DeltaChunk| quote(&format!("{} {}", chunk.id, chunk.len));
+        doc.list("outputs", frame.outputs.iter().map(chunk)).list("bases", frame.bases.iter().map(chunk));
+        if frame.encoding > ENCODING_LAST {
+            continue;
+        }
+        let base: Vec<u8> = frame.bases.iter().flat_map(|base| plain[&base.id].clone()).collect();
+        let start = usize::try_from(offset).expect("a small file");
+        let end = start + usize::try_from(frame.payload_len).expect("a small file");
+        let output = decode(frame.encoding, &base, &file[start..end], frame.output_len())?;
+        let mut rest = output.as_slice();
+        for chunk in &frame.outputs {
+            let (bytes, after) = rest.split_at(usize::try_from(chunk.len).expect("a small chunk"));
+            assert_eq!(ChunkId::of(bytes), chunk.id, "a frame of a valid delta gives the chunks that it names");
+            plain.insert(chunk.id, bytes.to_vec());
+            rest = after;
+        }
+    }
+    Ok(())
+}
+
+/// The last encoding that is decoded here.
+const ENCODING_LAST: u8 = ENCODING_ZSTD_BASE;
+
+fn delta_index(doc: &mut Doc, bytes: &[u8]) -> Result<(), DecodeError> {
+    let (target, entries) = delta::decode_index(bytes)?;
+    doc.hex("target", &target.0);
+    for entry in entries {
+        doc.section("entries").hex("delta", &entry.delta.0);
+        if let Some(base) = &entry.base {
+            doc.hex("base", &base.0);
+        }
+        doc.int("head-len", entry.head_len).int("file-len", entry.file_len);
     }
     Ok(())
 }

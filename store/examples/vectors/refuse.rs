@@ -3,6 +3,7 @@
 
 use evenkeel_store::compress::decompress;
 use evenkeel_store::format::DecodeError;
+use evenkeel_store::format::delta::{self, Delta};
 use evenkeel_store::format::manifest::{ManifestHead, ManifestNode, StructureCheck, decode_chunk_list};
 use evenkeel_store::format::pack::{self, Encoding};
 use evenkeel_store::format::snapshot::{Snapshot, decode_index};
@@ -33,6 +34,8 @@ pub fn refuse(case: &Case, bytes: &[u8]) -> Result<(), DecodeError> {
         "manifest" => whole_manifest(bytes),
         "snapshot" => Snapshot::decode(bytes).map(drop),
         "snapshot-index" => decode_index(bytes).map(drop),
+        "delta" => Delta::decode_file(bytes).map(drop),
+        "delta-index" => delta::decode_index(bytes).map(drop),
         "chunk-list" => decode_chunk_list(bytes, case.size.expect("a chunk list has a size")).map(drop),
         "record" => record(case, bytes),
         other => panic!("no kind of object is called {other}"),

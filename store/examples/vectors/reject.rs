@@ -2,6 +2,7 @@
 //! The objects of `format-spec/reject/`: each breaks one rule of a valid object.
 
 mod binary;
+mod deltas;
 mod documents;
 mod nodes;
 mod records;
@@ -40,6 +41,7 @@ pub fn rejects() -> Vec<Reject> {
     binary::add(&mut set);
     nodes::add(&mut set);
     records::add(&mut set);
+    deltas::add(&mut set);
     set.0
 }
 

@@ -3,6 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use evenkeel_store::format::delta::{
+    Delta, DeltaChunk, DeltaFrame, DeltaIndexEntry, ENCODING_DIFF, ENCODING_ZSTD, ENCODING_ZSTD_BASE,
+    encode_index as encode_delta_index, payload_hash,
+};
 use evenkeel_store::format::manifest::*;
 use evenkeel_store::format::pack::{self, Encoding, PackEntry, PackKind};
 use evenkeel_store::format::snapshot::{AreaRules, IndexRecord, Snapshot, SnapshotArea, encode_index};
@@ -10,7 +14,7 @@ use evenkeel_store::format::store::{
     ChunkerParams, CondemnedPack, SegmentRef, SegmentsCurrent, StoreFeatures, StoreFormat,
 };
 use evenkeel_store::format::table::{self, Location, TableKind, TablePack};
-use evenkeel_store::id::{ChunkId, ContentHash, PackId, SegmentId, SnapshotId, StoreId};
+use evenkeel_store::id::{ChunkId, ContentHash, DeltaId, PackId, SegmentId, SnapshotId, StoreId};
 use evenkeel_store::path::TreePath;
 
 /// A named object.
@@ -44,6 +48,10 @@ pub fn vectors() -> Vec<Vector> {
         vector("snapshot-child", "snapshot", child_snapshot().encode().expect("valid")),
         vector("snapshot-index", "snapshot-index", encode_index(&index())),
         vector("snapshot-index-empty", "snapshot-index", encode_index(&[])),
+        vector("delta", "delta", delta_file(Some(snapshot_id("a")), &delta_frames())),
+        vector("delta-from-nothing", "delta", delta_file(None, &delta_frames()[..1])),
+        vector("delta-index", "delta-index", delta_index()),
+        vector("delta-index-empty", "delta-index", encode_delta_index(&snapshot_id("b"), &[])),
     ]
 }
 
@@ -460,4 +468,98 @@ pub fn child_snapshot() -> Snapshot {
 pub fn index() -> Vec<IndexRecord> {
     let record = |id, parent, time, len| IndexRecord { id: snapshot_id(id), parent, time, len };
     vec![record("a", None, 1_700_000_000, 400), record("b", Some(snapshot_id("a")), -5, 1 << 20)]
+}
+
+/// A frame with its payload.
+pub type Framed = (DeltaFrame, Vec<u8>);
+
+fn framed(outputs: &[&[u8]], bases: &[&[u8]], encoding: u8, payload: Vec<u8>) -> Framed {
+    let chunk = |plain: &&[u8]| DeltaChunk { id: ChunkId::of(plain), len: u32::try_from(plain.len()).expect("small") };
+    let frame = DeltaFrame {
+        outputs: outputs.iter().map(chunk).collect(),
+        bases: bases.iter().map(chunk).collect(),
+        encoding,
+        payload_len: u32::try_from(payload.len()).expect("small"),
+        payload_hash: payload_hash(&payload),
+    };
+    (frame, payload)
+}
+
+/// A frame of every encoding, and one of a later program. What the later ones need the first one gives, so that a delta of
+/// the first alone is from nothing.
+pub fn delta_frames() -> Vec<Framed> {
+    let [one, two] = [xof("delta one", 3000), xof("delta two", 2000)];
+    let old = [&one[..], &two[..]].concat();
+    let alone = zstd::bulk::compress(&old, 3).expect("zstd compresses");
+    // A formatted dictionary begins so; here it is content like any other.
+    let mut marked = one.clone();
+    marked[..4].copy_from_slice(&[0x37, 0xa4, 0x30, 0xec]);
+    let mut moved = [&two[..], &marked[..]].concat();
+    moved[100] ^= 1;
+    let (first, last) = moved.split_at(1000);
+    let mut new = old.clone();
+    new.iter_mut().step_by(500).for_each(|byte| *byte = byte.wrapping_add(3));
+    new.extend_from_slice(b"more");
+    vec![
+        framed(&[&one, &two], &[], ENCODING_ZSTD, alone),
+        framed(&[&marked], &[&one], ENCODING_ZSTD_BASE, after(&one, &marked)),
+        framed(
+            &[first, last],
+            &[&marked, &two, &one],
+            ENCODING_ZSTD_BASE,
+            after(&[&marked[..], &old[3000..], &one].concat(), &moved),
+        ),
+        framed(&[&new], &[&one, &two], ENCODING_DIFF, differences(&old, &new)),
+        framed(&[b"a later program's"], &[&two], 200, b"whatever it means".to_vec()),
+    ]
+}
+
+fn after(base: &[u8], plain: &[u8]) -> Vec<u8> {
+    let mut context = zstd::zstd_safe::CCtx::create();
+    context.ref_prefix(base).expect("zstd takes it");
+    let mut payload = Vec::with_capacity(plain.len() + 100);
+    context.compress2(&mut payload, plain).expect("zstd compresses");
+    payload
+}
+
+/// One step forward over all of `base`, in two pieces that go back to its begin between them, and what follows.
+fn differences(base: &[u8], plain: &[u8]) -> Vec<u8> {
+    let (same, extra) = plain.split_at(base.len());
+    let diff: Vec<u8> = same.iter().zip(base).map(|(new, old)| new.wrapping_sub(*old)).collect();
+    let varint = |mut value: usize| {
+        let mut bytes = Vec::new();
+        while value > 0x7f {
+            bytes.push(u8::try_from(value & 0x7f).expect("7 bits") | 0x80);
+            value >>= 7;
+        }
+        bytes.push(u8::try_from(value).expect("7 bits"));
+        bytes
+    };
+    let rest = base.len() - 1000;
+    // To the place 10 and back by 10, then on.
+    let columns = [[20, 19, 0], [0, 1000, rest], [0, 0, extra.len()]];
+    let control = [varint(3), columns.iter().flatten().flat_map(|value| varint(*value)).collect()].concat();
+    let (mut lengths, mut streams) = (Vec::new(), Vec::new());
+    for stream in [&control[..], &diff, extra] {
+        let stored = zstd::bulk::compress(stream, 3).expect("zstd compresses");
+        lengths.extend([varint(stream.len()), varint(stored.len())].concat());
+        streams.extend(stored);
+    }
+    [lengths, streams].concat()
+}
+
+pub fn delta_file(base: Option<SnapshotId>, frames: &[Framed]) -> Vec<u8> {
+    let (frames, payloads): (Vec<_>, Vec<_>) = frames.iter().cloned().unzip();
+    [Delta { base, target: snapshot_id("b"), frames }.encode(), payloads.concat()].concat()
+}
+
+pub fn delta_index() -> Vec<u8> {
+    let entry =
+        |base, delta, head_len, file_len| DeltaIndexEntry { base, delta: DeltaId(hash(delta)), head_len, file_len };
+    let entries = [
+        entry(None, "whole", 128 + 32 + 36, 70 << 20),
+        entry(Some(snapshot_id("a")), "from a", 1 << 20, 64 << 30),
+        entry(Some(snapshot_id("c")), "from c", 5000, 5001),
+    ];
+    encode_delta_index(&snapshot_id("b"), &entries)
 }

@@ -9,8 +9,8 @@
 //! `plan` knows no network, `near` no packs; `run` drives both. `seed` is what need not be fetched: `tree_seed` a tree whose
 //! chunks are known, `scan` finds out those of any directory.
 
-mod forecast;
 mod deltas;
+mod forecast;
 mod near;
 mod plan;
 mod run;
@@ -18,9 +18,9 @@ mod scan;
 mod seed;
 mod tree_seed;
 
-pub use forecast::{FetchBytes, FetchReport};
 pub use deltas::Deltas;
 pub(crate) use deltas::Kitchen;
+pub use forecast::{FetchBytes, FetchReport};
 pub use near::Near;
 pub(crate) use plan::requests_at_once;
 pub use plan::{FetchLimits, FetchPlan, PackRange};

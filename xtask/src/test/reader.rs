@@ -21,8 +21,10 @@ pub fn run() -> Vec<(String, Outcome)> {
     let spec = workspace().join("format-spec");
     let reader = |args: &[&OsStr]| Cmd::new(&python).arg(spec.join("reader/evenkeel_reader.py")).args(args);
     let check = |command: &str, dir: &str| reader(&[command.as_ref(), spec.join(dir).as_os_str()]).run();
+    let own = |file: &str| Cmd::new(&python).arg("-B").arg(spec.join("reader").join(file)).run();
     let row = |name: &str, result: Result<()>| (name.to_owned(), result.map(|()| String::new()).into());
     vec![
+        row("own tests", own("test_reader.py").and_then(|()| own("test_deltas.py"))),
         row("vectors", check("check-vectors", "vectors")),
         row("rejects", check("check-reject", "reject")),
         row("store", fresh_store(&reader)),
