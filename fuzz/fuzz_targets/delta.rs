@@ -3,7 +3,7 @@
 //! another length than it was asked for.
 #![no_main]
 
-use evenkeel_store::delta::decode;
+use evenkeel_store::delta::codec::decode;
 use evenkeel_store::format::delta::Delta;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
@@ -21,7 +21,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         // Any base will do, as long as memory for fuzzing lasts.
         let base = vec![7; frame.base_len().min(1 << 16) as usize];
         if frame.output_len() <= 1 << 20
-            && let Ok(output) = decode(frame.encoding, &base, &file[at..end], frame.output_len())
+            && let Ok(output) = decode(frame.encoding, &base, &file[at..end], frame.output_len() as usize)
         {
             assert_eq!(output.len() as u64, frame.output_len());
         }

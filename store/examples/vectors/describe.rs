@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use evenkeel_store::compress::decompress;
-use evenkeel_store::delta::decode;
+use evenkeel_store::delta::codec::decode;
 use evenkeel_store::format::DecodeError;
-use evenkeel_store::format::delta::{self, Delta, DeltaChunk, ENCODING_ZSTD_BASE};
+use evenkeel_store::format::delta::{self, Delta, DeltaChunk, ENCODING_DIFF};
 use evenkeel_store::format::manifest::*;
 use evenkeel_store::format::pack::{self, Encoding, PackEntry, PackKind};
 use evenkeel_store::format::snapshot::{Snapshot, decode_index};
@@ -327,13 +327,14 @@ fn delta_file(doc: &mut Doc, file: &[u8]) -> Result<(), DecodeError> {
         doc.int("payload-len", frame.payload_len);
         let chunk = |chunk: &DeltaChunk| quote(&format!("{} {}", chunk.id, chunk.len));
         doc.list("outputs", frame.outputs.iter().map(chunk)).list("bases", frame.bases.iter().map(chunk));
-        if frame.encoding > ENCODING_LAST {
+        if frame.encoding > ENCODING_DIFF {
             continue;
         }
         let base: Vec<u8> = frame.bases.iter().flat_map(|base| plain[&base.id].clone()).collect();
         let start = usize::try_from(offset).expect("a small file");
         let end = start + usize::try_from(frame.payload_len).expect("a small file");
-        let output = decode(frame.encoding, &base, &file[start..end], frame.output_len())?;
+        let len = usize::try_from(frame.output_len()).expect("a small frame");
+        let output = decode(frame.encoding, &base, &file[start..end], len)?;
         let mut rest = output.as_slice();
         for chunk in &frame.outputs {
             let (bytes, after) = rest.split_at(usize::try_from(chunk.len).expect("a small chunk"));
@@ -344,9 +345,6 @@ fn delta_file(doc: &mut Doc, file: &[u8]) -> Result<(), DecodeError> {
     }
     Ok(())
 }
-
-/// The last encoding that is decoded here.
-const ENCODING_LAST: u8 = ENCODING_ZSTD_BASE;
 
 fn delta_index(doc: &mut Doc, bytes: &[u8]) -> Result<(), DecodeError> {
     let (target, entries) = delta::decode_index(bytes)?;

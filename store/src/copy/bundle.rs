@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::publish::Target;
 use super::transfer::Transfer;
 use super::{CopyOptions, CopyReport, needed};
-use crate::backend::{Backend, ObjectName};
+use crate::backend::ObjectName;
 use crate::commit::CommitOptions;
 use crate::commit::publish::publish_document;
 use crate::error::{Error, Result};

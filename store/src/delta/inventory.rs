@@ -118,7 +118,7 @@ impl Walk<'_> {
                 }
                 ContentPart::List(id) => {
                     let Some(at) = self.reader.locate(&id) else { continue };
-                    let place = [self.area, &[2], entry.path.as_bytes(), &format!("\0{pieces:08}").as_bytes()].concat();
+                    let place = [self.area, &[2], entry.path.as_bytes(), format!("\0{pieces:08}").as_bytes()].concat();
                     self.inventory.metas.push(MetaChunk { place, chunk: DeltaChunk { id, len: at.plain_len } });
                     pieces += 1;
                 }

@@ -254,7 +254,7 @@ mod tests {
     fn results_come_in_order_and_a_failure_ends_all() {
         let mut seen = Vec::new();
         let slow_first = |at: usize, _: &mut ReadScratch| {
-            if at % 10 == 0 {
+            if at.is_multiple_of(10) {
                 std::thread::sleep(std::time::Duration::from_millis(3));
             }
             Ok(at * 2)

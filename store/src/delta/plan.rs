@@ -316,6 +316,9 @@ mod tests {
         assert_eq!(plan.frames[0].bases, [chunk(2, 1000), chunk(3, 1000)]);
     }
 
+    /// The kind of a file and the names of its chunks.
+    type SpecFile = (u8, Vec<(u32, u32)>);
+
     proptest! {
         #[test]
         fn every_new_chunk_is_given_once_within_the_limits(
@@ -324,8 +327,8 @@ mod tests {
             bases in proptest::collection::vec(proptest::option::of(0..12_usize), 12),
         ) {
             // A chunk's length follows from its name, as in a store.
-            let files = |spec: &[(u8, Vec<(u32, u32)>)]| {
-                let of = |(at, (kind, chunks)): (usize, &(u8, Vec<(u32, u32)>))| {
+            let files = |spec: &[SpecFile]| {
+                let of = |(at, (kind, chunks)): (usize, &SpecFile)| {
                     let chunks: Vec<_> = chunks.iter().map(|(name, _)| chunk(*name, 1 + name % 7 * 700_000)).collect();
                     file(&format!("root/{at}.{}", ["so", "py", "ko"][usize::from(*kind)]), &chunks)
                 };

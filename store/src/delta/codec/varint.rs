@@ -46,7 +46,7 @@ pub fn zigzag(value: i64) -> u32 {
 /// The difference that a number means.
 pub fn unzigzag(value: u32) -> i64 {
     let half = i64::from(value / 2);
-    if value % 2 == 0 { half } else { -half - 1 }
+    if value.is_multiple_of(2) { half } else { -half - 1 }
 }
 
 #[cfg(test)]

@@ -13,15 +13,18 @@ const DELTA_COST: u64 = 64 << 10;
 /// Most lists that are asked for: how far back a chain may reach.
 const LISTS_MAX: usize = 8;
 
+/// Deltas with the snapshots that they lead to, in the order of their use.
+type Chain = Vec<(DeltaIndexEntry, SnapshotId)>;
+
 /// The cheapest chain from one of `have`, or from nothing, to `target`: the delta to the target comes last. Empty when
 /// there is none. `list` gives the deltas to a snapshot.
 pub(super) fn chain(
     target: &SnapshotId,
     have: &[SnapshotId],
     mut list: impl FnMut(&SnapshotId) -> Vec<DeltaIndexEntry>,
-) -> Vec<(DeltaIndexEntry, SnapshotId)> {
+) -> Chain {
     // Backwards from the target, nearest first; a key is where a chain starts, `None` for nothing.
-    let mut open: BTreeMap<(u64, Option<SnapshotId>), Vec<(DeltaIndexEntry, SnapshotId)>> = BTreeMap::new();
+    let mut open: BTreeMap<(u64, Option<SnapshotId>), Chain> = BTreeMap::new();
     open.insert((0, Some(*target)), Vec::new());
     let mut done = HashSet::new();
     while let Some(((cost, start), chain)) = open.pop_first() {
