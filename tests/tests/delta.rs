@@ -45,7 +45,7 @@ fn files(fixture: &Fixture, id: &SnapshotId) -> BTreeMap<String, Vec<DeltaChunk>
         Node::Link { .. } => None,
     };
     let chunk = |run: &ChunkRun| match run {
-        ChunkRun::Data { id, len } => DeltaChunk { id: *id, len: u32::try_from(*len).unwrap() },
+        ChunkRun::Data { id, len } => DeltaChunk { id: *id, len: *len },
         ChunkRun::Hole { .. } => panic!("no file here has holes"),
     };
     let files = fixture.entries(id).into_iter().filter_map(content);
@@ -177,6 +177,9 @@ impl<'f> Remote<'f> {
 fn of_packs(asked: &[Asked]) -> usize {
     asked.iter().filter(|asked| asked.path.starts_with("packs/")).count()
 }
+
+/// Which requests are answered badly.
+type IsSpoilt = dyn Fn(&Asked) -> bool + Send + Sync;
 
 #[test]
 fn a_delta_saves_bytes_and_requests() {
@@ -315,8 +318,7 @@ fn a_server_that_spoils_deltas_costs_bytes_only() {
     let is_table = move |asked: &Asked| asked.path == delta && asked.range.is_some_and(|range| range.0 == 0);
     let is_payload = |asked: &Asked| asked.path.starts_with("deltas/") && asked.range.is_some_and(|range| range.0 > 0);
     for manner in manners {
-        let spoilt: [Arc<dyn Fn(&Asked) -> bool + Send + Sync>; 3] =
-            [Arc::new(is_list), Arc::new(is_table.clone()), Arc::new(is_payload)];
+        let spoilt: [Arc<IsSpoilt>; 3] = [Arc::new(is_list), Arc::new(is_table.clone()), Arc::new(is_payload)];
         for (what, is_spoilt) in spoilt.into_iter().enumerate() {
             if what == 0 && matches!(manner, Manner::OtherRange) {
                 // A list is asked for as a whole.
@@ -331,9 +333,12 @@ fn a_server_that_spoils_deltas_costs_bytes_only() {
                 };
             let remote = Remote::new(&fixture, &open(&[&bad]), &ids[0], &ids[1]);
             remote.fetch();
-            assert!(of_packs(&bad.asked()) > 0, "{manner:?} {what}");
-            let is_plain_absence = what == 0 && matches!(manner, Manner::Status(404, _));
-            assert_eq!(remote.notes().is_empty(), is_plain_absence, "{manner:?} {what}: {:?}", remote.notes());
+            // A part that breaks off goes on where it ended, and so comes whole in the end.
+            if what == 0 || !matches!(manner, Manner::Truncate(_)) {
+                assert!(of_packs(&bad.asked()) > 0, "{manner:?} {what}");
+                let is_plain_absence = what == 0 && matches!(manner, Manner::Status(404, _));
+                assert_eq!(remote.notes().is_empty(), is_plain_absence, "{manner:?} {what}: {:?}", remote.notes());
+            }
 
             // Another server makes up for it.
             let good = WebServer::honest(fixture.store.path());

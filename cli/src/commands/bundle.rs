@@ -120,7 +120,7 @@ fn tell(session: &Session, path: &Path, head: &BundleHead, what: &str) -> Result
             objects: head.entries.len(),
             bytes: head.file_len(),
         };
-        return Ok(session.out.document("evenkeel/bundle/1", &report)?);
+        return session.out.document("evenkeel/bundle/1", &report);
     }
     let (target, objects) = (session.out.paint.id(head.target.short(12)), counted(head.entries.len() as u64, "object"));
     session.out.line(format_args!("{what}{}: {target}, {objects}, {}", text::path(path), bytes(head.file_len())))?;

@@ -141,7 +141,7 @@ fn tell(session: &Session, report: &Report) -> Result<()> {
         for address in &report.listening {
             out.line(format_args!("serving {scheme}://{address}/"))?;
         }
-        for address in &report.metrics {
+        if let Some(address) = &report.metrics {
             out.line(format_args!("metrics http://{address}/metrics"))?;
         }
     }

@@ -72,10 +72,10 @@ fn file(set: &mut Set) {
     set("output-zeros", "rule", rehashed(&file, outputs_at, &[0; 32]));
     set("output-len-0", "value", rehashed(&file, outputs_at + 32, &[0; 4]));
     set("output-len-limit", "limit", rehashed(&file, outputs_at + 32, &((16u32 << 20) + 1).to_le_bytes()));
-    set("output-repeated", "rule", rehashed(&file, outputs_at + 36, &file[outputs_at..outputs_at + 32].to_vec()));
+    set("output-repeated", "rule", rehashed(&file, outputs_at + 36, &file[outputs_at..outputs_at + 32]));
     set("base-zeros", "rule", rehashed(&file, bases_at, &[0; 32]));
     set("base-len-0", "value", rehashed(&file, bases_at + 32, &[0; 4]));
-    set("base-repeated", "rule", rehashed(&file, bases_at + 36, &file[bases_at..bases_at + 32].to_vec()));
+    set("base-repeated", "rule", rehashed(&file, bases_at + 36, &file[bases_at..bases_at + 32]));
     set("reference-first", "rule", rehashed(&file, refs_at, &[1]));
     set("reference-max", "rule", rehashed(&file, refs_at, &[0xff; 4]));
     set("base-unused", "rule", rehashed(&file, refs_at + 4, &[0]));
@@ -120,7 +120,7 @@ fn index(set: &mut Set) {
     set("target-zeros", "rule", rehashed_index(&index, 16, &[0; 32]));
     set("to-itself", "rule", rehashed_index(&index, entry(1), &target));
     set("unsorted", "canonical", rehashed_index(&index, entry(0), &[0xff; 32]));
-    set("repeated", "canonical", rehashed_index(&index, entry(1), &index[entry(0)..entry(0) + 64].to_vec()));
+    set("repeated", "canonical", rehashed_index(&index, entry(1), &index[entry(0)..entry(0) + 64]));
     set("head-len-127", "value", rehashed_index(&index, entry(0) + 64, &127u64.to_le_bytes()));
     set("head-len-max", "value", rehashed_index(&index, entry(0) + 64, &[0xff; 8]));
     set("file-len-head-len", "rule", rehashed_index(&index, entry(2) + 72, &5000u64.to_le_bytes()));
