@@ -222,7 +222,9 @@ impl Normalised {
     /// Ids are numbered in order of appearance; a short one has the number of the full one it begins.
     fn word(&mut self, word: &str) {
         let is_hex = word.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if !is_hex || !matches!(word.len(), 12 | 16 | 32 | 64) || word.bytes().all(|b| b.is_ascii_digit()) {
+        // A short id may be all digits by chance; no other number here has so many.
+        let is_number = word.len() == 16 && word.bytes().all(|b| b.is_ascii_digit());
+        if !is_hex || !matches!(word.len(), 12 | 16 | 32 | 64) || is_number {
             self.text.push_str(word);
             return;
         }

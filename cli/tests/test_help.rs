@@ -576,14 +576,6 @@ fn the_whole_tree() {
       create  Write a snapshot into a file
       info    Tell what a bundle holds, from its first bytes
       verify  Find out whether a bundle is whole and unchanged
-    === delta
-    Make and list deltas, with which remotes fetch fewer bytes
-
-    Usage: evenkeel delta [OPTIONS] <COMMAND>
-
-    Commands:
-      make  Make the delta from one snapshot to another
-      list  List the deltas that lead to a snapshot
 
     Options:
       -h, --help  Print help
@@ -598,14 +590,6 @@ fn the_whole_tree() {
       evenkeel bundle verify web.bundle
       evenkeel --store web.bundle checkout @latest --area web=/srv/web      a server without a store
       evenkeel --store web.bundle copy --to /srv/store                      a site with a store
-    A delta makes the new chunks of one snapshot out of those of another. A remote that has the one
-    fetches a fraction of the bytes for the other. Deltas are hints: who has none, or a damaged one,
-    takes the chunks from packs.
-
-    Examples:
-      evenkeel delta make @latest~ @latest
-      evenkeel delta make 3c5e80a1 @latest --effort fast
-      evenkeel delta list @latest
 
     === serve
     Serve a store's directory over HTTP(S), for reading only
@@ -637,6 +621,27 @@ fn the_whole_tree() {
       evenkeel --store /srv/store serve --listen 127.0.0.1:8080
       evenkeel --store /srv/store serve --listen [::]:8443 --tls-cert server.pem --tls-key server.key \
           --token-file tokens --metrics 127.0.0.1:9102 --access-log -
+
+    === delta
+    Make and list deltas, with which remotes fetch fewer bytes
+
+    Usage: evenkeel delta [OPTIONS] <COMMAND>
+
+    Commands:
+      make  Make the delta from one snapshot to another
+      list  List the deltas that lead to a snapshot
+
+    Options:
+      -h, --help  Print help
+
+    A delta makes the new chunks of one snapshot out of those of another. A remote that has the one
+    fetches a fraction of the bytes for the other. Deltas are hints: who has none, or a damaged one,
+    takes the chunks from packs.
+
+    Examples:
+      evenkeel delta make @latest~ @latest
+      evenkeel delta make 3c5e80a1 @latest --effort fast
+      evenkeel delta list @latest
 
     === demo
     Show the whole method on real files, in a temporary directory
@@ -793,7 +798,7 @@ fn manual_pages() {
     insta::assert_snapshot!(world.run(&["man", "pages"]), @"
     exit 0
     --- stdout
-    23 pages written to pages
+    28 pages written to pages
     ");
     assert_eq!(world.files("pages").len(), COMMANDS.len() + 1);
     let page = world.read("pages/evenkeel.1");
