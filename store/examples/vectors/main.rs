@@ -8,7 +8,7 @@ mod refuse;
 mod reject;
 mod valid;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,15 @@ fn main() -> io::Result<()> {
     assert!(wrong.is_empty(), "not refused as they should be:\n{}", wrong.join("\n"));
     replace(&root.join("format-spec/vectors"), &vectors)?;
     replace(&root.join("format-spec/reject"), &rejects)?;
-    replace(&root.join("fuzz/seeds"), &seeds)
+    // Other targets have seeds that are not made here.
+    let of_target = |path: &PathBuf| path.components().next().map(|target| target.as_os_str().to_owned());
+    let targets: BTreeSet<_> = seeds.keys().filter_map(of_target).collect();
+    for target in targets {
+        let own =
+            seeds.iter().filter_map(|(path, bytes)| Some((path.strip_prefix(&target).ok()?.into(), bytes.clone())));
+        replace(&root.join("fuzz/seeds").join(&target), &own.collect())?;
+    }
+    Ok(())
 }
 
 /// Longest input that is worth mutating, in bytes.
