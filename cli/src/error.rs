@@ -272,6 +272,9 @@ fn hints(error: &StoreError) -> Vec<String> {
         StoreError::ForbiddenRights { .. } => {
             "exclude the files, or say `set-id = true` for the area in this machine's configuration".into()
         }
+        StoreError::OwnPaths { .. } => {
+            "name them in the area's `exclude` in this machine's configuration, or commit the area without them".into()
+        }
         StoreError::Area { .. } => {
             "an area is a directory that lies in no other: check --area and the configuration".into()
         }

@@ -172,6 +172,12 @@ pub enum Error {
         /// Full paths, at the source or, of a checkout, where they would be.
         paths: Vec<PathBuf>,
     },
+    /// A snapshot that has the program's own files of this machine: its configuration, its state, its store or itself.
+    #[error("the snapshot would replace what is this program's own here: {}", list(paths))]
+    OwnPaths {
+        /// Full paths.
+        paths: Vec<PathBuf>,
+    },
     /// Something in the source that the format or the area's rules do not allow.
     #[error("{}: {reason}", display(path))]
     Unsupported {
@@ -328,7 +334,9 @@ impl Error {
             | Error::ForbiddenRights { .. }
             | Error::Unsupported { .. } => ErrorKind::Source,
             Error::LimitExceeded { .. } => ErrorKind::Limit,
-            Error::Area { .. } | Error::Refused { .. } | Error::NotEmpty { .. } => ErrorKind::Refused,
+            Error::Area { .. } | Error::OwnPaths { .. } | Error::Refused { .. } | Error::NotEmpty { .. } => {
+                ErrorKind::Refused
+            }
             Error::Unrecorded { source, .. } => source.kind(),
             Error::Fetch { source: TransferError::Tls(_), .. } => ErrorKind::Untrusted,
             Error::Fetch { .. } | Error::Send { .. } => ErrorKind::Server,

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use evenkeel_store::ErrorKind;
-use evenkeel_store::checkout::{Ceiling, CheckoutOptions, Mode};
+use evenkeel_store::{Error, ErrorKind};
+use evenkeel_store::checkout::{Ceiling, CheckoutOptions, DriftKind, Mode};
 use evenkeel_store::commit::CommitOptions;
 use evenkeel_tests::fixture::{assert_same, settle};
 use evenkeel_tests::mounted::{Fuse, Mounted};
@@ -227,6 +227,12 @@ fn root_a_mount_point_in_the_way_is_not_crossed() {
         assert!(mode == Mode::Incremental || said.contains("stray"), "{mode:?}: {said}");
         assert!(!report.in_sync, "{mode:?}");
         assert_eq!(area.counts.strays_removed, 0, "{mode:?}");
+        for status in [place.status(), place.verify()] {
+            let status = &status.areas[0];
+            let found: Vec<_> = status.drift.iter().map(|entry| (entry.path.to_string(), entry.what)).collect();
+            assert_eq!(found, [("dir".into(), DriftKind::Type), ("stray".into(), DriftKind::Stray)], "{mode:?}");
+            assert!(status.warnings.iter().any(|warning| warning.contains("stray")), "{:?}", status.warnings);
+        }
     }
     drop(mounts);
     place.tree().remove("stray");
@@ -353,19 +359,27 @@ fn protected_paths_are_neither_taken_nor_given() {
     let own = ["bin/evenkeel", "etc/evenkeel.toml"].map(|name| place.root.join(name));
     place.tree().file("bin/evenkeel", "the program").file("etc/evenkeel.toml", "mine");
     for mode in [Mode::Incremental, Mode::Full, Mode::Force] {
-        let report = place.try_checkout(&id, |options| {
-            options.protected = own.to_vec();
-            (options.mode, options.adopt) = (Some(mode), Some(evenkeel_store::checkout::Adopt::Replace));
-        });
-        match report {
-            Err(refused) => assert!(refused.to_string().contains("evenkeel"), "{refused}"),
-            Ok(report) => assert!(
-                report.areas[0].changes.iter().all(|change| change.path.name() == b"other" || change.path.is_root())
-            ),
+        for dry_run in [true, false] {
+            let refused = place.try_checkout(&id, |options| {
+                (options.protected, options.dry_run) = (own.to_vec(), dry_run);
+                (options.mode, options.adopt) = (Some(mode), Some(evenkeel_store::checkout::Adopt::Replace));
+            });
+            let Err(Error::OwnPaths { paths }) = refused else { panic!("{mode:?}: {refused:?}") };
+            assert_eq!(paths, own);
         }
         assert_eq!(std::fs::read(&own[0]).unwrap(), b"the program");
         assert_eq!(std::fs::read(&own[1]).unwrap(), b"mine");
+        assert!(!place.root.join("etc/other").exists());
     }
+    // What the site excludes is not asked for.
+    let report = place.try_checkout(&id, |options| {
+        options.protected = own.to_vec();
+        (options.mode, options.adopt) = (Some(Mode::Full), Some(evenkeel_store::checkout::Adopt::Replace));
+        options.areas[0].exclude = vec!["/bin/evenkeel".into(), "/etc/evenkeel.toml".into()];
+    });
+    assert_eq!(summary(&report.unwrap()), ["add etc/other"]);
+    assert_eq!(std::fs::read(&own[0]).unwrap(), b"the program");
+    assert_eq!(std::fs::read(&own[1]).unwrap(), b"mine");
 }
 
 /// A disk on which what is to be staged just fits holds it; with one inode or one block less nothing changes.

@@ -173,6 +173,8 @@ fn what_was_interrupted_and_taken_back_still_says_why() {
     assert_eq!(of(&lines, "change", "d/same")["reason"], "changed locally");
     assert_eq!((&last(&lines)["outcome"], &last(&lines)["taken_back_by"]), (&json!("taken back"), &json!(3)));
     assert_eq!(place.record(3)[0]["undoes"], 2);
+    let told: Vec<_> = place.history().iter().map(|record| (record.number, record.undoes, record.undone_by)).collect();
+    assert_eq!(told, [(1, None, None), (2, None, Some(3)), (3, Some(2), None)]);
     place.assert_records();
 }
 

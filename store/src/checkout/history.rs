@@ -109,7 +109,13 @@ pub fn history(target: &AreaTarget, state_dir: &Path) -> Result<Vec<Record>> {
 pub(super) fn all(state: &Path, marker: &Marker) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     for number in transaction::numbers(state)? {
-        records.extend(of(state, number)?);
+        let record = of(state, number)?;
+        if let Some(undone) = record.as_ref().and_then(|record| record.undoes) {
+            // It was interrupted, or it would have a place of its own.
+            let summary = record_path(state, number).join(transaction::taken_back_summary(undone));
+            records.extend(read(&summary, undone)?);
+        }
+        records.extend(record);
     }
     records.extend(transaction::latest_record(state, marker)?);
     let undone: Vec<(u64, u64)> = records.iter().filter_map(|record| Some((record.undoes?, record.number))).collect();

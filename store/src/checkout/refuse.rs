@@ -160,6 +160,12 @@ pub(super) fn gives_rights(entry: &Entry, local_rules: &RuleSet) -> bool {
     inode.gives_rights() && local_rules.verdict(&entry.path, false) != Verdict::Excluded
 }
 
+/// Whether the snapshot has something at one of the program's own paths, and this machine does not exclude it.
+pub(super) fn brings_own(entry: &Entry, protected: &[TreePath], site_rules: &RuleSet) -> bool {
+    let is_dir = matches!(&entry.node, Node::Inode(inode) if inode.kind == InodeKind::Directory);
+    protected.contains(&entry.path) && site_rules.verdict(&entry.path, is_dir) != Verdict::Excluded
+}
+
 /// A place that cannot hold everything, where everything was asked for.
 pub(super) fn not_held(target: &AreaTarget, losses: &[NotHeld]) -> Result<()> {
     if losses.is_empty() {

@@ -30,7 +30,7 @@ use super::tree::WholeTree;
 use crate::area::{self, RuleSet, Verdict};
 use crate::error::{Error, Result};
 use crate::files_cache::{CacheReader, CacheWriter};
-use crate::format::manifest::Timestamp;
+use crate::format::manifest::{Entry, Timestamp};
 use crate::format::snapshot::{Snapshot, SnapshotArea};
 use crate::fsio::{self, Dir};
 use crate::id::SnapshotId;
@@ -141,6 +141,10 @@ struct AreaRun<'a> {
     losses: Losses,
     rules: RuleSet,
     /// Patterns that only this machine has.
+    site_rules: RuleSet,
+    /// The program's own paths in it.
+    protected: Vec<TreePath>,
+    /// Both.
     local_rules: RuleSet,
     has_local_rules: bool,
     place: Place,
@@ -206,7 +210,8 @@ impl<'a> Run<'a> {
         let rules = RuleSet::new(&reference.rules, protected.clone())?.excluding(&target.exclude)?;
         let only_local = crate::format::snapshot::AreaRules { exclude: target.exclude.clone(), ..Default::default() };
         let has_local_rules = !target.exclude.is_empty() || !protected.is_empty();
-        let local_rules = RuleSet::new(&only_local, protected)?;
+        let site_rules = RuleSet::new(&only_local, Vec::new())?;
+        let local_rules = RuleSet::new(&only_local, protected.clone())?;
         let marker = seen.marker.clone();
         let fidelity = match &marker {
             Some(marker) => Fidelity::remembered(&state_path(&options.state_dir, marker.area)),
@@ -224,6 +229,8 @@ impl<'a> Run<'a> {
             here,
             losses: Losses::default(),
             rules,
+            site_rules,
+            protected,
             local_rules,
             has_local_rules,
             conflicts: Conflicts::new(target)?,
@@ -321,11 +328,15 @@ impl<'a> Run<'a> {
             now: fsio::now(),
         };
         let entries = area.manifest.entries();
-        let (mut losses, mut rights) = (Losses::default(), Vec::new());
+        let (mut losses, mut rights, mut own) = (Losses::default(), Vec::new(), Vec::new());
+        let full_path = |entry: &Entry| area.path.join(OsStr::from_bytes(entry.path.as_bytes()));
         let target = entries.map(|entry| {
             let entry = entry?;
+            if refuse::brings_own(&entry, &area.protected, &area.site_rules) {
+                own.push(full_path(&entry));
+            }
             if !area.target.set_id && refuse::gives_rights(&entry, &area.local_rules) {
-                rights.push(area.path.join(OsStr::from_bytes(entry.path.as_bytes())));
+                rights.push(full_path(&entry));
             }
             let entry = area.here.localize(entry, &mut losses);
             refuse::forbidden(&entry, area.target, area.reference)?;
@@ -337,6 +348,9 @@ impl<'a> Run<'a> {
         };
         let applied = self.applied(area)?;
         let mut plan = plan_area(target, applied, live, &rules, outside)?;
+        if !own.is_empty() {
+            return Err(Error::OwnPaths { paths: own });
+        }
         if !rights.is_empty() {
             return Err(Error::ForbiddenRights { paths: rights });
         }

@@ -295,8 +295,26 @@ pub(super) fn turn_around(
     let next = tx.join(turned_next(inverse.number));
     fsio::remove_file(&next)?;
     Memory::Before(&tx).publish(&next)?;
+    keep_summary(&tx, interrupted, inverse)?;
     summarize(&tx, inverse)?;
     fsio::publish_file(&journal_path(&held.state), &inverse.encode())
+}
+
+/// What an interrupted transaction did that is taken back now stays beside the summary of who takes it back.
+fn keep_summary(tx: &Path, interrupted: u64, inverse: &Journal) -> Result<()> {
+    let kept = tx.join(taken_back_summary(interrupted));
+    if fsio::exists(&kept)? {
+        // From here on the other one may be the new one's already.
+        return Ok(());
+    }
+    let Some(record) = history::read(&tx.join(SUMMARY), interrupted)? else { return Ok(()) };
+    let done = Record { names: inverse.names() as u64, ..record };
+    fsio::publish_file(&kept, done.encode().as_bytes())
+}
+
+/// The name of such a summary.
+pub(super) fn taken_back_summary(number: u64) -> String {
+    format!("{SUMMARY}.{number}")
 }
 
 /// An interrupted transaction that was finished.
