@@ -3,11 +3,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use evenkeel_store::area::AreaSpec;
 use evenkeel_store::checkout::{AreaTarget, WAIT_PACKAGES_S};
 use evenkeel_store::format::snapshot::AreaRules;
+use evenkeel_store::fsio;
 
 use crate::config::{AreaConfig, Config, ConflictConfig};
 use crate::error::{CommandError, Result};
@@ -105,6 +106,32 @@ pub fn select_or_known(session: &Session, args: &[AreaArg]) -> Result<Vec<LocalA
         }
     }
     select(&session.config, args)
+}
+
+/// As [`select`]; when no area is named, all that were checked out here, and those of the configuration whose root says
+/// that it is one. None is no error.
+///
+/// # Errors
+/// As [`select`].
+pub fn select_all_known(session: &Session, args: &[AreaArg]) -> Result<Vec<LocalArea>> {
+    if !args.is_empty() {
+        return select(&session.config, args);
+    }
+    let configured = |(name, config): (&String, &AreaConfig)| LocalArea {
+        name: name.clone(),
+        config: config.clone(),
+        asked_for: false,
+    };
+    let is_one = |area: &LocalArea| evenkeel_store::checkout::is_area(&area.config.root);
+    let mut areas: Vec<LocalArea> = session.config.areas.iter().map(configured).filter(is_one).collect();
+    let real = |root: &Path| fsio::canonicalize(root).unwrap_or_else(|_| root.to_path_buf());
+    let roots: Vec<PathBuf> = areas.iter().map(|area| real(&area.config.root)).collect();
+    for known in evenkeel_store::checkout::known_areas(&session.state_dir()?)? {
+        if !roots.contains(&known.root) {
+            areas.push(LocalArea { name: known.name, config: AreaConfig::at(known.root), asked_for: false });
+        }
+    }
+    Ok(areas)
 }
 
 /// As [`select`]; when neither names an area, the only one that was checked out here. For what changes a tree: others may

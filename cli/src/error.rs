@@ -134,7 +134,7 @@ impl CommandError {
         let source = self.source.downcast_ref::<StoreError>();
         // Whoever holds it may be in the middle of a switch.
         let is_others = |watched: &&Watched| match source {
-            Some(StoreError::Locked { path }) => plain(path).starts_with(plain(watched.root())),
+            Some(StoreError::Locked { path, .. }) => plain(path).starts_with(plain(watched.root())),
             _ => false,
         };
         let is_switched = |watched: &Watched| match source {

@@ -262,6 +262,12 @@ fn durations(text: &str) -> String {
                 line.replace_range(start..start + len, "0");
             }
         }
+        // Not every file system tells who holds a lock.
+        if let Some((before, after)) = line.split_once(" (pid ")
+            && let Some((_, after)) = after.split_once(')')
+        {
+            line = format!("{before}{after}");
+        }
         let mut from = 0;
         while let Some(at) = line[from..].find(WHO).map(|at| from + at + WHO.len()) {
             let end = at + closing(&line[at..]);

@@ -191,3 +191,76 @@ fn root_so_does_one_that_must_be_told_how_to_adopt() {
         assert!(told.contains(part), "{part}: {told}");
     }
 }
+
+/// A unit that runs it at boot, on a server to which nothing came yet, failed; and a disk that is away kept it from all others.
+#[test]
+fn recover_is_for_whatever_is_here() {
+    let world = World::with_history();
+    insta::assert_snapshot!(world.run(&["recover"]), @"
+    exit 0
+    --- stdout
+    nothing was ever checked out here
+    ");
+    assert!(world.run(&["checkout", "@latest", "--area", "os=away"]).starts_with("exit 0"));
+    assert!(world.run(&["checkout", "@latest", "--area", "os=r"]).starts_with("exit 0"));
+    std::fs::rename(world.path("away/.evenkeel/marker"), world.path("marker")).unwrap();
+    insta::assert_snapshot!(world.run(&["recover"]), @"
+    exit 2
+    --- stdout
+    os at [DIR]/r  nothing was interrupted
+    at [id1 short]
+    --- stderr
+    error: area `os` at [DIR]/away is known here, but its marker .evenkeel/marker is missing: is its disk mounted?
+    hint: mount it, or name where it was moved to; if it is gone on purpose, remove state/areas/[id2] and it is forgotten
+    ");
+    insta::assert_snapshot!(world.run(&["--json", "recover"]), @r#"
+    exit 2
+    --- stdout
+    {"schema":"evenkeel/recover/1","areas":[{"name":"os","root":{"path":"[DIR]/r"},"finished":null,"at":"[id1]","left_alone":[],"in_use":{"processes":[],"not_looked_into":0}}]}
+    --- stderr
+    {"schema":"evenkeel/error/1","kind":"usage","exit_code":2,"message":"area `os` at [DIR]/away is known here, but its marker .evenkeel/marker is missing: is its disk mounted?","causes":[],"hints":["mount it, or name where it was moved to; if it is gone on purpose, remove state/areas/[id2] and it is forgotten"]}
+    "#);
+}
+
+#[test]
+#[ignore = "root: runs checkouts under strace"]
+fn root_recover_finishes_what_it_can() {
+    let world = checked_out();
+    assert!(world.run(&["checkout", "@latest", "--area", "os=away"]).starts_with("exit 0"));
+    std::fs::rename(world.path("away/.evenkeel/marker"), world.path("marker")).unwrap();
+    failing(&world, "renameat2", 2, &["checkout", "@latest"]);
+    let told = world.run(&["recover"]);
+    assert!(told.contains("finished number 2") && told.starts_with("exit 2"), "{told}");
+    assert_eq!(world.read("r/etc/new.conf"), "new\n");
+}
+
+#[test]
+fn a_place_that_cannot_be_made_is_named() {
+    let world = World::with_history();
+    insta::assert_snapshot!(world.run(&["checkout", "@latest", "--area", "os=no/such"]), @"
+    exit 2
+    --- stderr
+    error: area `os` at no/such: the directory that it would be made in does not exist
+    hint: an area is a directory that lies in no other: check --area and the configuration
+    ");
+}
+
+/// It was checked out without them, and nothing said so.
+#[test]
+fn what_would_replace_the_programs_own_files_is_refused() {
+    let world = World::with_history();
+    world.write("m/etc/evenkeel.toml", "another's\n");
+    assert!(world.run(&["-q", "commit", "--area", "os=m"]).starts_with("exit 0"));
+    std::fs::create_dir_all(world.path("r/etc")).unwrap();
+    world.write("r/etc/evenkeel.toml", "");
+    let command = ["--config", "r/etc/evenkeel.toml", "checkout", "@latest", "--area", "os=r", "--adopt=replace"];
+    insta::assert_snapshot!(world.run(&command), @"
+    exit 2
+    --- stderr
+    error: the snapshot would replace what is this program's own here: [DIR]/r/etc/evenkeel.toml
+    hint: name them in the area's `exclude` in this machine's configuration, or commit the area without them
+    ");
+    world.write("r/etc/evenkeel.toml", "[area.os]\nroot = \"r\"\nexclude = [\"/etc/evenkeel.toml\"]\n");
+    assert!(world.run(&command).starts_with("exit 0"));
+    assert!(world.read("r/etc/evenkeel.toml").contains("[area.os]"));
+}

@@ -448,8 +448,8 @@ fn the_whole_tree() {
     Usage: evenkeel recover [OPTIONS]
 
     Options:
-          --area <NAME=PATH>  An area and where it is (repeatable) [default: the areas of the
-                              configuration, else those that were checked out here]
+          --area <NAME=PATH>  An area and where it is (repeatable) [default: all that were checked out
+                              here]
       -h, --help              Print help
 
     Everything that a checkout brings is staged, and what it will do is written down, before it changes

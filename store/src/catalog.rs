@@ -133,7 +133,7 @@ impl Catalog {
             Ok(Err(sled::Error::Io(e)))
                 if e.kind() == std::io::ErrorKind::WouldBlock || e.to_string().contains("lock") =>
             {
-                Err(Error::Locked { path: path.to_path_buf() })
+                Err(Error::Locked { path: path.to_path_buf(), holder: None })
             }
             Ok(Err(e)) => Err(Error::Catalog { path: path.to_path_buf(), reason: e.to_string() }),
             Err(_) => Err(Error::Catalog { path: path.to_path_buf(), reason: "damaged".into() }),

@@ -122,10 +122,12 @@ pub enum Error {
         reason: String,
     },
     /// Another process holds the lock.
-    #[error("{} is locked by another process", display(path))]
+    #[error("{} is locked by another process{}", display(path), by(*holder))]
     Locked {
         /// What is locked.
         path: PathBuf,
+        /// That process, where the system tells.
+        holder: Option<u32>,
     },
     /// A package manager is at work.
     #[error("{program} is at work{}: it still holds {} after {waited_s} s", by(*holder), display(path))]

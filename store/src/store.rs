@@ -202,8 +202,13 @@ impl Store {
         fsio::create_dir_all(&dir)?;
         let state = Lock::exclusive(&dir.join("writer.lock"))?;
         let of_store = |dir: &Path| {
-            Lock::exclusive_existing(&dir.join("format"))
-                .map_err(|e| if let Error::Locked { .. } = e { Error::Locked { path: self.path().into() } } else { e })
+            Lock::exclusive_existing(&dir.join("format")).map_err(|e| {
+                if let Error::Locked { holder, .. } = e {
+                    Error::Locked { path: self.path().into(), holder }
+                } else {
+                    e
+                }
+            })
         };
         let store = self.dir().map(of_store).transpose()?;
         Ok(WriterLock { _state: state, _store: store })

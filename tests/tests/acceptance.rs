@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use evenkeel_store::{Error, ErrorKind};
 use evenkeel_store::checkout::{Ceiling, CheckoutOptions, DriftKind, Mode};
 use evenkeel_store::commit::CommitOptions;
+use evenkeel_store::{Error, ErrorKind};
 use evenkeel_tests::fixture::{assert_same, settle};
 use evenkeel_tests::mounted::{Fuse, Mounted};
 use evenkeel_tests::place::summary;

@@ -6,7 +6,7 @@ use evenkeel_store::in_use::InUse;
 use serde::Serialize;
 
 use crate::areas::{self, AreaArg};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::exit::Exit;
 use crate::output::in_use;
 use crate::output::json::PathField;
@@ -26,32 +26,41 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// An area and where it is (repeatable) [default: the areas of the configuration, else those that were
-    /// checked out here].
+    /// An area and where it is (repeatable) [default: all that were checked out here].
     #[arg(long = "area", value_name = "NAME=PATH", value_parser = areas::area_parser())]
     areas: Vec<AreaArg>,
 }
 
-/// Finishes what was interrupted in every area.
+/// Finishes what was interrupted in every area. One in which that fails does not hold up the others: it is an error after
+/// they were told.
 ///
 /// # Errors
 /// When an area is not known here, its journal cannot be understood, or the system fails.
 pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let options = session.back_options()?;
-    let mut areas = Vec::new();
-    for area in areas::select_or_known(session, &args.areas)? {
+    let (mut areas, mut failed) = (Vec::new(), Vec::new());
+    let wanted = areas::select_all_known(session, &args.areas)?;
+    for area in &wanted {
         let target = area.target(&session.config);
         session.watch([&target]);
-        let done = session.run_long(|progress| checkout::recover(&target, &options, progress))?;
-        if !session.out.json {
-            print(session, &done)?;
+        match session.run_long(|progress| checkout::recover(&target, &options, progress)) {
+            Ok(done) if session.out.json => areas.push(AreaFields::new(&done)),
+            Ok(done) => print(session, &done)?,
+            Err(error) if wanted.len() == 1 || error.kind == Kind::Interrupted => return Err(error),
+            Err(error) => failed.push(error),
         }
-        areas.push(AreaFields::new(&done));
     }
     if session.out.json {
         session.out.document("evenkeel/recover/1", &Report { areas })?;
+    } else if wanted.is_empty() {
+        session.out.line("nothing was ever checked out here")?;
     }
-    Ok(Exit::Done)
+    session.out.flush()?;
+    let first = failed.first().map(|error| error.kind.exit());
+    for error in failed {
+        session.out.error(&session.with_aftermath(error));
+    }
+    Ok(first.unwrap_or(Exit::Done))
 }
 
 #[derive(Serialize)]

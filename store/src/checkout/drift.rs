@@ -277,7 +277,8 @@ impl Look<'_> {
                     self.differs(record.entry.path, DriftKind::Missing);
                 }
                 (None, Some(found)) if found.mount_point => {
-                    let warning = format!("another file system is mounted at {}, and no checkout looks into it", found.path);
+                    let warning =
+                        format!("another file system is mounted at {}, and no checkout looks into it", found.path);
                     self.status.warnings.push(warning);
                     self.differs(found.path, DriftKind::Stray);
                 }

@@ -111,7 +111,12 @@ pub(super) struct Losses(BTreeMap<Loss, (u64, TreePath)>);
 
 impl Losses {
     fn count(&mut self, what: Loss, path: &TreePath) {
-        self.0.entry(what).or_insert_with(|| (0, path.clone())).0 += 1;
+        let (count, example) = self.0.entry(what).or_insert_with(|| (0, path.clone()));
+        *count += 1;
+        // The root says least.
+        if example.is_root() {
+            example.clone_from(path);
+        }
     }
 
     pub(super) fn report(&self) -> Vec<NotHeld> {

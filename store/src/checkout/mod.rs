@@ -68,5 +68,5 @@ pub use rollback::{AreaRecovery, AreaRollback, BackOptions, can_roll_back, recov
 pub use run::checkout;
 pub use saved_plan::SavedPlan;
 pub use standing::{Standing, standing};
-pub use state::known_areas;
+pub use state::{is_area, known_areas};
 pub use who::{ChangedBy, PackageOwner, WHO_PATHS_MAX, who_changed};

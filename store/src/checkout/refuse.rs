@@ -87,6 +87,18 @@ pub(super) fn lock_place(private: &Dir, name: &[u8], error: io::Error) -> Error 
     }
 }
 
+/// Why an area's root cannot be looked at.
+pub(super) fn no_place(target: &AreaTarget, error: Error) -> Error {
+    match error {
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Error::Area {
+            area: target.name.clone(),
+            path: target.root.clone(),
+            reason: "the directory that it would be made in does not exist".into(),
+        },
+        error => error,
+    }
+}
+
 /// Areas may not be the same or nested.
 pub(super) fn overlapping<'a>(areas: impl Iterator<Item = (&'a AreaTarget, &'a Path)>) -> Result<()> {
     let areas: Vec<_> = areas.collect();
@@ -171,7 +183,11 @@ pub(super) fn not_held(target: &AreaTarget, losses: &[NotHeld]) -> Result<()> {
     if losses.is_empty() {
         return Ok(());
     }
-    let one = |lost: &NotHeld| format!("{} of {} entries ({})", lost.what.name(), lost.entries, lost.example);
+    let one = |lost: &NotHeld| {
+        let example = if lost.example.is_root() { "its root".into() } else { lost.example.to_string() };
+        let entries = if lost.entries == 1 { "entry" } else { "entries" };
+        format!("{} of {} {entries} ({example})", lost.what.name(), lost.entries)
+    };
     let all: Vec<String> = losses.iter().map(one).collect();
     let reason = format!("area `{}`: {} cannot hold {}", target.name, target.root.display(), all.join(", "));
     Err(refused(reason, "run as root, use a file system that holds them, or leave out --exact"))

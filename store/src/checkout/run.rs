@@ -203,7 +203,8 @@ impl<'a> Run<'a> {
             return Err(refuse::empty_reference(target));
         }
         let manifest = Manifest::open(self.reader, reference)?;
-        let seen = AreaRoot::open(&target.name, &target.root, &options.state_dir)?;
+        let seen = AreaRoot::open(&target.name, &target.root, &options.state_dir)
+            .map_err(|error| refuse::no_place(target, error))?;
         let path = seen.path.clone();
         refuse::own_place(target, &path, &options.protected)?;
         let protected = area::protected_below(&path, &options.protected);
@@ -428,6 +429,11 @@ impl<'a> Run<'a> {
             format!("what somebody put at {path} during the switch could not stay there; it is {name} in the undo")
         }));
         report.leave_alone(&area.plan, &done.changed_meanwhile);
+        if self.options.switch == SwitchMode::Direct {
+            let warning =
+                "switched without journal and undo: this cannot be taken back, and had it been cut off, not finished";
+            report.warnings.push(warning.into());
+        }
         if let Place::Held(held) = &area.place
             && let Some(number) = held.rescued()
         {

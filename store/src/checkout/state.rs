@@ -27,9 +27,9 @@ use crate::format::manifest::Timestamp;
 use crate::fsio::{self, Dir, FdAttrs, Lock};
 use crate::id::{SnapshotId, StoreId, encode_hex};
 
-pub use known::known_areas;
 pub(super) use known::live_areas;
 use known::{AREA, Remembered, known_area, remembered};
+pub use known::{is_area, known_areas};
 pub(super) use marker::read_marker;
 pub use marker::{AreaId, Marker};
 
@@ -181,7 +181,7 @@ impl HeldArea {
         let mut held = HeldArea { root: dir, private, made_private, state, marker, unused, rescued, _lock: lock };
         if !is_at(&held.root, given)? {
             // Another process has exchanged the tree since it was opened here.
-            return Err(Error::Locked { path: held.private.path_of(LOCK) });
+            return Err(Error::Locked { path: held.private.path_of(LOCK), holder: None });
         }
         if transaction::open(&held.state)?.is_none() {
             held.leave_no_staging()?;

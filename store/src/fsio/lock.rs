@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Advisory locks that the kernel releases when the holder dies.
 
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::dir::Dir;
 use super::sys;
 use crate::error::{Error, Result};
+
+/// Longest table of locks that is read, in bytes.
+const BYTES_MAX: u64 = 16 << 20;
 
 /// A held `flock`; released when dropped or when the process dies.
 #[derive(Debug)]
@@ -53,13 +58,33 @@ impl Lock {
         match sys::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
             // Whoever held it took the file away meanwhile: this one is locked for nobody.
             Ok(()) if sys::fstat(&fd).is_ok_and(|stat| stat.st_nlink == 0) => {
-                Err(Error::Locked { path: path.to_path_buf() })
+                Err(Error::Locked { path: path.to_path_buf(), holder: None })
             }
             Ok(()) => Ok(Lock { fd }),
-            Err(Errno::WOULDBLOCK) => Err(Error::Locked { path: path.to_path_buf() }),
+            Err(Errno::WOULDBLOCK) => Err(Error::Locked { path: path.to_path_buf(), holder: holder(&fd) }),
             Err(e) => Err(Error::io("lock", path, e)),
         }
     }
+}
+
+/// The process that has the lock, where the system tells: not of another PID namespace, nor on btrfs, whose locks are
+/// listed under another device than its files have.
+fn holder(fd: &OwnedFd) -> Option<u32> {
+    let stat = sys::fstat(fd).ok()?;
+    let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+    let inode = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
+    let mut locks = String::new();
+    let proc = Dir::open(Path::new("/proc")).ok()?;
+    std::fs::File::from(proc.open_file(b"locks").ok()?).take(BYTES_MAX).read_to_string(&mut locks).ok()?;
+    locks.lines().find_map(|line| holder_in(line, &inode))
+}
+
+/// Of a line as `1: FLOCK  ADVISORY  WRITE 4711 fe:00:10084776 0 EOF`.
+fn holder_in(line: &str, inode: &str) -> Option<u32> {
+    let mut words = line.split_whitespace().skip(1);
+    (words.next()? == "FLOCK").then_some(())?;
+    let pid = words.nth(2)?.parse().ok()?;
+    (words.next()? == inode && pid > 0).then_some(pid)
 }
 
 #[cfg(test)]
@@ -72,9 +97,26 @@ mod tests {
         let path = temp.path().join("lock");
         let lock = Lock::exclusive(&path).unwrap();
         let inherited = lock.fd.try_clone().unwrap();
-        assert!(matches!(Lock::exclusive(&path), Err(Error::Locked { .. })));
+        let Err(Error::Locked { holder, .. }) = Lock::exclusive(&path) else { panic!("it is locked") };
+        assert!(holder.is_none_or(|pid| pid == std::process::id()), "{holder:?}");
         drop(lock);
         Lock::exclusive(&path).unwrap();
         drop(inherited);
+    }
+
+    #[test]
+    fn who_holds_a_lock() {
+        let of = |line| holder_in(line, "fe:00:4711");
+        assert_eq!(of("1: FLOCK  ADVISORY  WRITE 812 fe:00:4711 0 EOF"), Some(812));
+        for other in [
+            "1: POSIX  ADVISORY  WRITE 812 fe:00:4711 0 EOF",
+            "1: FLOCK  ADVISORY  WRITE 812 fe:00:47 0 EOF",
+            "1: FLOCK  ADVISORY  WRITE 0 fe:00:4711 0 EOF",
+            "1: -> FLOCK  ADVISORY  WRITE 812 fe:00:4711 0 EOF",
+            "1: FLOCK",
+            "",
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
     }
 }

@@ -66,6 +66,7 @@ pub fn root() -> Outcome {
         ("setcap", "libcap2-bin"),
         ("rsync", "rsync"),
         ("nginx", "nginx-light"),
+        ("rpmbuild", "rpm"),
     ]) {
         return Outcome::LeftOut(reason);
     }

@@ -34,6 +34,11 @@ pub fn known_areas(state_dir: &Path) -> Result<Vec<AreaTarget>> {
     Ok(areas)
 }
 
+/// Whether something was checked out to `root`: there is a marker.
+pub fn is_area(root: &Path) -> bool {
+    Dir::open(root).is_ok_and(|root| !matches!(read_marker(&root), Ok(None)))
+}
+
 /// Of these, the ones that still are there: their root has a marker.
 pub(in crate::checkout) fn live_areas(state_dir: &Path) -> Result<Vec<AreaTarget>> {
     let mut areas: Vec<AreaTarget> = remembered(state_dir)?.into_iter().map(Remembered::target).collect();
