@@ -71,7 +71,7 @@ impl Lock {
 /// listed under another device than its files have.
 fn holder(fd: &OwnedFd) -> Option<u32> {
     let stat = sys::fstat(fd).ok()?;
-    let (major, minor) = (libc::major(stat.st_dev), libc::minor(stat.st_dev));
+    let (major, minor) = (nix::libc::major(stat.st_dev), nix::libc::minor(stat.st_dev));
     let inode = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
     let mut locks = String::new();
     let proc = Dir::open(Path::new("/proc")).ok()?;
