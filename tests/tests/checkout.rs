@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Modes, refusals and memory of checkouts.
 
-use evenkeel_store::checkout::{Adopt, Ceiling, ConflictPolicy, ConflictRule, Mode};
+use evenkeel_store::checkout::{Adopt, Ceiling, ConflictPolicy, ConflictRule, Mode, SwitchMode};
+use evenkeel_store::fsio::script::Script;
 use evenkeel_store::{Error, ErrorKind};
 use evenkeel_tests::fixture::{Fixture, settle};
+use evenkeel_tests::operation::EIO;
 use evenkeel_tests::place::{Place, summary};
 use evenkeel_tests::{Tree, read_tree};
 
@@ -469,4 +471,33 @@ fn damage_in_the_store_is_found_before_anything_changes() {
     assert_eq!(read_tree(&place.root), before);
     assert_eq!(place.private_names(), ["lock", "marker"]);
     assert!(place.status().in_sync());
+}
+
+/// A root that was made for a checkout that failed before it had changed anything stayed there, empty.
+#[test]
+fn a_first_checkout_that_does_not_begin_leaves_nothing() {
+    let fixture = Fixture::in_memory();
+    fixture.tree.file("d/f", "f");
+    let id = fixture.commit_new();
+    for switch in [SwitchMode::Files, SwitchMode::Tree] {
+        let mut begun = 0;
+        for failing in (1..40).chain((40..).step_by(5)) {
+            let parent = fixture.dir().join(format!("{switch:?}-{failing}"));
+            std::fs::create_dir(&parent).unwrap();
+            let place = Place::new(&fixture, &format!("{switch:?}-{failing}/server"));
+            let script = Script::new(&parent, move |call| if call.number == failing { Err(EIO) } else { Ok(()) });
+            let done = place.try_checkout(&id, |options| (options.switch, options.threads) = (switch, 1));
+            if script.calls() < failing || begun == 3 {
+                break;
+            }
+            drop(script);
+            if done.is_err() && place.root.exists() {
+                let areas = std::fs::read_dir(place.state.join("areas")).into_iter().flatten();
+                let has_journal = areas.flatten().any(|area| area.path().join("tx/journal").exists());
+                assert!(has_journal, "{switch:?} {failing}: nothing was begun, and {done:?} left a root");
+                begun += 1;
+            }
+        }
+        assert!(begun > 0, "{switch:?}");
+    }
 }

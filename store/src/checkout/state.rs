@@ -145,7 +145,20 @@ struct Unused {
     /// The root's mtime before `.evenkeel` came into it.
     mtime: Timestamp,
     /// Parent and name of the root, when it was made too.
-    root: Option<(Dir, Vec<u8>)>,
+    root: Option<NewDir>,
+}
+
+/// A directory that was made for an area. Dropped while nothing is in it, it goes again.
+#[derive(Debug)]
+struct NewDir {
+    parent: Dir,
+    name: Vec<u8>,
+}
+
+impl Drop for NewDir {
+    fn drop(&mut self) {
+        let _ = self.parent.remove_dir(&self.name);
+    }
 }
 
 impl HeldArea {
@@ -158,23 +171,29 @@ impl HeldArea {
         let (dir, made_root) = match dir {
             Some(dir) => (dir, None),
             None => {
-                let (dir, parent, name) = make_root(given)?;
-                (dir, Some((parent, name)))
+                let (dir, made) = make_root(given)?;
+                (dir, Some(made))
             }
         };
         let failed = |e| refuse::private_place(&dir, "prepare", e);
         let mtime = dir.stat(b"").map_err(failed)?.mtime;
         let (private, made_private) = dir.make_private_dir(PRIVATE_DIR).map_err(failed)?;
-        let file = private.open_or_create(LOCK).map_err(|e| refuse::lock_place(&private, LOCK, e))?;
-        let lock = Lock::take(file, &private.path_of(LOCK))?;
-        if made_private {
-            dir.sync().map_err(failed)?;
-        }
-        // What was read before the lock was held may be old.
-        let marker = match read_marker(&dir)? {
-            Some(marker) => marker,
-            None => Marker::new(&path, name, store)?,
+        let locked = || {
+            let file = private.open_or_create(LOCK).map_err(|e| refuse::lock_place(&private, LOCK, e))?;
+            let lock = Lock::take(file, &private.path_of(LOCK))?;
+            if made_private {
+                dir.sync().map_err(failed)?;
+            }
+            // What was read before the lock was held may be old.
+            let marker = read_marker(&dir)?.map_or_else(|| Marker::new(&path, name, store), Ok)?;
+            Ok((lock, marker))
         };
+        let (lock, marker) = locked().inspect_err(|e: &Error| {
+            if made_private && !matches!(e, Error::Locked { .. }) {
+                let _ = private.unlink(LOCK);
+                let _ = dir.remove_dir(PRIVATE_DIR);
+            }
+        })?;
         let state = state_path(state_dir, marker.area);
         let unused = made_private.then_some(Unused { mtime, root: made_root });
         let rescued = None;
@@ -299,8 +318,8 @@ impl HeldArea {
     /// # Errors
     /// [`Error::Io`].
     pub(super) fn note(&mut self, path: &Path) -> Result<()> {
-        self.unused = None;
         self.make_state()?;
+        self.unused = None;
         self.write_marker()?;
         fsio::publish_file(&self.state.join(AREA), &Remembered::encode(&self.marker.name, path))
     }
@@ -380,9 +399,8 @@ impl Drop for HeldArea {
         let taken_away = self
             .clear_staging()
             .is_ok_and(|()| self.private.unlink(LOCK).and_then(|()| self.root.remove_dir(PRIVATE_DIR)).is_ok());
-        match root {
-            Some((parent, name)) if taken_away => drop(parent.remove_dir(&name)),
-            _ => drop(FdAttrs(self.root.as_fd()).set_mtime(mtime)),
+        if root.is_none() || !taken_away {
+            let _ = FdAttrs(self.root.as_fd()).set_mtime(mtime);
         }
     }
 }
@@ -404,16 +422,17 @@ pub(super) fn applied_path(state_dir: &Path, area: AreaId) -> PathBuf {
     state_path(state_dir, area).join(APPLIED)
 }
 
-/// Makes an area's root. Gives it with its parent and its name there.
-fn make_root(given: &Path) -> Result<(Dir, Dir, Vec<u8>)> {
+/// Makes an area's root.
+fn make_root(given: &Path) -> Result<(Dir, NewDir)> {
     let parent = given.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = given.file_name().ok_or_else(|| Error::io("create", given, std::io::ErrorKind::NotFound))?.as_bytes();
     let parent = Dir::open_following(parent)?;
     let failed = |e| Error::io("create directory", given, e);
     parent.make_dir(name).map_err(failed)?;
-    parent.sync().map_err(failed)?;
-    let root = parent.open_dir(name).map_err(failed)?;
-    Ok((root, parent, name.to_vec()))
+    let made = NewDir { parent, name: name.to_vec() };
+    made.parent.sync().map_err(failed)?;
+    let root = made.parent.open_dir(name).map_err(failed)?;
+    Ok((root, made))
 }
 
 #[cfg(test)]

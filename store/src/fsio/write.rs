@@ -79,6 +79,18 @@ impl Dir {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
             Err(e) => return Err(e),
         };
+        match self.open_private_dir(name, made) {
+            Ok(dir) => Ok((dir, made)),
+            Err(e) => {
+                if made {
+                    let _ = self.remove_dir(name);
+                }
+                Err(e)
+            }
+        }
+    }
+
+    fn open_private_dir(&self, name: &[u8], made: bool) -> io::Result<Dir> {
         let dir = self.open_dir(name)?;
         let attrs = FdAttrs(dir.as_fd());
         if made {
@@ -96,7 +108,7 @@ impl Dir {
         if attrs.flags()? != InodeFlags::default() {
             attrs.set_flags(InodeFlags::default())?;
         }
-        Ok((dir, made))
+        Ok(dir)
     }
 
     /// Content of a regular file of at most `cap` bytes; `None` when there is none.
