@@ -212,6 +212,9 @@ pub struct HttpConfig {
     pub proxy: Option<String>,
     /// Hosts that are asked without the proxy, separated by commas.
     pub no_proxy: Option<String>,
+    /// Hosts to which servers may send requests on.
+    #[serde(default)]
+    pub redirects: Vec<String>,
     /// Most bytes of content a second, all connections together.
     #[serde(default, deserialize_with = "rate")]
     pub limit_rate: Option<u64>,

@@ -282,7 +282,7 @@ fn hints(error: &StoreError) -> Vec<String> {
             "name the authority that signed the server's certificate with `ca-file` in the configuration".into()
         }
         StoreError::Fetch { source: TransferError::Redirect(_), .. } => {
-            "redirects are not followed: name the store where it is".into()
+            "name the store where it is, or the hosts that may be followed to with `redirects` under [http]".into()
         }
         StoreError::Fetch { source: TransferError::Service { status: 403, .. }, .. }
         | StoreError::Send { source: TransferError::Service { status: 403, .. }, .. } => {

@@ -56,6 +56,7 @@ pub fn http_options(http: &HttpConfig, addresses: &[String]) -> Result<HttpOptio
         bytes_per_second: http.limit_rate,
         token: http.token_file.as_deref().map(|path| secret(&[path])).transpose()?,
         identity: identity(http)?,
+        redirects: http.redirects.clone(),
         ..HttpOptions::default()
     })
 }

@@ -90,6 +90,7 @@ areas and nested roots are errors.
   client-cert = \"/etc/evenkeel/client.pem\"      # for servers that ask for one
   client-key = \"/etc/evenkeel/client.key\"
   no-proxy = \"localhost, *.example.org\"        # hosts that are asked without it
+  redirects = [\"cdn.example.org\"]              # hosts that servers may send requests on to
   limit-rate = \"2M\"                  # most bytes a second from servers
 
   [s3]                                 # for a store in a bucket: store = \"s3://BUCKET/PREFIX\"

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use evenkeel_store::backend::http::{HttpOptions, Patience, Timing};
+use evenkeel_store::backend::http::{HttpOptions, Patience, Secret, Timing};
 use evenkeel_store::backend::{Backend, HttpBackend, ObjectName};
 use evenkeel_store::error::TransferError;
 use evenkeel_store::id::PackId;
@@ -172,6 +172,29 @@ fn what_is_no_answer_is_refused_at_once() {
         assert!(matches!(subject.why(Manner::Redirect(to.into())), TransferError::Redirect(found) if found == to));
     }
     assert_eq!(subject.timing.now(), Duration::ZERO, "nothing of this gets better by waiting");
+}
+
+/// FAULTS 21: only where the configuration allows it is another server asked, and never in circles.
+#[test]
+fn a_redirect_is_followed_to_a_host_that_is_named() {
+    let subject = Subject::new();
+    let far = subject.server(Manner::Honest);
+    let to = far.url();
+    let near = WebServer::start(subject.dir.path(), move |asked, _| Manner::Redirect(format!("{to}{}", asked.path)));
+    let host = far.url().trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let backend = |hosts: &[&str]| {
+        let timing = Arc::clone(&subject.timing) as Arc<dyn Timing>;
+        let redirects = hosts.iter().map(ToString::to_string).collect();
+        let token = Some(Secret(b"a-token-of-some-length".to_vec()));
+        HttpBackend::new(&[near.url()], HttpOptions { redirects, timing, token, ..HttpOptions::default() }).unwrap()
+    };
+    subject.assert_reads(&backend(&[&host]), 100, 5000);
+    assert!(far.asked().iter().all(|asked| asked.headers.iter().all(|line| !line.starts_with("authorization"))));
+    assert!(subject.read(&backend(&["127.0.0.1"]), 100, 5000).is_err(), "another port is another server");
+    let circle = WebServer::start(subject.dir.path(), |asked, _| Manner::Redirect(format!("/{}", asked.path)));
+    let around = HttpBackend::new(&[circle.url()], HttpOptions { redirects: vec![host], ..HttpOptions::default() });
+    assert!(subject.read(&around.unwrap(), 100, 5000).is_err());
+    assert_eq!(circle.requests(), 4, "three times it was followed");
 }
 
 /// FAULTS 16: a server that is busy is asked again a bounded number of times, however long it wants to be left alone.

@@ -24,6 +24,9 @@ const SERVICE_TEXT_BYTES_MAX: u64 = 16 << 10;
 /// Connections kept open for the next request to a server.
 const IDLE_CONNECTIONS: usize = 16;
 
+/// Most times that one request is sent on.
+const REDIRECTS_MAX: u32 = 3;
+
 /// A way to servers.
 #[derive(Debug)]
 pub(in crate::backend) struct Client {
@@ -32,6 +35,8 @@ pub(in crate::backend) struct Client {
     timing: Arc<dyn Timing>,
     rate: Option<Rate>,
     bearer: Option<Bearer>,
+    /// Hosts to which requests may be sent on.
+    redirects: Vec<String>,
 }
 
 /// A token, and the only server that may have it.
@@ -89,7 +94,7 @@ impl Client {
             .timeout_global(Some(patience.request))
             .build();
         let (rate, timing) = (options.bytes_per_second.map(Rate::new), Arc::clone(&options.timing));
-        Ok(Client { agent: config.new_agent(), patience, timing, rate, bearer: None })
+        Ok(Client { agent: config.new_agent(), patience, timing, rate, bearer: None, redirects: Vec::new() })
     }
 
     /// Gives a token to the server of `address`, and to no other.
@@ -110,6 +115,30 @@ impl Client {
         Ok(Client { bearer: Some(Bearer { server, line }), ..self })
     }
 
+    /// Lets servers send requests on to `hosts`.
+    pub(super) fn with_redirects(self, hosts: &[String]) -> Client {
+        Client { redirects: hosts.to_vec(), ..self }
+    }
+
+    /// Makes a request, and makes it again where a server sends it on to, within what may be.
+    fn follow<T>(
+        &self,
+        url: &str,
+        mut request: impl FnMut(&str) -> Result<T, TransferError>,
+    ) -> Result<T, TransferError> {
+        let mut url = url.to_string();
+        let mut left = REDIRECTS_MAX;
+        loop {
+            let location = match request(&url) {
+                Err(TransferError::Redirect(location)) => location,
+                done => return done,
+            };
+            let next = redirected(&url, &location, &self.redirects).filter(|_| left > 0);
+            url = next.ok_or(TransferError::Redirect(location))?;
+            left -= 1;
+        }
+    }
+
     fn bearer(&self, url: &str) -> Option<HeaderValue> {
         let url: Uri = url.parse().ok()?;
         let bearer = self.bearer.as_ref()?;
@@ -119,6 +148,17 @@ impl Client {
 
     /// Appends what was asked for to `buffer`, as much of it as comes. A `fresh` answer is not one that a cache kept.
     pub(in crate::backend) fn get(
+        &self,
+        url: &str,
+        asked: Asked,
+        fresh: bool,
+        buffer: &mut Vec<u8>,
+        cost: &mut Cost,
+    ) -> Result<Got, TransferError> {
+        self.follow(url, |url| self.get_here(url, asked, fresh, buffer, cost))
+    }
+
+    fn get_here(
         &self,
         url: &str,
         asked: Asked,
@@ -176,6 +216,10 @@ impl Client {
 
     /// Length of an object; `None` when it is not there.
     pub(super) fn len(&self, url: &str, cost: &mut Cost) -> Result<Option<u64>, TransferError> {
+        self.follow(url, |url| self.len_here(url, cost))
+    }
+
+    fn len_here(&self, url: &str, cost: &mut Cost) -> Result<Option<u64>, TransferError> {
         let start = self.timing.now();
         let mut request = self.agent.head(url).header(header::ACCEPT_ENCODING, "identity");
         if let Some(bearer) = self.bearer(url) {
@@ -312,6 +356,23 @@ impl Client {
     }
 }
 
+/// Where `location` in an answer of `url` leads, if it may be followed: with the same scheme, and to the same server or to one
+/// of `hosts`. Without hosts, nowhere.
+fn redirected(url: &str, location: &str, hosts: &[String]) -> Option<String> {
+    let from: Uri = url.parse().ok()?;
+    let (scheme, server) = (from.scheme_str()?, from.authority()?);
+    let target = match location {
+        path if path.starts_with('/') && !path.starts_with("//") => format!("{scheme}://{server}{path}"),
+        whole => whole.to_string(),
+    };
+    let to: Uri = target.parse().ok()?;
+    let there = to.authority()?;
+    // A name and password in it are no part of a host that is listed.
+    let is_listed = hosts.iter().any(|host| host.eq_ignore_ascii_case(there.as_str()));
+    let may = !hosts.is_empty() && to.scheme_str() == Some(scheme) && (there == server || is_listed);
+    may.then_some(target)
+}
+
 /// What an object store calls the reason, as in `<Error><Code>AccessDenied</Code>…`.
 fn service_code(text: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(text).ok()?;
@@ -388,4 +449,30 @@ fn proxy(options: &HttpOptions) -> Result<Option<Proxy>> {
         builder = builder.no_proxy(host);
     }
     builder.build().map(Some).map_err(|_| refused())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_lead_only_to_hosts_that_are_named() {
+        let hosts = ["cdn.example:8443".to_string()];
+        let to = |location: &str| redirected("https://a.example/s/packs/x", location, &hosts);
+        assert_eq!(to("https://CDN.example:8443/x").as_deref(), Some("https://CDN.example:8443/x"));
+        assert_eq!(to("/other").as_deref(), Some("https://a.example/other"));
+        for refused in [
+            "https://cdn.example/x",
+            "http://cdn.example:8443/x",
+            "https://user@cdn.example:8443/x",
+            "https://cdn.example:8443.evil.example/x",
+            "//cdn.example:8443/x",
+            "file:///etc/passwd",
+            "x",
+            "",
+        ] {
+            assert_eq!(to(refused), None, "{refused}");
+        }
+        assert_eq!(redirected("https://a.example/s", "/other", &[]), None, "off");
+    }
 }

@@ -65,7 +65,7 @@ impl HttpBackend {
         let mirrors = addresses.iter().map(|address| parse(address).map(Mirror::new)).collect::<Result<Vec<_>>>()?;
         let Some(own) = mirrors.last() else { return Err(refused("nothing", "no address is given")) };
         let path = PathBuf::from(&own.address);
-        let mut client = Client::new(&options)?;
+        let mut client = Client::new(&options)?.with_redirects(&options.redirects);
         if let Some(token) = &options.token {
             client = client.with_token(token, &own.address)?;
         }

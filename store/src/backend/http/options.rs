@@ -21,6 +21,8 @@ pub struct HttpOptions {
     pub token: Option<Secret>,
     /// This machine's certificate, then those between it and its authority, and the private key: PEM, one after the other.
     pub identity: Option<Secret>,
+    /// Hosts to which a server may send a request on, as `HOST` or `HOST:PORT`. Without any, redirects are refused.
+    pub redirects: Vec<String>,
     /// Time and chance.
     pub timing: Arc<dyn Timing>,
 }
@@ -35,6 +37,7 @@ impl Default for HttpOptions {
             bytes_per_second: None,
             token: None,
             identity: None,
+            redirects: Vec::new(),
             timing: Arc::new(SystemTiming(Instant::now())),
         }
     }
