@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a long operation tells its caller while it runs. The library never prints.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Counters of one running operation, shared between its threads and whoever shows them.
@@ -16,6 +17,20 @@ pub struct Progress {
     bytes_stored: AtomicU64,
     cancelled: AtomicBool,
     watcher: Watcher,
+    foreseen: OnceLock<Foreseen>,
+}
+
+/// What a fetch will cost, told before it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Foreseen {
+    /// Requests to servers.
+    pub requests: u64,
+    /// Bytes that come from there.
+    pub bytes: u64,
+    /// Bytes that are written for files.
+    pub bytes_to_write: u64,
+    /// Bytes that must be free.
+    pub disk_needed: u64,
 }
 
 /// Whom to tell of each new phase.
@@ -78,6 +93,16 @@ impl Progress {
     /// Counts bytes written to the store.
     pub fn stored(&self, bytes: u64) {
         self.bytes_stored.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Says what is about to be fetched. The first that is said counts.
+    pub fn foresee(&self, foreseen: Foreseen) {
+        let _ = self.foreseen.set(foreseen);
+    }
+
+    /// What is about to be fetched, once that is known.
+    pub fn foreseen(&self) -> Option<Foreseen> {
+        self.foreseen.get().copied()
     }
 
     /// Asks the operation to stop at the next safe point; it then fails with [`crate::Error::Interrupted`].

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use evenkeel_store::Progress;
-use evenkeel_store::progress::ProgressSample;
+use evenkeel_store::progress::{Foreseen, ProgressSample};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
@@ -96,7 +96,13 @@ fn watch(mode: Mode, progress: &Progress, ended: &mpsc::Receiver<()>) {
     let start = Instant::now();
     // A bar measures from the beginning, so that its rate is right once it shows.
     let mut wait = if mode == Mode::Bars { step } else { PATIENCE };
+    let mut has_told = false;
     while ended.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+        // For what is over soon, the report does.
+        if let Some(foreseen) = progress.foreseen().filter(|_| !has_told && start.elapsed() >= PATIENCE) {
+            teller.foretell(&foretold(foreseen));
+            has_told = true;
+        }
         tell_of_phase(teller.as_mut(), &progress.sample(), start.elapsed());
         wait = step;
     }
@@ -113,7 +119,21 @@ fn tell_of_phase(teller: &mut dyn Teller, sample: &ProgressSample, elapsed: Dura
 /// One way to show a sample.
 trait Teller {
     fn tell(&mut self, sample: &ProgressSample, elapsed: Duration);
+    /// Says what it will cost, which stays to be read.
+    fn foretell(&mut self, _text: &str) {}
     fn finish(&mut self, _sample: &ProgressSample, _elapsed: Duration) {}
+}
+
+/// `to fetch: 3 requests, 1.20 MiB; 4.00 MiB to write, 5.20 MiB of free space needed`.
+fn foretold(foreseen: Foreseen) -> String {
+    let Foreseen { requests, bytes, bytes_to_write, disk_needed } = foreseen;
+    format!(
+        "to fetch: {}, {}; {} to write, {} of free space needed",
+        text::counted(requests, "request"),
+        text::bytes(bytes),
+        text::bytes(bytes_to_write),
+        text::bytes(disk_needed)
+    )
 }
 
 /// What a phase counts.
@@ -182,6 +202,14 @@ impl Teller for Bar {
         bar.tick();
     }
 
+    fn foretell(&mut self, text: &str) {
+        let say = || drop(writeln!(io::stderr().lock(), "{text}"));
+        match &self.bar {
+            Some((bar, ..)) => bar.suspend(say),
+            None => say(),
+        }
+    }
+
     fn finish(&mut self, _sample: &ProgressSample, _elapsed: Duration) {
         if let Some((bar, ..)) = self.bar.take() {
             bar.finish_and_clear();
@@ -231,6 +259,10 @@ impl Teller for Lines {
         };
         self.last = Some((sample.phase, sample.bytes_done, elapsed));
         let _ = writeln!(io::stderr().lock(), "{}", line(sample, rate));
+    }
+
+    fn foretell(&mut self, text: &str) {
+        let _ = writeln!(io::stderr().lock(), "progress: {text}");
     }
 }
 
@@ -311,6 +343,13 @@ impl Teller for JsonLines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_it_will_cost_is_said_first() {
+        let foreseen = Foreseen { requests: 3, bytes: 5 << 20, bytes_to_write: 4 << 20, disk_needed: 9 << 20 };
+        let expected = "to fetch: 3 requests, 5.00 MiB; 4.00 MiB to write, 9.00 MiB of free space needed";
+        assert_eq!(foretold(foreseen), expected);
+    }
 
     #[test]
     fn a_line_says_what_is_known() {

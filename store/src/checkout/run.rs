@@ -97,6 +97,11 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
         areas.iter().try_for_each(|area| run.check_bounds(area))?;
     }
     let mut needed = run.foresee(&areas)?;
+    if let Some(needed) = &needed
+        && !planned_only
+    {
+        progress.foresee(needed.report.foreseen());
+    }
     let mut forgotten_bytes = 0;
     if options.fetch_only
         && !options.dry_run

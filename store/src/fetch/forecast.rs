@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::FetchPlan;
 use super::seed::Source;
+use crate::progress::Foreseen;
 
 /// Bytes of content by where they come from. What this machine has counts as plain bytes, what was stored as stored ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,4 +63,16 @@ pub struct FetchReport {
     pub bytes_to_write: u64,
     /// Bytes that must be free: for what is written, and for what is kept until then.
     pub disk_needed: u64,
+}
+
+impl FetchReport {
+    /// What was foreseen, in short.
+    pub fn foreseen(&self) -> Foreseen {
+        Foreseen {
+            requests: self.planned.requests,
+            bytes: self.planned.over_the_line(),
+            bytes_to_write: self.bytes_to_write,
+            disk_needed: self.disk_needed,
+        }
+    }
 }
