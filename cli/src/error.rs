@@ -284,6 +284,12 @@ fn hints(error: &StoreError) -> Vec<String> {
         StoreError::Fetch { source: TransferError::Redirect(_), .. } => {
             "name the store where it is, or the hosts that may be followed to with `redirects` under [http]".into()
         }
+        StoreError::Fetch { source: TransferError::Status { status: 401 | 403, .. }, .. } => {
+            "the server lets in only whom it knows: name a file with the token as `token-file`, or a certificate as \
+             `client-cert` and `client-key`, in `[http]` of the configuration; a token is given to the store's own address \
+             only, not to mirrors"
+                .into()
+        }
         StoreError::Fetch { source: TransferError::Service { status: 403, .. }, .. }
         | StoreError::Send { source: TransferError::Service { status: 403, .. }, .. } => {
             "the key must be allowed to read, write and list the bucket; clocks that differ are refused, too".into()

@@ -32,7 +32,7 @@ enum NoRequest {
 /// Serves a connection to its end.
 pub(crate) fn serve(shared: &Arc<Shared>, socket: TcpStream, peer: IpAddr, role: Role) {
     let _ = socket.set_nodelay(true);
-    let paced = Paced::new(socket, Instant::now() + shared.limits.header);
+    let paced = Paced::new(Arc::new(socket), Instant::now() + shared.limits.header);
     let access = shared.access();
     let stream = match access.tls.clone().filter(|_| role == Role::Store).map(ServerConnection::new) {
         None => Stream::Plain(paced),
@@ -74,7 +74,9 @@ enum Body {
 impl Connection<'_> {
     /// Answers one request; gives whether there may be another.
     fn one(&mut self, is_first: bool) -> bool {
+        let waiting = self.shared.wait(self.role, &self.stream.pace().socket);
         let read = self.read_request(is_first);
+        drop(waiting);
         let start = Instant::now();
         let (request, refused) = match read {
             Ok(request) => (request, None),
@@ -144,7 +146,7 @@ impl Connection<'_> {
     }
 
     fn reply(&self, request: &Request) -> Reply {
-        if !matches!(request.method.as_str(), "GET" | "HEAD") {
+        if !request.only_reads() {
             return plain(405, "Allow: GET, HEAD\r\n");
         }
         if self.role == Role::Metrics {

@@ -14,7 +14,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// A socket that fails with `TimedOut` after its deadline.
 pub(crate) struct Paced {
-    socket: TcpStream,
+    pub(crate) socket: Arc<TcpStream>,
     /// Until when the operations under way may last.
     pub(crate) deadline: Instant,
     /// Between requests: ends the waiting when it becomes true.
@@ -22,7 +22,7 @@ pub(crate) struct Paced {
 }
 
 impl Paced {
-    pub(crate) fn new(socket: TcpStream, deadline: Instant) -> Paced {
+    pub(crate) fn new(socket: Arc<TcpStream>, deadline: Instant) -> Paced {
         Paced { socket, deadline, stop: None }
     }
 
@@ -43,7 +43,7 @@ impl Read for Paced {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             self.socket.set_read_timeout(Some(self.left()?))?;
-            match self.socket.read(buffer) {
+            match (&*self.socket).read(buffer) {
                 Err(e) if is_later(&e) => {}
                 done => return done,
             }
@@ -55,7 +55,7 @@ impl Write for Paced {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             self.socket.set_write_timeout(Some(self.left()?))?;
-            match self.socket.write(bytes) {
+            match (&*self.socket).write(bytes) {
                 Err(e) if is_later(&e) => {}
                 done => return done,
             }

@@ -12,7 +12,7 @@ pub enum LogFormat {
     /// Words, for people.
     #[default]
     Text,
-    /// A JSON object a line.
+    /// A JSON object a line (docs/reference/schemas/access.json).
     Json,
 }
 
@@ -36,9 +36,9 @@ impl Line<'_> {
     /// The line with its end. What a client sent is escaped; its token is not in it.
     pub(crate) fn render(&self, format: LogFormat) -> String {
         let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
-        let milliseconds = self.took.as_secs_f64() * 1e3;
         match format {
             LogFormat::Text => {
+                let milliseconds = self.took.as_secs_f64() * 1e3;
                 let or_dash = |text: Option<&str>| text.map_or("-".into(), |text| text.escape_debug().to_string());
                 format!(
                     "{time} {} {} {} {} {}{} {milliseconds:.1}ms range={} agent=\"{}\"\n",
@@ -54,9 +54,9 @@ impl Line<'_> {
             }
             LogFormat::Json => {
                 let line = serde_json::json!({
-                    "time": time, "peer": self.peer.to_string(), "method": self.method, "path": self.target,
+                    "schema": "evenkeel/access/1", "time": time, "peer": self.peer.to_string(), "method": self.method, "path": self.target,
                     "range": self.range, "agent": self.agent, "status": self.status, "sent": self.sent,
-                    "cut": self.is_cut, "milliseconds": milliseconds,
+                    "cut": self.is_cut, "seconds": self.took.as_secs_f64(),
                 });
                 format!("{line}\n")
             }
@@ -79,6 +79,8 @@ pub(crate) struct Metrics {
     pub(crate) accepted: AtomicU64,
     /// Connections that were turned away: too many.
     pub(crate) refused: AtomicU64,
+    /// Connections that gave way to others while they waited.
+    pub(crate) evicted: AtomicU64,
     /// Connections without a request: TLS failed, silence, or too slow.
     pub(crate) fruitless: AtomicU64,
     /// Lines of the access log that could not be written.
@@ -118,6 +120,7 @@ impl Metrics {
             ("cut_answers_total", "Answers that were not sent to their end.", &self.cut),
             ("connections_total", "Connections that were taken.", &self.accepted),
             ("refused_connections_total", "Connections turned away: too many.", &self.refused),
+            ("evicted_connections_total", "Waiting connections that gave way to others.", &self.evicted),
             ("fruitless_connections_total", "Connections without a whole request.", &self.fruitless),
             ("unlogged_total", "Lines of the access log that could not be written.", &self.unlogged),
             ("reloads_total", "Times that certificates and tokens were read again.", &self.reloads),

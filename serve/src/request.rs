@@ -38,6 +38,11 @@ impl Request {
         }
     }
 
+    /// Whether the method is one that is answered. After any other one the connection ends.
+    pub fn only_reads(&self) -> bool {
+        matches!(self.method.as_str(), "GET" | "HEAD")
+    }
+
     /// Reads a head; `None` while it is not all there.
     ///
     /// # Errors
@@ -74,9 +79,10 @@ impl Request {
 
     fn line(&mut self, name: &str, value: &str) -> Result<(), u16> {
         let place = match name {
-            // A body would be taken for the next request by one of two programs in a row.
-            "transfer-encoding" | "expect" | "upgrade" => return Err(400),
-            "content-length" if value != "0" => return Err(400),
+            // A body would be taken for the next request by one of two programs in a row. Whoever wants to change something
+            // is told by the status, and no further request is read.
+            "transfer-encoding" | "expect" | "upgrade" if self.only_reads() => return Err(400),
+            "content-length" if value != "0" && self.only_reads() => return Err(400),
             "connection" => {
                 let says = |word: &str| value.split(',').any(|option| option.trim().eq_ignore_ascii_case(word));
                 self.keep_alive = (self.keep_alive || says("keep-alive")) && !says("close");
@@ -117,6 +123,8 @@ mod tests {
     #[test]
     fn what_could_be_read_in_two_ways_is_refused() {
         let (request, _) = parse("GET /format HTTP/1.1\nHost: a\nAuthorization: bearer x").unwrap().unwrap();
+        let (put, _) = parse("PUT /format HTTP/1.1\nHost: a\nContent-Length: 5").unwrap().unwrap();
+        assert!(request.only_reads() && !put.only_reads());
         assert!(request.keep_alive && request.token.as_deref() == Some("x"));
         for lines in [
             "GET /format HTTP/1.1",

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Listening, and how many may be served at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -27,7 +27,7 @@ const METRICS_CONNECTIONS: usize = 8;
 /// What the server bears.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at once; each has a thread.
+    /// Connections at once; each has a thread. Beyond them the one that has waited longest without a request gives way.
     pub connections: usize,
     /// Of these, from one address; an IPv6 network of 64 bits counts as one.
     pub per_address: usize,
@@ -102,6 +102,9 @@ struct Open {
     store: usize,
     metrics: usize,
     by_address: HashMap<IpAddr, usize>,
+    /// Those that wait for the head of a request, in the order in which they began to.
+    waiting: BTreeMap<u64, Arc<TcpStream>>,
+    turns: u64,
 }
 
 /// A server that was told what to do.
@@ -221,7 +224,8 @@ fn admit(shared: &Arc<Shared>, mut socket: TcpStream, network: IpAddr, peer: IpA
             open.store += 1;
             let of_address = open.by_address.entry(network).or_default();
             *of_address += 1;
-            *of_address <= shared.limits.per_address && open.store <= shared.limits.connections
+            *of_address <= shared.limits.per_address
+                && (open.store <= shared.limits.connections || give_way(open, &shared.metrics))
         }
     };
     let is_allowed = count(&mut shared.open());
@@ -241,6 +245,15 @@ fn admit(shared: &Arc<Shared>, mut socket: TcpStream, network: IpAddr, peer: IpA
         }
     }
     shared.metrics.refused.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Ends the connection that has waited longest for a request: silence must not keep out who has something to ask. Gives
+/// whether there was one. Its thread takes notice at once, so there is one connection too many for a moment only.
+fn give_way(open: &mut Open, metrics: &Metrics) -> bool {
+    let Some((_, socket)) = open.waiting.pop_first() else { return false };
+    metrics.evicted.fetch_add(1, Ordering::Relaxed);
+    let _ = socket.shutdown(Shutdown::Both);
+    true
 }
 
 /// The part of an address that one client cannot change at will.
@@ -276,7 +289,30 @@ impl Drop for Place {
     }
 }
 
+/// A connection among those that wait, no longer so when dropped.
+pub(crate) struct Waiting<'s> {
+    shared: &'s Shared,
+    turn: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.shared.open().waiting.remove(&self.turn);
+    }
+}
+
 impl Shared {
+    /// From here on the connection waits for the head of a request. Those that ask for metrics have places of their own.
+    pub(crate) fn wait(&self, role: Role, socket: &Arc<TcpStream>) -> Option<Waiting<'_>> {
+        (role == Role::Store).then(|| {
+            let mut open = self.open();
+            open.turns += 1;
+            let turn = open.turns;
+            open.waiting.insert(turn, Arc::clone(socket));
+            Waiting { shared: self, turn }
+        })
+    }
+
     fn open(&self) -> std::sync::MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

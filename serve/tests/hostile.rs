@@ -185,6 +185,55 @@ fn too_many_connections_are_turned_away_and_places_become_free() {
     }
 }
 
+/// All places are taken by clients that say nothing, or half of something: who asks is served all the same.
+#[test]
+fn who_waits_longest_gives_way() {
+    let serving = Serving::start(Limits { connections: 4, ..Limits::default() });
+    let mut held: Vec<TcpStream> = (0..4).map(|_| serving.connect()).collect();
+    held[1].write_all(b"GET /format HTTP/1.1\r\n").unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(serving.get("/format", "").starts_with("HTTP/1.1 200 "));
+    assert_eq!(rest(&mut held[0]), "", "the first has waited longest");
+    // The one that had begun to ask still may.
+    held[1].write_all(b"Host: a\r\nConnection: close\r\n\r\n").unwrap();
+    assert!(rest(&mut held[1]).starts_with("HTTP/1.1 200 "));
+}
+
+/// Who is being answered keeps the place: then there is none.
+#[test]
+fn who_is_being_answered_does_not_give_way() {
+    let serving = Serving::start(Limits { connections: 2, ..Limits::default() });
+    std::fs::File::create(serving.dir.path().join("format")).unwrap().set_len(1 << 30).unwrap();
+    let mut busy: Vec<TcpStream> = (0..2).map(|_| serving.connect()).collect();
+    for stream in &mut busy {
+        stream.write_all(b"GET /format HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+    }
+    assert!(rest(&mut serving.connect()).starts_with("HTTP/1.1 503 "));
+    busy[0].read_exact(&mut [0; 1 << 16]).unwrap();
+}
+
+#[test]
+fn nothing_is_changed_by_any_method() {
+    let serving = Serving::start(Limits::default());
+    let ask = |method: &str| serving.ask(format!("{method} /format HTTP/1.1\r\nHost: a\r\n\r\n"));
+    for method in ["PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE", "MKCOL", "COPY", "MOVE", "PROPFIND", "get"] {
+        let answer = ask(method);
+        assert!(
+            answer.starts_with("HTTP/1.1 405 ") && answer.contains("\r\nAllow: GET, HEAD\r\n"),
+            "{method}: {answer}"
+        );
+    }
+    // With a body, which is not read as the next request.
+    let body = "GET /format HTTP/1.1\r\nHost: a\r\n\r\n";
+    for method in ["PUT", "POST", "PATCH"] {
+        let answer = serving
+            .ask(format!("{method} /format HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        assert!(answer.starts_with("HTTP/1.1 405 ") && answer.matches("HTTP/1.1 ").count() == 1, "{method}: {answer}");
+    }
+    assert_eq!(std::fs::read(serving.dir.path().join("format")).unwrap(), b"0123456789");
+}
+
 #[test]
 fn a_stop_ends_idle_connections_at_once() {
     let serving = Serving::start(Limits::default());
