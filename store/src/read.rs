@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::backend::{Object, ObjectName};
 use crate::compress::Decompressor;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fetch::{self, Deltas, FetchLimits, FetchPlan, Kitchen, Near, Seeds};
+use crate::fetch::{self, Ahead, Deltas, FetchLimits, FetchPlan, Kitchen, Near, Seeds};
 use crate::format::pack::Encoding;
 use crate::format::store::SegmentsCurrent;
 use crate::format::table::{Location, Table, TablePack};
@@ -209,20 +209,31 @@ impl ChunkReader {
         let Some(link) = self.store.backend().link() else { return Ok(()) };
         let Some(mut plan) = self.plan_ahead(ids) else { return Ok(()) };
         if let Some(deltas) = self.deltas.get() {
-            let chunks = || plan.ranges.iter().flat_map(|range| &range.chunks);
-            let wanted = chunks().map(|(id, at)| (*id, u64::from(at.stored_len))).collect();
-            let take = |id: &ChunkId| {
-                let mut scratch = ReadScratch::default();
-                self.take_near(id, &mut scratch).ok().filter(|found| *found).map(|_| scratch.plain)
-            };
-            deltas.bring(
-                &wanted,
-                &Kitchen { store: &self.store, near: &self.near, seeds: &self.seeds, take: &take, progress },
-            )?;
-            let ids: Vec<ChunkId> = chunks().map(|(id, _)| *id).collect();
-            plan = self.plan_ahead(ids).unwrap_or_default();
+            self.with_kitchen(progress, |kitchen| deltas.bring(&costs(&plan), kitchen))?;
+            plan = self.plan_ahead(chunks(&plan)).unwrap_or_default();
         }
         fetch::run(&self.store, &plan, &self.near, fetch::requests_at_once(link), progress)
+    }
+
+    /// What [`ChunkReader::fetch_ahead`] would ask for now, of deltas and of packs; nothing where it does nothing. Asks for lists
+    /// and tables of deltas only.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub fn foresee_ahead(&self, ids: impl IntoIterator<Item = ChunkId>, progress: &Progress) -> Result<Ahead> {
+        let Some(packs) = self.plan_ahead(ids) else { return Ok(Ahead::default()) };
+        let Some(deltas) = self.deltas.get() else { return Ok(Ahead { packs, ..Ahead::default() }) };
+        let deltas = self.with_kitchen(progress, |kitchen| deltas.foresee(&costs(&packs), kitchen))?;
+        let rest = chunks(&packs).into_iter().filter(|id| !deltas.chunks.contains(id));
+        Ok(Ahead { packs: self.plan_ahead(rest).unwrap_or_default(), deltas })
+    }
+
+    fn with_kitchen<T>(&self, progress: &Progress, work: impl FnOnce(&Kitchen<'_>) -> T) -> T {
+        let take = |id: &ChunkId| {
+            let mut scratch = ReadScratch::default();
+            self.take_near(id, &mut scratch).ok().filter(|found| *found).map(|_| scratch.plain)
+        };
+        work(&Kitchen { store: &self.store, near: &self.near, seeds: &self.seeds, take: &take, progress })
     }
 
     /// What [`ChunkReader::fetch_ahead`] would ask for; `None` where it does nothing.
@@ -383,6 +394,16 @@ impl ChunkReader {
         open.insert(*id, Arc::clone(&pack));
         Ok(pack)
     }
+}
+
+fn chunks(plan: &FetchPlan) -> Vec<ChunkId> {
+    plan.ranges.iter().flat_map(|range| &range.chunks).map(|(id, _)| *id).collect()
+}
+
+/// What each chunk costs where it is fetched from its pack.
+fn costs(plan: &FetchPlan) -> HashMap<ChunkId, u64> {
+    let chunks = plan.ranges.iter().flat_map(|range| &range.chunks);
+    chunks.map(|(id, at)| (*id, u64::from(at.stored_len))).collect()
 }
 
 /// Whether a record may need a dictionary. A dictionary is a chunk that is stored without one (format-spec §20.5).

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use evenkeel_store::backend::HttpBackend;
 use evenkeel_store::backend::http::{HttpOptions, Patience};
 use evenkeel_store::checkout::{CheckoutReport, Line, Mode};
+use evenkeel_store::delta::{Effort, MakeOptions, make};
 use evenkeel_store::fetch::FetchBytes;
 use evenkeel_store::id::SnapshotId;
-use evenkeel_store::{ErrorKind, Store};
+use evenkeel_store::{ErrorKind, Progress, Store};
 use evenkeel_tests::fixture::assert_same;
 use evenkeel_tests::web::{Asked, Manner, WebServer};
 use evenkeel_tests::{Fixture, Place, noise, read_tree};
@@ -208,6 +209,38 @@ fn a_plan_tells_what_it_costs_and_fetches_nothing() {
     assert_eq!(report.fetch.unwrap().planned, fetch.planned);
     assert_eq!(done(&report).packs, fetch.planned.packs);
     assert_eq!(done(&report).requests, fetch.planned.requests);
+}
+
+/// With deltas: what they bring is told apart from packs, and foreseen to the byte and the request.
+#[test]
+fn a_plan_counts_deltas_and_they_come_true() {
+    let fixture = Fixture::small();
+    let first = first_release(&fixture);
+    let (mut large, mut huge) = (noise(1, 400_000), noise(2, 9 << 20));
+    large.iter_mut().step_by(3000).for_each(|byte| *byte ^= 1);
+    huge.iter_mut().step_by(30_000).for_each(|byte| *byte ^= 1);
+    fixture.tree.file("a/large", &large).file("a/huge", &huge).file("a/new", noise(7, 50_000));
+    let second = fixture.commit_new();
+    let options = MakeOptions { effort: Effort::Fast, threads: 1 };
+    let lock = fixture.store.lock_writer(&fixture.state).unwrap();
+    let made = make(&fixture.store, first, second, options, &lock, &Progress::default()).unwrap();
+    drop(lock);
+    let entry = made.entry.unwrap();
+    let server = WebServer::honest(fixture.store.path());
+    let place = far_place(&fixture, "server", &server);
+    place.checkout(&first, Mode::Full);
+    let dry = place.try_checkout(&second, |options| options.dry_run = true).unwrap().fetch.unwrap();
+    assert!(dry.planned.deltas > 0 && dry.planned.deltas < entry.file_len, "{dry:?} of {entry:?}");
+    assert!(dry.planned.packs < 500_000, "{dry:?}");
+    // What deltas give is kept as it is, not compressed.
+    assert!(dry.disk_needed >= dry.bytes_to_write + (4 << 20), "{dry:?}");
+
+    let report = place.checkout(&second, Mode::Full);
+    assert_is(&place, &fixture, &second);
+    let fetch = report.fetch.unwrap();
+    assert_eq!(fetch.planned, dry.planned);
+    let done = fetch.done.unwrap();
+    assert_eq!((done.deltas, done.packs, done.requests), (dry.planned.deltas, dry.planned.packs, dry.planned.requests));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::FetchPlan;
+use super::plan::Ahead;
 use super::seed::Source;
 use crate::progress::Foreseen;
 
@@ -22,9 +22,9 @@ pub struct FetchBytes {
     pub seeds: u64,
     /// Fetched earlier, and kept.
     pub prefetched: u64,
-    /// To be had from deltas.
+    /// Payloads of deltas, with what lies between them.
     pub deltas: u64,
-    /// To be had from packs, with what lies between the records.
+    /// Records of packs, with what lies between the records.
     pub packs: u64,
 }
 
@@ -41,9 +41,10 @@ impl FetchBytes {
     }
 
     /// Counts what a plan asks for.
-    pub(crate) fn count_plan(&mut self, plan: &FetchPlan) {
-        self.requests += plan.requests() as u64;
-        self.packs += plan.bytes;
+    pub(crate) fn count_plan(&mut self, plan: &Ahead) {
+        self.requests += plan.packs.requests() as u64 + plan.deltas.requests;
+        self.packs += plan.packs.bytes;
+        self.deltas += plan.deltas.bytes;
     }
 
     /// Bytes that come over the line.

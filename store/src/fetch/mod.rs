@@ -18,12 +18,12 @@ mod scan;
 mod seed;
 mod tree_seed;
 
-pub use deltas::Deltas;
 pub(crate) use deltas::Kitchen;
+pub use deltas::{DeltaPlan, Deltas};
 pub use forecast::{FetchBytes, FetchReport};
 pub use near::Near;
 pub(crate) use plan::requests_at_once;
-pub use plan::{FetchLimits, FetchPlan, PackRange};
+pub use plan::{Ahead, FetchLimits, FetchPlan, PackRange};
 pub(crate) use run::run;
 pub(crate) use scan::{Scan, Worth};
 pub use seed::{Seed, Seeds, Source};

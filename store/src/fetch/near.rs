@@ -17,7 +17,8 @@ use crate::limits;
 
 /// Bytes of records kept in memory.
 const MEMORY_BYTES: u64 = 48 << 20;
-const HEAD_LEN: usize = 48;
+/// What a record is kept behind, in bytes.
+pub(super) const HEAD_LEN: usize = 48;
 const FILE: &str = "fetched";
 const LOCK: &str = "fetched.lock";
 

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::deltas::DeltaPlan;
 use crate::backend::http::Link;
 use crate::format::table::Location;
 use crate::id::{ChunkId, PackId};
@@ -86,6 +87,23 @@ pub struct FetchPlan {
     pub needed_bytes: u64,
     /// Bytes that are asked for, those between the records too.
     pub bytes: u64,
+}
+
+/// All that will be asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Ahead {
+    /// First, of deltas.
+    pub deltas: DeltaPlan,
+    /// Then, for what they do not give, of packs.
+    pub packs: FetchPlan,
+}
+
+impl Ahead {
+    /// Bytes that are kept of it until they are needed.
+    pub fn kept_bytes(&self) -> u64 {
+        let heads = self.packs.chunks.saturating_mul(super::near::HEAD_LEN as u64);
+        self.deltas.kept_bytes.saturating_add(self.packs.needed_bytes).saturating_add(heads)
+    }
 }
 
 impl FetchPlan {

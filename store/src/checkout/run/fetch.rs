@@ -56,16 +56,19 @@ impl<'a> Run<'a> {
             self.seed_from_areas(areas, &contents)?;
             self.seed_from_places(areas, &contents, &chunks)?;
         }
-        let planned = self.sources(&chunks);
+        let (planned, kept_bytes) = self.sources(&chunks)?;
         let bytes_to_write = areas.iter().map(|area| area.plan.counts.bytes_to_write).sum();
         // What was fetched lies beside what is staged until the end.
-        let disk_needed = planned.over_the_line() + if self.options.fetch_only { 0 } else { bytes_to_write };
+        let disk_needed = kept_bytes + if self.options.fetch_only { 0 } else { bytes_to_write };
         let report = FetchReport { planned, done: None, bytes_to_write, disk_needed };
         Ok(Some(Needed { chunks, report }))
     }
 
-    /// Where chunks would come from now.
-    fn sources(&self, chunks: &[(ChunkId, u32)]) -> FetchBytes {
+    /// Where chunks would come from now, and how many bytes would be kept of what is fetched.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    fn sources(&self, chunks: &[(ChunkId, u32)]) -> Result<(FetchBytes, u64)> {
         let mut bytes = FetchBytes::default();
         let mut far = Vec::new();
         for (id, len) in chunks {
@@ -75,10 +78,9 @@ impl<'a> Run<'a> {
                 (None, None) => far.push(*id),
             }
         }
-        if let Some(plan) = self.reader.plan_ahead(far) {
-            bytes.count_plan(&plan);
-        }
-        bytes
+        let ahead = self.reader.foresee_ahead(far, self.progress)?;
+        bytes.count_plan(&ahead);
+        Ok((bytes, ahead.kept_bytes()))
     }
 
     /// Fetches what is needed and this machine does not have. What it has is read and verified once, so that what turns out
@@ -87,7 +89,7 @@ impl<'a> Run<'a> {
     /// # Errors
     /// As [`crate::read::ChunkReader::fetch_ahead`]; [`crate::Error::Io`] for too little space, before anything is fetched.
     pub(super) fn fetch(&self, areas: &[AreaRun<'a>], needed: &mut Needed) -> Result<()> {
-        let before = self.store.backend().traffic();
+        let before = (self.store.backend().traffic(), self.delta_bytes());
         let (near, seeds) = (self.reader.near(), self.reader.seeds());
         let (mut done, mut far) = (FetchBytes::default(), Vec::new());
         self.progress.start("reading seeds", needed.chunks.len() as u64, 0);
@@ -102,15 +104,22 @@ impl<'a> Run<'a> {
             }
             self.progress.advance(1, 0);
         }
-        if let (Some(plan), Some(dir)) = (self.reader.plan_ahead(far.iter().copied()), near.dir()) {
-            refuse::fetch_space(&dir, plan.needed_bytes.saturating_add(self.staged_beside(areas, &dir)?))?;
+        if let Some(dir) = near.dir() {
+            let ahead = self.reader.foresee_ahead(far.iter().copied(), self.progress)?;
+            refuse::fetch_space(&dir, ahead.kept_bytes().saturating_add(self.staged_beside(areas, &dir)?))?;
         }
         self.reader.fetch_ahead(far, self.progress)?;
         let now = self.store.backend().traffic();
-        done.requests = now.requests.saturating_sub(before.requests);
-        done.packs = now.bytes.saturating_sub(before.bytes);
+        done.requests = now.requests.saturating_sub(before.0.requests);
+        done.deltas = self.delta_bytes().saturating_sub(before.1);
+        done.packs = now.bytes.saturating_sub(before.0.bytes).saturating_sub(done.deltas);
         needed.report.done = Some(done);
         Ok(())
+    }
+
+    /// Bytes that have come of deltas so far.
+    fn delta_bytes(&self) -> u64 {
+        self.reader.deltas().map_or(0, Deltas::bytes)
     }
 
     /// Bytes that are to be staged in the file system that `dir` is in.

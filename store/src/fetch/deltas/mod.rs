@@ -44,13 +44,33 @@ struct State {
     bytes: u64,
 }
 
+/// What deltas are going to give.
+#[derive(Debug, Clone, Default)]
+pub struct DeltaPlan {
+    /// Requests for payloads.
+    pub requests: u64,
+    /// Bytes that are asked for, those between the payloads too.
+    pub bytes: u64,
+    /// Bytes that are kept of what is made of them.
+    pub kept_bytes: u64,
+    /// The chunks that are made.
+    pub chunks: HashSet<ChunkId>,
+}
+
+/// The frames that were chosen, and what they are of.
+struct Menu {
+    steps: Vec<Step>,
+    tables: Vec<run::Table>,
+    frames: Vec<FrameAt>,
+}
+
 /// One delta of the chain.
 #[derive(Debug, Clone)]
 struct Step {
     entry: DeltaIndexEntry,
     target: SnapshotId,
     /// Its table, and where its payloads start, once they have been fetched.
-    table: Option<Arc<(Delta, Vec<u64>)>>,
+    table: Option<run::Table>,
 }
 
 /// What is needed to make chunks and to keep them.
@@ -88,27 +108,52 @@ impl Deltas {
     /// # Errors
     /// [`Error::Interrupted`]; [`Error::Io`] for what is kept.
     pub(crate) fn bring(&self, wanted: &HashMap<ChunkId, u64>, kitchen: &Kitchen<'_>) -> Result<()> {
-        let total = wanted.values().fold(0u64, |sum, cost| sum.saturating_add(*cost));
-        if total < WORTH_BYTES {
-            return Ok(());
-        }
         let mut state = self.state();
-        self.prepare(&mut state, total, kitchen)?;
-        let steps: Vec<Step> = state.chain.iter().flatten().cloned().collect();
-        // Without the table of one, those after it have no base.
-        let tables: Vec<_> = steps.iter().map_while(|step| step.table.clone()).collect();
-        if tables.is_empty() || tables.len() < steps.len() {
-            return Ok(());
-        }
-        let chain: Vec<&Delta> = tables.iter().map(|table| &table.0).collect();
-        let at_hand = |id: &ChunkId| kitchen.near.has(id) || kitchen.seeds.has(id);
-        let frames = choose::frames(&chain, wanted, at_hand, &state.bad);
-        let mut work = run::Work::new(&steps, &tables, kitchen);
-        let done = work.run(&frames);
+        let Some(menu) = self.choose(&mut state, wanted, kitchen)? else { return Ok(()) };
+        let mut work = run::Work::new(&menu.steps, &menu.tables, kitchen);
+        let done = work.run(&menu.frames);
         state.bad.extend(work.bad.iter().copied());
         state.notes.append(&mut work.notes);
         state.bytes += work.bytes;
         done
+    }
+
+    /// What [`Deltas::bring`] would ask for and make. Asks for lists and tables only.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub(crate) fn foresee(&self, wanted: &HashMap<ChunkId, u64>, kitchen: &Kitchen<'_>) -> Result<DeltaPlan> {
+        let Some(menu) = self.choose(&mut self.state(), wanted, kitchen)? else { return Ok(DeltaPlan::default()) };
+        let ranges = run::ranges(&menu.tables, &menu.frames);
+        let outputs = || menu.frames.iter().flat_map(|(step, index)| &menu.tables[*step].0.frames[*index].outputs);
+        let is_new = |id: &ChunkId| !kitchen.near.has(id);
+        let kept: HashMap<ChunkId, u32> =
+            outputs().filter(|chunk| is_new(&chunk.id)).map(|chunk| (chunk.id, chunk.len)).collect();
+        Ok(DeltaPlan {
+            requests: ranges.len() as u64,
+            bytes: ranges.iter().map(|range| range.len).sum(),
+            kept_bytes: kept.values().map(|len| u64::from(*len)).sum(),
+            chunks: kept.into_keys().collect(),
+        })
+    }
+
+    /// The frames that are worth their bytes; `None` where there are none.
+    fn choose(&self, state: &mut State, wanted: &HashMap<ChunkId, u64>, kitchen: &Kitchen<'_>) -> Result<Option<Menu>> {
+        let total = wanted.values().fold(0u64, |sum, cost| sum.saturating_add(*cost));
+        if total < WORTH_BYTES {
+            return Ok(None);
+        }
+        self.prepare(state, total, kitchen)?;
+        let steps: Vec<Step> = state.chain.iter().flatten().cloned().collect();
+        // Without the table of one, those after it have no base.
+        let tables: Vec<_> = steps.iter().map_while(|step| step.table.clone()).collect();
+        if tables.is_empty() || tables.len() < steps.len() {
+            return Ok(None);
+        }
+        let chain: Vec<&Delta> = tables.iter().map(|table| &table.0).collect();
+        let at_hand = |id: &ChunkId| kitchen.near.has(id) || kitchen.seeds.has(id);
+        let frames = choose::frames(&chain, wanted, at_hand, &state.bad);
+        Ok(Some(Menu { steps, tables, frames }))
     }
 
     /// Chooses a chain and fetches its tables, where they cost less than half of the `total` bytes that are wanted now.

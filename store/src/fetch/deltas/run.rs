@@ -22,14 +22,37 @@ const REQUEST_BYTES_MAX: u64 = 16 << 20;
 /// Bytes that may be fetched for nothing if that saves a request.
 const GAP_BYTES: u64 = 128 << 10;
 
-type Table = Arc<(Delta, Vec<u64>)>;
+/// The table of a delta, and where its payloads start.
+pub(super) type Table = Arc<(Delta, Vec<u64>)>;
 
 /// Frames of one delta that are asked for together.
-struct PayloadRange {
+pub(super) struct PayloadRange {
     step: usize,
     frames: Vec<usize>,
     start: u64,
-    len: u64,
+    pub(super) len: u64,
+}
+
+/// Requests for the payloads of `frames`, in their order.
+pub(super) fn ranges(tables: &[Table], frames: &[FrameAt]) -> Vec<PayloadRange> {
+    let mut ranges: Vec<PayloadRange> = Vec::new();
+    for &(step, index) in frames {
+        let offsets = &tables[step].1;
+        let (start, end) = (offsets[index], offsets[index + 1]);
+        let open = ranges.last_mut().filter(|open| {
+            let gap = start.checked_sub(open.start + open.len);
+            let fits = end.saturating_sub(open.start) <= REQUEST_BYTES_MAX;
+            open.step == step && fits && gap.is_some_and(|gap| gap <= GAP_BYTES)
+        });
+        match open {
+            Some(open) => {
+                open.frames.push(index);
+                open.len = end - open.start;
+            }
+            None => ranges.push(PayloadRange { step, frames: vec![index], start, len: end - start }),
+        }
+    }
+    ranges
 }
 
 pub(super) struct Work<'a> {
@@ -54,7 +77,7 @@ impl<'a> Work<'a> {
     /// # Errors
     /// [`Error::Interrupted`]; [`Error::Io`] for what is kept.
     pub(super) fn run(&mut self, frames: &[FrameAt]) -> Result<()> {
-        let ranges = self.ranges(frames);
+        let ranges = ranges(self.tables, frames);
         let bytes = ranges.iter().map(|range| range.len).sum();
         let chunks = frames.iter().map(|at| self.frame(*at).outputs.len() as u64).sum();
         let (steps, tables, kitchen) = (self.steps, self.tables, self.kitchen);
@@ -90,28 +113,6 @@ impl<'a> Work<'a> {
 
     fn frame(&self, (step, index): FrameAt) -> &'a DeltaFrame {
         &self.tables[step].0.frames[index]
-    }
-
-    /// Requests for payloads, in the order of the frames.
-    fn ranges(&self, frames: &[FrameAt]) -> Vec<PayloadRange> {
-        let mut ranges: Vec<PayloadRange> = Vec::new();
-        for &(step, index) in frames {
-            let offsets = &self.tables[step].1;
-            let (start, end) = (offsets[index], offsets[index + 1]);
-            let open = ranges.last_mut().filter(|open| {
-                let gap = start.checked_sub(open.start + open.len);
-                let fits = end.saturating_sub(open.start) <= REQUEST_BYTES_MAX;
-                open.step == step && fits && gap.is_some_and(|gap| gap <= GAP_BYTES)
-            });
-            match open {
-                Some(open) => {
-                    open.frames.push(index);
-                    open.len = end - open.start;
-                }
-                None => ranges.push(PayloadRange { step, frames: vec![index], start, len: end - start }),
-            }
-        }
-        ranges
     }
 
     /// Makes the chunks of a range's frames.
