@@ -14,6 +14,7 @@ pub mod operation;
 pub mod place;
 pub mod portrait;
 pub mod slow_line;
+pub mod tls;
 pub mod web;
 
 pub use build::Tree;

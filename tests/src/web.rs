@@ -37,6 +37,8 @@ pub enum Manner {
     Redirect(String),
     /// A body without end or length.
     Endless,
+    /// The right header for a part, and a body that does not end where it says.
+    EndlessPart,
     /// Of each body the first byte is another.
     Lie,
 }
@@ -223,7 +225,11 @@ fn answer(shared: &Shared, asked: &Asked, manner: &Manner, out: &mut Counted<'_>
         *first ^= 1;
     }
     let coding = if matches!(manner, Manner::Gzip) { "Content-Encoding: gzip\r\n" } else { "" };
-    let head = format!("HTTP/1.1 {status}\r\n{place}{coding}Content-Length: {}\r\n\r\n", body.len());
+    let end = match manner {
+        Manner::EndlessPart => "Connection: close\r\n".to_string(),
+        _ => format!("Content-Length: {}\r\n", body.len()),
+    };
+    let head = format!("HTTP/1.1 {status}\r\n{place}{coding}{end}\r\n");
     out.write_all(head.as_bytes())?;
     if asked.method == "HEAD" {
         return Ok(true);
@@ -239,6 +245,9 @@ fn answer(shared: &Shared, asked: &Asked, manner: &Manner, out: &mut Counted<'_>
             out.stream.read_exact(&mut [0])?;
             Ok(false)
         }
+        Manner::EndlessPart => loop {
+            out.write_all(&[0; 4096])?;
+        },
         Manner::Drip(pause) => {
             for byte in body {
                 out.write_all(&[byte])?;

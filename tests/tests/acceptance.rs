@@ -14,8 +14,8 @@ use evenkeel_tests::mounted::{Fuse, Mounted};
 use evenkeel_tests::place::summary;
 use evenkeel_tests::{Fixture, NOBODY, Place, noise, read_tree};
 
-/// The items that are about reading over HTTP.
-const HTTP_ITEMS: std::ops::RangeInclusive<u32> = 14..=22;
+/// The items that are about reading over HTTP, and serving.
+const HTTP_ITEMS: std::ops::RangeInclusive<u32> = 14..=25;
 /// The items that are about the format, commit, checkout and faults on one machine.
 const ITEMS: std::ops::RangeInclusive<u32> = 26..=52;
 const MORE_ITEMS: [u32; 2] = [54, 57];

@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use evenkeel_store::checkout::Mode;
 use evenkeel_store::{ErrorKind, Result, Store};
 use evenkeel_tests::fixture::assert_same;
 use evenkeel_tests::slow_line::SlowLine;
+use evenkeel_tests::tls::{authority, certificate};
 use evenkeel_tests::web::WebServer;
 use evenkeel_tests::{Fixture, Place, noise, read_tree};
 
@@ -151,11 +152,6 @@ impl Drop for TlsServer {
     }
 }
 
-fn openssl(dir: &Path, args: &str) {
-    let done = Command::new("openssl").args(args.split(' ')).current_dir(dir).stderr(Stdio::null()).status();
-    assert!(done.expect("openssl is installed (package: openssl)").success(), "openssl {args}");
-}
-
 impl TlsServer {
     fn serve(dir: &Path, root: &Path, certificate: &str) -> TlsServer {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -195,21 +191,10 @@ fn root_only_a_trusted_server_is_believed() {
     let id = fixture.commit_new();
     let dir = evenkeel_tests::temp_dir();
     let dir = dir.path();
-    for ca in ["ours", "theirs"] {
-        openssl(
-            dir,
-            &format!("req -x509 -newkey rsa:2048 -nodes -keyout {ca}.key -out {ca}.pem -days 9 -subj /CN={ca}"),
-        );
-    }
-    let names = [("good", "IP:127.0.0.1", "9"), ("other-host", "DNS:elsewhere.example.org", "9")];
-    for (name, alternative, days) in names {
-        std::fs::write(dir.join("ext"), format!("subjectAltName={alternative}\n")).unwrap();
-        openssl(dir, &format!("req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"));
-        openssl(
-            dir,
-            &format!("x509 -req -in {name}.csr -CA ours.pem -CAkey ours.key -days {days} -extfile ext -out {name}.pem"),
-        );
-    }
+    authority(dir, "ours");
+    authority(dir, "theirs");
+    certificate(dir, "ours", "good", "IP:127.0.0.1");
+    certificate(dir, "ours", "other-host", "DNS:elsewhere.example.org");
     let trusting = |ca: &str| HttpOptions { authorities: std::fs::read(dir.join(ca)).unwrap(), ..options() };
     let good = TlsServer::serve(dir, fixture.store.path(), "good");
     let mut place = Place::new(&fixture, "server");

@@ -23,6 +23,7 @@ mod copy;
 mod damage;
 mod delta;
 mod faults;
+mod fetch_killed;
 mod http;
 mod index;
 mod line;
@@ -36,7 +37,9 @@ mod rollback;
 mod rules;
 mod running;
 mod seeds;
+mod shipped;
 mod sweeps;
+mod transport;
 mod vectors;
 
 /// Files of this folder that no `mod` above names would silently not be tested.

@@ -67,6 +67,7 @@ pub fn root() -> Outcome {
         ("rsync", "rsync"),
         ("nginx", "nginx-light"),
         ("rpmbuild", "rpm"),
+        ("caddy", "caddy"),
     ]) {
         return Outcome::LeftOut(reason);
     }
