@@ -144,7 +144,7 @@ fn a_mirror_is_asked_first_and_named_when_it_lies() {
 fn a_fetch_says_what_it_will_cost_before_it_begins() {
     let world = World::with_history();
     let next = |n: &u64| Some(n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
-    let noise: Vec<u8> = std::iter::successors(Some(1), next).take(400_000).map(|n| n.to_be_bytes()[0]).collect();
+    let noise: Vec<u8> = std::iter::successors(Some(1), next).take(400_000).map(|n| n.to_le_bytes()[7]).collect();
     std::fs::write(world.path("m/noise"), noise).unwrap();
     assert!(world.run(&["-q", "commit", "--area", "os=m"]).starts_with("exit 0"));
     let url = serve(world.path("st"));
