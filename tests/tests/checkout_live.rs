@@ -391,10 +391,10 @@ fn root_what_somebody_else_cannot_hold_is_reported() {
     without_privilege(&server, || {
         let place = Place::new(&fixture, "home/server");
         let exact = place.try_checkout(&id, |options| options.exact = true).unwrap_err().to_string();
-        assert!(exact.contains("cannot hold owner of 5 entries (.)"), "{exact}");
+        assert!(exact.contains("cannot hold owner of 5 entries (d)"), "{exact}");
         assert!(!place.root.exists(), "a refusal leaves nothing");
         let expected = [
-            "owner 5 .",
+            "owner 5 d",
             "set-id bits 1 suid",
             "capabilities and other system attributes 1 ping",
             "device nodes 1 null",

@@ -162,7 +162,8 @@ fn any_directory_is_a_seed() {
     assert_is(&place, &fixture, &first);
     let done = done(&report);
     assert!(done.seeds > (9 << 20) + 350_000, "{done:?}");
-    assert!(done.packs < 300_000, "{done:?}");
+    // The small files, and what lies between them in a pack: less than another request would cost.
+    assert!(done.packs < 1 << 20, "{done:?}");
     let missing = |options: &mut evenkeel_store::checkout::CheckoutOptions| {
         options.seeds = vec![PathBuf::from("/nowhere/at/all")];
     };
