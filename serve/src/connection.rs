@@ -2,7 +2,7 @@
 //! One connection: requests in, answers out, until either side has enough.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use crate::pace::{Paced, Stream};
 use crate::plan::{Plan, plan};
 use crate::record::Line;
 use crate::request::Request;
-use crate::server::{Role, Shared};
+use crate::server::{Client, Role, Shared, Waiting};
 
 /// Bytes of a body that are read and sent at once.
 const PIECE_BYTES: usize = 64 << 10;
@@ -30,19 +30,20 @@ enum NoRequest {
 }
 
 /// Serves a connection to its end.
-pub(crate) fn serve(shared: &Arc<Shared>, socket: TcpStream, peer: IpAddr, role: Role) {
+pub(crate) fn serve(shared: &Arc<Shared>, socket: Arc<TcpStream>, client: Client, waiting: Option<Waiting<'_>>) {
     let _ = socket.set_nodelay(true);
-    let paced = Paced::new(Arc::new(socket), Instant::now() + shared.limits.header);
+    let paced = Paced::new(socket, Instant::now() + shared.limits.header);
     let access = shared.access();
-    let stream = match access.tls.clone().filter(|_| role == Role::Store).map(ServerConnection::new) {
+    let stream = match access.tls.clone().filter(|_| client.role == Role::Store).map(ServerConnection::new) {
         None => Stream::Plain(paced),
         Some(Ok(tls)) => Stream::Tls(Box::new(StreamOwned::new(tls, paced))),
         Some(Err(_)) => return,
     };
-    let mut connection = Connection { shared, stream, peer, role, buffer: Vec::new() };
-    let mut answered = 0u64;
-    while connection.one(answered == 0) {
-        answered += 1;
+    let mut connection = Connection { shared, stream, client, buffer: Vec::new() };
+    let mut goes_on = connection.one(true, waiting);
+    while goes_on {
+        let waiting = shared.wait(client, &connection.stream.pace().socket);
+        goes_on = connection.one(false, waiting);
     }
     connection.stream.close();
 }
@@ -50,8 +51,7 @@ pub(crate) fn serve(shared: &Arc<Shared>, socket: TcpStream, peer: IpAddr, role:
 struct Connection<'s> {
     shared: &'s Arc<Shared>,
     stream: Stream,
-    peer: IpAddr,
-    role: Role,
+    client: Client,
     /// What was read and belongs to no request yet.
     buffer: Vec<u8>,
 }
@@ -73,8 +73,7 @@ enum Body {
 
 impl Connection<'_> {
     /// Answers one request; gives whether there may be another.
-    fn one(&mut self, is_first: bool) -> bool {
-        let waiting = self.shared.wait(self.role, &self.stream.pace().socket);
+    fn one(&mut self, is_first: bool, waiting: Option<Waiting<'_>>) -> bool {
         let read = self.read_request(is_first);
         drop(waiting);
         let start = Instant::now();
@@ -94,10 +93,10 @@ impl Connection<'_> {
         let status = reply.status;
         let (sent, result) = self.send(&reply, request.method == "HEAD", goes_on);
         let is_cut = result.is_err();
-        if self.role == Role::Store {
+        if self.client.role == Role::Store {
             self.shared.metrics.answered(status, sent, is_cut);
             self.shared.log(&Line {
-                peer: self.peer,
+                peer: self.client.peer,
                 method: &request.method,
                 target: &request.target,
                 range: request.conditions().range,
@@ -149,7 +148,7 @@ impl Connection<'_> {
         if !request.only_reads() {
             return plain(405, "Allow: GET, HEAD\r\n");
         }
-        if self.role == Role::Metrics {
+        if self.client.role == Role::Metrics {
             return match request.target.as_str() {
                 "/metrics" => {
                     let text = self.shared.metrics.render(self.shared.open_connections());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Listening, and how many may be served at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -103,8 +103,48 @@ struct Open {
     metrics: usize,
     by_address: HashMap<IpAddr, usize>,
     /// Those that wait for the head of a request, in the order in which they began to.
-    waiting: BTreeMap<u64, Arc<TcpStream>>,
+    waiting: BTreeMap<u64, (u64, Arc<TcpStream>)>,
+    /// Those that had to give way and are not gone yet.
+    leaving: HashSet<u64>,
+    /// Counts connections, and times that one began to wait.
     turns: u64,
+}
+
+impl Open {
+    fn turn(&mut self) -> u64 {
+        self.turns += 1;
+        self.turns
+    }
+
+    /// Counts a new connection; gives whether there is a place for it, if need be one that another gives up.
+    fn count(&mut self, shared: &Shared, network: IpAddr, role: Role) -> bool {
+        if role == Role::Metrics {
+            self.metrics += 1;
+            return self.metrics <= METRICS_CONNECTIONS;
+        }
+        self.store += 1;
+        let of_address = self.by_address.entry(network).or_default();
+        *of_address += 1;
+        *of_address <= shared.limits.per_address
+            && (self.store - self.leaving.len() <= shared.limits.connections || self.give_way(&shared.metrics))
+    }
+
+    /// Ends the connection that has waited longest for a request: silence must not keep out who has something to ask.
+    /// Gives whether there was one. Its thread takes notice at once, so there is one connection too many for a moment only.
+    fn give_way(&mut self, metrics: &Metrics) -> bool {
+        let Some((_, (connection, socket))) = self.waiting.pop_first() else { return false };
+        self.leaving.insert(connection);
+        metrics.evicted.fetch_add(1, Ordering::Relaxed);
+        let _ = socket.shutdown(Shutdown::Both);
+        true
+    }
+
+    /// Lets a connection wait from now on. Gives its turn.
+    fn wait(&mut self, connection: u64, socket: &Arc<TcpStream>) -> u64 {
+        let turn = self.turn();
+        self.waiting.insert(turn, (connection, Arc::clone(socket)));
+        turn
+    }
 }
 
 /// A server that was told what to do.
@@ -214,46 +254,37 @@ impl Server {
 }
 
 /// Serves a connection by a thread of its own, or turns it away.
-fn admit(shared: &Arc<Shared>, mut socket: TcpStream, network: IpAddr, peer: IpAddr, role: Role) {
-    let count = |open: &mut Open| match role {
-        Role::Metrics => {
-            open.metrics += 1;
-            open.metrics <= METRICS_CONNECTIONS
-        }
-        Role::Store => {
-            open.store += 1;
-            let of_address = open.by_address.entry(network).or_default();
-            *of_address += 1;
-            *of_address <= shared.limits.per_address
-                && (open.store <= shared.limits.connections || give_way(open, &shared.metrics))
-        }
+fn admit(shared: &Arc<Shared>, socket: TcpStream, network: IpAddr, peer: IpAddr, role: Role) {
+    let socket = Arc::new(socket);
+    let (place, turn) = {
+        let mut open = shared.open();
+        let id = open.turn();
+        let is_allowed = open.count(shared, network, role);
+        // From here on, not from when its thread comes to it: who came first has waited longest.
+        let turn = (is_allowed && role == Role::Store).then(|| open.wait(id, &socket));
+        (Place { shared: Arc::clone(shared), network, role, id }, is_allowed.then_some(turn))
     };
-    let is_allowed = count(&mut shared.open());
-    let place = Place { shared: Arc::clone(shared), network, role };
-    if is_allowed {
+    if let Some(turn) = turn {
         shared.metrics.accepted.fetch_add(1, Ordering::Relaxed);
         let thread = std::thread::Builder::new().name("serve".into()).stack_size(STACK_BYTES);
-        let serving = thread.spawn(move || connection::serve(&place.shared, socket, peer, role));
-        if serving.is_ok() {
-            return;
+        let serving = thread.spawn(move || {
+            let client = Client { id: place.id, peer, role };
+            let waiting = turn.map(|turn| Waiting { shared: &place.shared, turn });
+            connection::serve(&place.shared, socket, client, waiting);
+        });
+        match (serving, turn) {
+            (Ok(_), _) => return,
+            (Err(_), Some(turn)) => drop(shared.open().waiting.remove(&turn)),
+            (Err(_), None) => {}
         }
     } else {
         // Fits into the empty buffer of a new socket; with TLS it would be noise.
         if shared.access().tls.is_none() && socket.set_nonblocking(true).is_ok() {
-            let _ =
-                socket.write(b"HTTP/1.1 503 Busy\r\nRetry-After: 2\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let busy = b"HTTP/1.1 503 Busy\r\nRetry-After: 2\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            let _ = (&*socket).write(busy);
         }
     }
     shared.metrics.refused.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Ends the connection that has waited longest for a request: silence must not keep out who has something to ask. Gives
-/// whether there was one. Its thread takes notice at once, so there is one connection too many for a moment only.
-fn give_way(open: &mut Open, metrics: &Metrics) -> bool {
-    let Some((_, socket)) = open.waiting.pop_first() else { return false };
-    metrics.evicted.fetch_add(1, Ordering::Relaxed);
-    let _ = socket.shutdown(Shutdown::Both);
-    true
 }
 
 /// The part of an address that one client cannot change at will.
@@ -264,11 +295,21 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// Who is connected.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Client {
+    /// Of the connection, since the server runs.
+    id: u64,
+    pub(crate) peer: IpAddr,
+    pub(crate) role: Role,
+}
+
 /// A connection's place among those that are open, free again when dropped.
 struct Place {
     shared: Arc<Shared>,
     network: IpAddr,
     role: Role,
+    id: u64,
 }
 
 impl Drop for Place {
@@ -278,6 +319,7 @@ impl Drop for Place {
             Role::Metrics => open.metrics -= 1,
             Role::Store => {
                 open.store -= 1;
+                open.leaving.remove(&self.id);
                 if let Some(count) = open.by_address.get_mut(&self.network) {
                     *count -= 1;
                     if *count == 0 {
@@ -303,14 +345,8 @@ impl Drop for Waiting<'_> {
 
 impl Shared {
     /// From here on the connection waits for the head of a request. Those that ask for metrics have places of their own.
-    pub(crate) fn wait(&self, role: Role, socket: &Arc<TcpStream>) -> Option<Waiting<'_>> {
-        (role == Role::Store).then(|| {
-            let mut open = self.open();
-            open.turns += 1;
-            let turn = open.turns;
-            open.waiting.insert(turn, Arc::clone(socket));
-            Waiting { shared: self, turn }
-        })
+    pub(crate) fn wait(&self, client: Client, socket: &Arc<TcpStream>) -> Option<Waiting<'_>> {
+        (client.role == Role::Store).then(|| Waiting { shared: self, turn: self.open().wait(client.id, socket) })
     }
 
     fn open(&self) -> std::sync::MutexGuard<'_, Open> {
