@@ -543,8 +543,8 @@ fn rollback_does_not_guess_among_several_areas() {
     insta::assert_snapshot!(at("os=s", &["status"]), @"
     exit 2
     --- stderr
-    error: nothing is checked out to area `os`: its first checkout was taken back, or never finished
-    hint: check it out again
+    error: nothing is checked out to area `os` at s
+    hint: check name and path; without --area, what is configured or known here is looked at
     ");
     assert!(world.run(&["rollback"]).starts_with("exit 0"));
 }

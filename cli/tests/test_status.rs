@@ -28,13 +28,13 @@ fn an_area_that_is_named_must_have_been_checked_out() {
     insta::assert_snapshot!(world.run(&["status", "--area", "os=m"]), @"
     exit 2
     --- stderr
-    error: nothing was ever checked out to area `os` at m
+    error: nothing is checked out to area `os` at m
     hint: check name and path; without --area, what is configured or known here is looked at
     ");
     for root in ["os=nowhere", "os=no/where", "os=m/etc"] {
         for command in ["status", "verify"] {
             let told = world.run(&[command, "--area", root]);
-            assert!(told.starts_with("exit 2\n--- stderr\nerror: nothing was ever checked out to area `os`"), "{told}");
+            assert!(told.starts_with("exit 2\n--- stderr\nerror: nothing is checked out to area `os`"), "{told}");
         }
     }
 }
@@ -47,7 +47,7 @@ fn an_area_that_is_only_configured_is_not_in_sync() {
     exit 5
     --- stdout
     new at [DIR]/new
-      nothing was ever checked out here
+      nothing is checked out here
     os at [DIR]/r
       at [id1 short]; 7 entries
     ");

@@ -91,7 +91,7 @@ pub type How = fn(&StatusOptions, &Store, &Progress) -> evenkeel_store::Result<S
 /// What came of looking at an area.
 enum Found {
     Looked(AreaStatus),
-    /// It is configured, and nothing was ever checked out to it.
+    /// It is configured, and nothing is checked out to it.
     Never,
     Failed(CommandError),
 }
@@ -121,7 +121,7 @@ impl Found {
             return Found::Never;
         }
         let root = text::path(&area.config.root);
-        let error = CommandError::usage(format!("nothing was ever checked out to area `{}` at {root}", area.name));
+        let error = CommandError::usage(format!("nothing is checked out to area `{}` at {root}", area.name));
         Found::Failed(error.hint("check name and path; without --area, what is configured or known here is looked at"))
     }
 
@@ -252,7 +252,7 @@ fn print_heading(session: &Session, name: &str, root: &Path) -> Result<()> {
 
 fn print_never(session: &Session, area: &LocalArea) -> Result<()> {
     print_heading(session, &area.name, &area.config.root)?;
-    session.out.line(format_args!("  {}", session.out.paint.changed("nothing was ever checked out here")))
+    session.out.line(format_args!("  {}", session.out.paint.changed("nothing is checked out here")))
 }
 
 fn print(session: &Session, area: &AreaStatus, with_who: bool) -> Result<()> {
@@ -261,7 +261,7 @@ fn print(session: &Session, area: &AreaStatus, with_who: bool) -> Result<()> {
     let strays = area.drift.iter().filter(|entry| entry.what == DriftKind::Stray).count() as u64;
     let drift = area.drift.len() as u64 - strays;
     let state = match (area.applied, area.interrupted) {
-        (None, None) => out.paint.dim("nothing was ever checked out here"),
+        (None, None) => out.paint.dim("nothing is checked out here"),
         (Some(applied), None) if drift == 0 => {
             format!("{} {}", out.paint.good("at"), out.paint.id(applied.short(12)))
         }

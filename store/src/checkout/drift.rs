@@ -82,7 +82,7 @@ pub struct AreaStatus {
     pub name: String,
     /// Its root.
     pub root: PathBuf,
-    /// The snapshot it is at; `None` when nothing was ever checked out here.
+    /// The snapshot it is at; `None` when nothing is checked out here.
     pub applied: Option<SnapshotId>,
     /// An interrupted switch: the tree is a mixture of `applied` and this.
     pub interrupted: Option<SnapshotId>,
@@ -164,11 +164,13 @@ fn look_at_area(
         bytes_read: 0,
         warnings: Vec::new(),
     };
-    let Some(marker) = &root.marker else { return Ok(status) };
+    // Nothing was checked out, or the first checkout was taken back or never finished.
+    let at = root.marker.as_ref().and_then(|marker| Some((marker, marker.applied.or(marker.transaction)?)));
+    let Some((marker, base)) = at else { return Ok(status) };
     if marker.name != target.name {
         return Err(refuse::other_area(target, &marker.name));
     }
-    let (base, applied) = applied_of(options, target, store, marker)?;
+    let (base, applied) = applied_of(options, target, store, marker, base)?;
     status.applied = if marker.transaction.is_some() { marker.applied } else { Some(base) };
     status.interrupted = marker.transaction;
     let rules = rules_of(store, &base, &target.name, &mut status.warnings)?;
@@ -181,23 +183,17 @@ fn look_at_area(
 
 type Applied = Box<dyn Iterator<Item = Result<AppliedEntry>>>;
 
-/// What was last applied, from memory or from the store.
+/// What was last applied, from memory or from the store, where it is `base`.
 fn applied_of(
     options: &StatusOptions,
     target: &AreaTarget,
     store: &Store,
     marker: &Marker,
+    base: SnapshotId,
 ) -> Result<(SnapshotId, Applied)> {
     if let Some(cache) = CacheReader::open(&applied_path(&options.state_dir, marker.area))? {
         return Ok((cache.header().snapshot, Box::new(read_applied(cache))));
     }
-    let base = marker.applied.or(marker.transaction).ok_or_else(|| Error::Refused {
-        reason: format!(
-            "nothing is checked out to area `{}`: its first checkout was taken back, or never finished",
-            target.name
-        ),
-        hint: Some("check it out again".into()),
-    })?;
     let snapshot = store.snapshot(&base)?;
     let Some(reference) = snapshot.area(&target.name) else { return Ok((base, Box::new(std::iter::empty()))) };
     let reader = store.reader()?;
