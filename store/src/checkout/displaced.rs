@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::chain::{DirChain, is_other_now};
 use super::journal::Was;
-use super::lift::Moving;
+use super::lift::{Lifts, Moving};
 use crate::format::manifest::{InodeFlags, Timestamp};
 use crate::fsio::{self, CAPABILITIES, Dir, FdAttrs, FileType, Replace, Stat};
 use crate::path::TreePath;
@@ -47,13 +47,19 @@ fn looks_as_planned(dir: Dir, top: &TreePath, within: &[(TreePath, Was)]) -> io:
 }
 
 /// Gives a directory that has moved its time again, if moving has changed it.
-pub(super) fn put_time_back(dir: &Dir, name: &[u8], ino: u64, mtime: Timestamp) -> io::Result<()> {
+pub(super) fn put_time_back(
+    lifts: &mut Lifts,
+    path: &TreePath,
+    (dir, name): (&Dir, &[u8]),
+    ino: u64,
+    mtime: Timestamp,
+) -> io::Result<()> {
     let moved = dir.stat_opt(name)?.filter(|stat| stat.is_dir() && stat.ino == ino && stat.mtime != mtime);
     if moved.is_none() {
         return Ok(());
     }
     // Through a descriptor: the name may be another inode's by now.
-    let Some(lifted) = Moving::lift(dir, name, |found| found == ino)? else { return Ok(()) };
+    let Some(lifted) = Moving::lift(lifts, path, dir, name, |found| found == ino)? else { return Ok(()) };
     let set = lifted.set_mtime(mtime);
     lifted.put_back().and(set)
 }
@@ -90,10 +96,14 @@ fn rights<'w>(staged: &[u8], path: &TreePath, was: &'w Was) -> Vec<(Vec<u8>, &'w
 }
 
 /// Takes set-id bits and capabilities from what gave way. May be called again.
-pub(super) fn strip(staging: &Dir, staged: &[u8], path: &TreePath, was: &Was) -> io::Result<()> {
+pub(super) fn strip(lifts: &mut Lifts, staging: &Dir, staged: &[u8], path: &TreePath, was: &Was) -> io::Result<()> {
     let mut chain = DirChain::new(staging);
     for (place, was) in rights(staged, path, was) {
         let Some(file) = open(&mut chain, &place, was)? else { continue };
+        let (stat, flags) = (Stat::of_fd(&file)?, FdAttrs(file.as_fd()).flags()?);
+        if flags != InodeFlags::default() {
+            lifts.moves(path, &stat, flags)?;
+        }
         without_flags(&file, |attrs, stat| {
             attrs.remove_xattr(CAPABILITIES)?;
             if stat.mode & SET_ID == 0 { Ok(()) } else { attrs.set_mode(stat.mode & !SET_ID) }
@@ -147,7 +157,7 @@ impl Groups {
         if staging.stat_opt(name)?.is_some() {
             staging.unlink(name)?;
         }
-        let lifted = Moving::lift(copies, copy, |_| true)?;
+        let lifted = Moving::lift(&mut Lifts::default(), &TreePath::root(), copies, copy, |_| true)?;
         let done = copies.link(copy, staging, name);
         lifted.map_or(Ok(()), Moving::put_back).and(done)?;
         staging.stat(name).map(Some)
@@ -236,7 +246,7 @@ fn link_copy(staging: &Dir, copy: &[u8], place: &[u8], ino: u64) -> io::Result<(
     let (mut from, mut to) = (DirChain::new(staging), DirChain::new(staging));
     let ((copies, copy), (dir, name)) = (from.parent(copy)?, to.parent(place)?);
     let temporary = free_temporary(dir, name)?;
-    let lifted = Moving::lift(copies, copy, |_| true)?;
+    let lifted = Moving::lift(&mut Lifts::default(), &TreePath::root(), copies, copy, |_| true)?;
     let done = copies.link(copy, dir, &temporary).and_then(|()| replace_displaced(dir, &temporary, name, ino));
     lifted.map_or(Ok(()), Moving::put_back).and(done)
 }
@@ -253,7 +263,7 @@ fn free_temporary(dir: &Dir, name: &[u8]) -> io::Result<Vec<u8>> {
 
 /// Renames over a displaced inode, also where its flags forbid that. Whoever has it by another name keeps it with its flags.
 fn replace_displaced(dir: &Dir, temporary: &[u8], name: &[u8], ino: u64) -> io::Result<()> {
-    let lifted = Moving::lift(dir, name, |found| found == ino)?;
+    let lifted = Moving::lift(&mut Lifts::default(), &TreePath::root(), dir, name, |found| found == ino)?;
     let done = dir.rename(temporary, dir, name, Replace::Allowed);
     lifted.map_or(Ok(()), Moving::put_back).and(done)
 }

@@ -202,6 +202,7 @@ impl HeldArea {
             // Another process has exchanged the tree since it was opened here.
             return Err(Error::Locked { path: held.private.path_of(LOCK), holder: None });
         }
+        transaction::sweep(&held.state)?;
         if transaction::open(&held.state)?.is_none() {
             held.leave_no_staging()?;
         }
@@ -281,11 +282,15 @@ impl HeldArea {
         Ok(())
     }
 
-    /// Makes its place in the state directory.
+    /// Makes its place in the state directory. At first contact the marker says first which one that is: else what a run
+    /// that is cut off leaves there would be nobody's for ever.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub(super) fn make_state(&self) -> Result<()> {
+        if !fsio::exists(&self.state)? {
+            self.write_marker()?;
+        }
         fsio::create_dir_all(&self.state).map(drop)
     }
 
@@ -396,9 +401,12 @@ impl Drop for HeldArea {
     /// Nothing was begun: the tree is left as it was found. What cannot be taken away does no harm.
     fn drop(&mut self) {
         let Some(Unused { mtime, root }) = self.unused.take() else { return };
-        let taken_away = self
-            .clear_staging()
-            .is_ok_and(|()| self.private.unlink(LOCK).and_then(|()| self.root.remove_dir(PRIVATE_DIR)).is_ok());
+        // As new as the private directory was.
+        let _ = fsio::remove_tree(&self.state);
+        let taken_away = self.clear_staging().is_ok_and(|()| {
+            let _ = self.private.unlink(MARKER);
+            self.private.unlink(LOCK).and_then(|()| self.root.remove_dir(PRIVATE_DIR)).is_ok()
+        });
         if root.is_none() || !taken_away {
             let _ = FdAttrs(self.root.as_fd()).set_mtime(mtime);
         }

@@ -74,7 +74,13 @@ impl Switch<'_> {
     /// The first failure; what is done stays done, and the journal says so.
     pub(super) fn run(mut self, progress: &Progress) -> Result<Switched> {
         progress.start("switching", self.steps.len() as u64, 0);
+        if self.resumed {
+            self.settle_moved()?;
+        }
         let steps = self.all_steps(progress);
+        if steps.is_err() {
+            let _ = self.settle_moved();
+        }
         // Also after a failure: what was lifted for a moment must not stay so.
         let end = self.directories(steps.is_err());
         steps.and(end).map(|()| self.done)
@@ -129,7 +135,7 @@ impl Switch<'_> {
         if live.is_some_and(|live| live.ino == new.ino) {
             displaced::settle_exchange(staging, &staged).map_err(|e| self.failed("keep", &step.path, e))?;
         } else {
-            let Some(live) = live.filter(|live| was.is_still(live)) else { return self.leave_alone(step) };
+            let Some(live) = live.filter(|live| self.is_still(was, live)) else { return self.leave_alone(step) };
             let is_dir = live.is_dir() || self.staged(&staged)?.is_some_and(|staged| staged.is_dir());
             if self.care == Care::None && !is_dir && !keep_aside {
                 let done = self.step(chain, step, |dir, name| staging.rename(&staged, dir, name, Replace::Allowed))?;
@@ -151,10 +157,12 @@ impl Switch<'_> {
     }
 
     /// Some file systems (XFS) count it as a change of a directory when it moves.
-    fn put_time_back(&self, chain: &mut DirChain<'_>, step: &Step, new: &New) -> Result<()> {
+    fn put_time_back(&mut self, chain: &mut DirChain<'_>, step: &Step, new: &New) -> Result<()> {
         let done = match chain.parent(step.path.as_bytes()) {
             Err(e) if is_other_now(&e) => Ok(()),
-            parent => parent.and_then(|(dir, name)| displaced::put_time_back(dir, name, new.ino, new.mtime)),
+            parent => parent.and_then(|(dir, name)| {
+                displaced::put_time_back(&mut self.lifts, &step.path, (dir, name), new.ino, new.mtime)
+            }),
         };
         done.map_err(|e| self.failed("change", &step.path, e))
     }
@@ -163,7 +171,7 @@ impl Switch<'_> {
         let (staging, staged) = (self.staging, staged_name(step.slot));
         // Who is gone already need not be removed.
         let Some(live) = self.live(chain, &step.path)? else { return self.is_gone(step, was, &staged) };
-        if !was.is_still(&live) {
+        if !self.is_still(was, &live) {
             // After an interruption the name may have gone, and be somebody else's by now.
             return if self.staged(&staged)?.is_some() { Ok(()) } else { self.leave_alone(step) };
         }
@@ -193,9 +201,10 @@ impl Switch<'_> {
 
     /// What gave way lies in staging now, or is already away from there.
     fn gave_way(&mut self, step: &Step, was: &Was, staged: &[u8]) -> Result<()> {
+        let lifts = &mut self.lifts;
         match self.care {
-            Care::Undo => displaced::put_time_back(self.staging, staged, was.ino, was.mtime)
-                .and_then(|()| displaced::strip(self.staging, staged, &step.path, was))
+            Care::Undo => displaced::put_time_back(lifts, &step.path, (self.staging, staged), was.ino, was.mtime)
+                .and_then(|()| displaced::strip(lifts, self.staging, staged, &step.path, was))
                 .map_err(|e| self.failed("keep", &step.path, e)),
             Care::None => self.discard(staged),
         }
@@ -234,6 +243,12 @@ impl Switch<'_> {
             return self.leave_alone(step);
         }
         apply::change_in_place(&file, before, after).map_err(failed)
+    }
+
+    /// Whether `now` is what the plan has seen. What an interrupted run has lifted, and was given back, counts as a change
+    /// of it, but is none.
+    fn is_still(&self, was: &Was, now: &Stat) -> bool {
+        was.is_still(now) || (self.resumed && was.is(now) && self.lifts.have_moved(now.ino))
     }
 
     /// Whether what lies in staging now is what the plan meant, with nothing in it that the plan did not see.
@@ -314,8 +329,8 @@ impl Switch<'_> {
         }
         self.lifts.lift(&step.path.parent().unwrap_or_default(), dir)?;
         let moving = [
-            lift::Moving::lift(dir, name, |ino| step.op.knows(ino))?,
-            lift::Moving::lift(self.staging, &staged_name(step.slot), |_| true)?,
+            lift::Moving::lift(&mut self.lifts, &step.path, dir, name, |ino| step.op.knows(ino))?,
+            lift::Moving::lift(&mut self.lifts, &step.path, self.staging, &staged_name(step.slot), |_| true)?,
         ];
         let done = op(dir, name);
         for inode in moving.into_iter().flatten() {

@@ -21,7 +21,7 @@ use super::change_record::{
 };
 use super::history::{self, Record};
 use super::journal::{Journal, TreeStep};
-use super::lift::Lifts;
+use super::lift::{self, Lifts};
 use super::options::{Adopt, UndoLimits};
 use super::state::{HeldArea, Marker};
 use super::switch::{Care, Switch, Switched};
@@ -41,7 +41,6 @@ pub(super) const JOURNAL: &str = "journal";
 pub(super) const SUMMARY: &str = "summary";
 const NEXT: &str = "applied.next";
 const BEFORE: &str = "applied.before";
-const LIFTED: &str = "lifted";
 
 /// What the area's memory is after a transaction.
 pub(super) enum Memory<'a> {
@@ -86,6 +85,19 @@ pub(super) fn record_path(state: &Path, number: u64) -> PathBuf {
 /// What the transaction that was interrupted would have delivered.
 pub(super) fn prepared_memory(state: &Path) -> PathBuf {
     state.join(TX).join(NEXT)
+}
+
+/// Removes what a process that ended while it wrote has left of an area that is held.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn sweep(state: &Path) -> Result<()> {
+    for dir in [state, &state.join(TX)] {
+        if fsio::exists(dir)? {
+            fsio::sweep_temporaries(dir)?;
+        }
+    }
+    Ok(())
 }
 
 /// The transaction that is under way or was interrupted.
@@ -183,7 +195,7 @@ pub(super) fn switch(held: &mut HeldArea, journal: &Journal, resumed: bool, prog
         held.stage_undo(number)?;
     }
     let staging = held.staging()?;
-    let lifts = Lifts::open(&held.state.join(TX).join(LIFTED))?;
+    let lifts = Lifts::open(&held.state.join(TX))?;
     let switch = Switch {
         steps: &journal.steps,
         dirs: &journal.dirs,
@@ -451,7 +463,7 @@ fn archive(state: &Path, number: u64) -> Result<()> {
     let records = state.join(RECORDS);
     fsio::create_dir_all(&records)?;
     let tx = state.join(TX);
-    for name in [NEXT, LIFTED, &turned_next(number)] {
+    for name in [NEXT, lift::DIRS, lift::MOVING, &turned_next(number)] {
         fsio::remove_file(&tx.join(name))?;
     }
     fsio::rename(&tx, &record_path(state, number))?;

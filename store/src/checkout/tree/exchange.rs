@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use crate::area::PRIVATE_DIR;
 use crate::checkout::displaced;
 use crate::checkout::journal::{Journal, TreeStep};
+use crate::checkout::lift::Lifts;
 use crate::checkout::stage::staged_name;
 use crate::checkout::state::HeldArea;
 use crate::error::{Error, Result};
@@ -154,10 +155,11 @@ impl Place {
         FdAttrs(held.root.as_fd()).set_mtime(step.new.mtime).map_err(&failed)?;
         let old = [staged_name(0)];
         let staging = held.staging()?;
-        displaced::put_time_back(&staging, &old[0], step.was.ino, step.was.mtime).map_err(&failed)?;
+        let (lifts, root) = (&mut Lifts::default(), TreePath::root());
+        displaced::put_time_back(lifts, &root, (&staging, &old[0]), step.was.ino, step.was.mtime).map_err(&failed)?;
         if staging.stat_opt(&old[0]).map_err(&failed)?.is_some_and(|stat| stat.ino == step.was.ino) {
             let tree = staging.open_dir(&old[0]).map_err(&failed)?;
-            displaced::strip(&tree, b"", &TreePath::root(), &step.was).map_err(&failed)?;
+            displaced::strip(lifts, &tree, b"", &root, &step.was).map_err(&failed)?;
         }
         Ok(())
     }
