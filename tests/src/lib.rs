@@ -13,7 +13,9 @@ pub mod neighbour;
 pub mod operation;
 pub mod place;
 pub mod portrait;
+pub mod sample;
 pub mod slow_line;
+pub mod strace;
 pub mod tls;
 pub mod web;
 

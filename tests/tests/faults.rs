@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A commit that is killed, or whose calls fail, at every call that writes: what is in the store afterwards is sound,
 //! old or new, and the next commit works.
+//!
+//! A run takes a sample of the calls, another one each time; `EVENKEEL_SWEEP=all` takes every one.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,24 +10,10 @@ use std::process::Command;
 use evenkeel_store::Store;
 use evenkeel_tests::fixture::{assert_same, files_below, settle};
 use evenkeel_tests::naive::read_snapshot;
+use evenkeel_tests::strace::{Disturbed, Point, Tracer, some_of_each_call};
 use evenkeel_tests::{Fixture, noise, read_tree};
 
-/// Calls that change something on a disk, or say that it is there to stay.
-const WRITING: [&str; 11] = [
-    "write",
-    "pwrite64",
-    "openat",
-    "renameat",
-    "renameat2",
-    "fsync",
-    "fdatasync",
-    "mkdirat",
-    "unlinkat",
-    "ftruncate",
-    "close",
-];
-/// No sweep is longer: a call that comes more often is followed up to here.
-const POINTS_MAX: usize = 150;
+const KILLED: &str = "signal=KILL";
 
 /// One way to prepare the tree for the commit that is disturbed.
 type Prepare = fn(&Fixture);
@@ -39,21 +27,15 @@ fn only_metadata_changes(fixture: &Fixture) {
     fixture.tree.mode("etc/empty", 0o600);
 }
 
-/// Runs the commit under strace with one call disturbed. Gives whether the call was reached, and whether the commit
-/// says that it succeeded.
-fn disturbed(fixture: &Fixture, call: &str, how: &str, when: usize) -> (bool, bool) {
-    let log = fixture.dir().join("strace.log");
-    let status = Command::new("strace")
-        .args(["-f", "-qq", "-o"])
-        .arg(&log)
-        .args(["-e", &format!("trace={call}"), "-e", &format!("inject={call}:{how}:when={when}")])
-        .arg(env!("CARGO_BIN_EXE_one-commit"))
-        .args([fixture.store.path(), &fixture.state, fixture.tree.root()])
-        .stderr(std::process::Stdio::null())
-        .status()
-        .unwrap();
-    let log = std::fs::read_to_string(log).unwrap();
-    (log.contains("INJECTED") || log.contains("killed by SIGKILL"), status.success())
+fn one_commit(fixture: &Fixture) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_one-commit"));
+    program.args([fixture.store.path(), &fixture.state, fixture.tree.root()]);
+    program
+}
+
+/// Runs the commit under strace with one call disturbed.
+fn disturbed(fixture: &Fixture, call: &'static str, number: usize, how: &str) -> Disturbed {
+    Tracer::new(fixture.dir()).disturb(&one_commit(fixture), Point { call, number }, how)
 }
 
 /// Puts a directory back as it was.
@@ -68,8 +50,8 @@ fn restore(root: &Path, files: &std::collections::BTreeMap<String, Vec<u8>>) {
     }
 }
 
-/// Disturbs every one of the calls, one a run. Gives the number of points.
-fn sweep(how: &str, prepare: Prepare, calls: &[&str]) -> usize {
+/// Disturbs a commit at `many` of the calls that write, one a run.
+fn sweep(how: &str, what: &str, prepare: Prepare, many: usize) {
     let fixture = Fixture::small();
     fixture.tree.sample();
     let old = fixture.commit_new();
@@ -78,67 +60,64 @@ fn sweep(how: &str, prepare: Prepare, calls: &[&str]) -> usize {
     settle();
     let new_tree = read_tree(fixture.tree.root());
     let (objects, state) = (fixture.objects(), files_below(&fixture.state));
-    let mut points = 0;
-    for call in calls {
-        for when in 1..=POINTS_MAX {
-            let (reached, succeeded) = disturbed(&fixture, call, how, when);
-            if !reached {
-                // The commit ran to its end.
-                restore(fixture.store.path(), &objects);
-                restore(&fixture.state, &state);
-                break;
-            }
-            points += 1;
-            let place = format!("{call} number {when}, {how}");
-            let store = Store::open(fixture.store.path()).unwrap_or_else(|e| panic!("{place}: {e}"));
+    let put_back = || {
+        restore(fixture.store.path(), &objects);
+        restore(&fixture.state, &state);
+    };
+    let tracer = Tracer::new(fixture.dir());
+    let points = some_of_each_call(&format!("{what}, {how}"), &tracer.points(&one_commit(&fixture)), many);
+    put_back();
+    let reached = points.iter().filter(|point| {
+        let done = tracer.disturb(&one_commit(&fixture), **point, how);
+        println!("{what}, {how}: {} number {}: {done:?}", point.call, point.number);
+        if done.reached {
+            let store = Store::open(fixture.store.path()).unwrap();
             let report = fixture.check();
-            assert!(!report.is_damaged(), "{place}: {:#?}", report.findings);
+            assert!(!report.is_damaged(), "{:#?}", report.findings);
             let snapshots = store.snapshots().unwrap();
             let latest = snapshots.last().unwrap().id;
-            assert!(snapshots.len() <= 2 && snapshots[0].id == old, "{place}: {snapshots:?}");
-            assert!(latest != old || !succeeded, "{place}: success, but no snapshot");
-            let was_killed = how.starts_with("signal=KILL");
-            assert!(latest == old || succeeded || was_killed, "{place}: a snapshot, but no success");
+            assert!(snapshots.len() <= 2 && snapshots[0].id == old, "{snapshots:?}");
+            assert!(latest != old || !done.succeeded, "success, but no snapshot");
+            assert!(latest == old || done.succeeded || how == KILLED, "a snapshot, but no success");
             let expected = if latest == old { &old_tree } else { &new_tree };
             assert_same(&read_snapshot(&store, &store.snapshot(&latest).unwrap(), "tree").unwrap(), expected);
 
-            let next = fixture.try_commit(|_| {}).unwrap_or_else(|e| panic!("{place}: then {e}"));
-            assert_eq!(next.is_new, latest == old, "{place}");
+            let next = fixture.try_commit(|_| {}).unwrap_or_else(|e| panic!("then {e}"));
+            assert_eq!(next.is_new, latest == old);
             assert_same(&fixture.read(&next.snapshot.unwrap()), &new_tree);
             let report = fixture.check();
-            assert!(!report.is_damaged(), "{place}: {:#?}", report.findings);
+            assert!(!report.is_damaged(), "{:#?}", report.findings);
             let names = fixture.objects().into_keys().chain(files_below(&fixture.state).into_keys());
             let left: Vec<String> = names.filter(|name| name.contains("tmp-")).collect();
-            assert!(left.is_empty(), "{place}: {left:?}");
-            restore(fixture.store.path(), &objects);
-            restore(&fixture.state, &state);
+            assert!(left.is_empty(), "{left:?}");
         }
-    }
-    points
+        put_back();
+        done.reached
+    });
+    let (reached, all) = (reached.count(), points.len());
+    println!("{what}, {how}: {reached} of {all} points were reached");
+    // Which worker takes which work is chance, and a few calls come with it.
+    assert!(reached * 10 >= all * 8, "{what}, {how}: only {reached} of {all} points were reached");
 }
 
 #[test]
 #[ignore = "root: runs a commit under strace"]
 fn root_killed_at_every_call_that_writes() {
-    let points =
-        sweep("signal=KILL", only_metadata_changes, &WRITING) + sweep("signal=KILL", content_changes, &WRITING);
-    assert!(points > 100, "only {points} points were reached");
+    sweep(KILLED, "metadata", only_metadata_changes, 25);
+    sweep(KILLED, "content", content_changes, 40);
 }
 
 #[test]
 #[ignore = "root: runs a commit under strace"]
 fn root_every_call_that_writes_fails_with_eio() {
-    let calls: Vec<&str> = WRITING.into_iter().filter(|call| *call != "close").collect();
-    let points = sweep("error=EIO", only_metadata_changes, &calls) + sweep("error=EIO", content_changes, &calls);
-    assert!(points > 50, "only {points} points were reached");
+    sweep("error=EIO", "metadata", only_metadata_changes, 20);
+    sweep("error=EIO", "content", content_changes, 30);
 }
 
 #[test]
 #[ignore = "root: runs a commit under strace"]
 fn root_every_call_that_needs_space_fails_with_enospc() {
-    let calls = ["write", "pwrite64", "mkdirat", "renameat", "fsync", "ftruncate"];
-    let points = sweep("error=ENOSPC", content_changes, &calls);
-    assert!(points > 20, "only {points} points were reached");
+    sweep("error=ENOSPC", "content", content_changes, 25);
 }
 
 /// Interrupted calls are made again: the commit succeeds.
@@ -149,8 +128,7 @@ fn root_interrupted_calls_are_made_again() {
     fixture.tree.sample();
     for (call, when) in [("pread64", 3), ("write", 2), ("pwrite64", 1), ("read", 8)] {
         fixture.tree.file("changes", format!("{call} {when}"));
-        let (_, succeeded) = disturbed(&fixture, call, "error=EINTR", when);
-        assert!(succeeded, "{call} number {when}");
+        assert!(disturbed(&fixture, call, when, "error=EINTR").succeeded, "{call} number {when}");
     }
 }
 

@@ -2,8 +2,9 @@
 //! Every single system call of an operation fails once, one call a run, in this process.
 //!
 //! Whatever fails, and whenever: the error says where, nothing panics, going on or going back leads to a right tree, the
-//! store is sound, and nothing temporary is left. `EVENKEEL_SWEEP=all` takes every call with every error; without it a
-//! sample is taken.
+//! store is sound, and nothing temporary is left. The same when from one call on nothing is done any more, and when calls
+//! move fewer bytes than they could. `EVENKEEL_SWEEP=all` takes every call with every error; without it a sample is
+//! taken, another one each time.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,6 +18,7 @@ use evenkeel_store::fsio::script::Script;
 use evenkeel_store::id::SnapshotId;
 use evenkeel_tests::fixture::{assert_same, settle};
 use evenkeel_tests::operation::{EIO, Operation, releases};
+use evenkeel_tests::sample::sample;
 use evenkeel_tests::{Fixture, Item, Kind, Place, noise, read_tree};
 
 const EINTR: i32 = 4;
@@ -25,29 +27,54 @@ const ENOSPC: i32 = 28;
 const EDQUOT: i32 = 122;
 /// Without those by which a file system says what it cannot hold: they change what is done, and are reported.
 const ERRORS: [i32; 4] = [EIO, ENOSPC, EMFILE, EDQUOT];
-/// Runs of one test, unless every one is asked for.
-const RUNS_MAX: usize = 120;
+/// Runs of one test with a call that fails, and with one that is the last, unless all are asked for.
+const FAILS_MAX: usize = 100;
+const ENDS_MAX: usize = 40;
 
-/// The calls that fail, by their number from 1, and how.
-fn points(calls: u64, errors: &[i32]) -> Vec<(u64, i32)> {
-    let all = (1..=calls).flat_map(|number| errors.iter().map(move |error| (number, *error)));
-    let take_all = std::env::var_os("EVENKEEL_SWEEP").is_some_and(|value| value == "all");
-    let many = usize::try_from(calls).unwrap() * errors.len();
-    let stride = if take_all { 1 } else { many.div_ceil(RUNS_MAX) };
-    // Not a multiple of the number of errors: each has its turn.
-    let stride = if stride > 1 && stride % errors.len() == 0 { stride + 1 } else { stride };
-    all.step_by(stride).collect()
+/// What happens to the calls of a run below a directory; they are counted from 1.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// One of them fails with this error.
+    Fails { call: u64, error: i32 },
+    /// As if the process had ended before this one: nothing is done from there on, nothing is tidied up.
+    EndsAt { call: u64 },
+    /// Those that move bytes move a few at a time.
+    Short,
 }
 
-/// Fails the call with this number below `dir`, and with `error`.
-fn fail(dir: &Path, number: u64, error: i32) -> Script {
-    Script::new(dir, move |call| {
-        if call.number != number {
-            return Ok(());
+impl Fault {
+    fn inject(self, dir: &Path) -> Script {
+        match self {
+            Fault::Fails { call: number, error } => Script::new(dir, move |call| {
+                if call.number != number {
+                    return Ok(());
+                }
+                println!("{} {:?}", call.name, call.paths);
+                Err(error)
+            }),
+            Fault::EndsAt { call: number } => {
+                Script::new(dir, move |call| if call.number < number { Ok(()) } else { Err(EIO) })
+            }
+            Fault::Short => Script::short(dir, |call| usize::try_from(call.number * 31 % 97).unwrap()),
         }
-        println!("{} {:?}", call.name, call.paths);
-        Err(error)
-    })
+    }
+
+    /// Whoever calls is told nothing of this.
+    fn is_mended(self) -> bool {
+        matches!(self, Fault::Fails { error: EINTR, .. } | Fault::Short)
+    }
+}
+
+/// A sample of the faults that a run with so many calls can have.
+fn faults(what: &str, calls: u64, errors: &[i32]) -> Vec<Fault> {
+    let fails = (1..=calls).flat_map(|call| errors.iter().map(move |error| Fault::Fails { call, error: *error }));
+    let ends = (1..=calls).map(|call| Fault::EndsAt { call });
+    let mut faults = sample(&format!("{what}: failing calls"), fails.collect(), FAILS_MAX);
+    if errors != [EINTR] {
+        faults.extend(sample(&format!("{what}: ends"), ends.collect(), ENDS_MAX));
+        faults.push(Fault::Short);
+    }
+    faults
 }
 
 /// The error says what was done to what, or which object cannot be read.
@@ -85,47 +112,52 @@ impl Sweep {
         tree
     }
 
-    /// Lets each call fail with each of `errors`.
+    /// Lets each call fail with each of `errors`, and be the last one.
     fn sweep(&self, errors: &[i32]) {
         let place = self.place(0);
         let counted = Script::new(self.fixture.dir(), |_| Ok(()));
         self.run(&place).unwrap();
         let calls = counted.calls();
         drop(counted);
-        let mut expected = self.read(&place);
+        let expected = self.read(&place);
         let mut failed = 0;
-        for (at, (number, error)) in points(calls, errors).into_iter().enumerate() {
-            let place = self.place(at + 1);
-            let what = format!("{:?}, call {number} of {calls} fails with {error}", self.operation);
-            let before = self.read(&place);
-            let script = fail(self.fixture.dir(), number, error);
-            let done = self.run(&place);
-            drop(script);
-            if let Err(e) = &done {
-                failed += 1;
-                assert!(is_clean(e), "{what}: {e}: {e:?}");
-                assert_ne!(error, EINTR, "{what}: {e}: {:?}", std::error::Error::source(e));
-                self.go_on(&what, &place);
-            }
-            // The stray and the edited file of each place have times of their own.
-            self.take_times(&mut expected, &place);
-            println!("{what}");
-            assert_same(&self.read(&place), &expected);
-            if matches!(self.operation, Operation::Full | Operation::Incremental) {
-                // However it came to its end, all of it can be taken back.
-                place.rollback().unwrap();
-                assert_same(&self.read(&place), &before);
-            }
-            self.nothing_is_left(&what, &place);
+        for (at, fault) in faults(&format!("{:?}", self.operation), calls, errors).into_iter().enumerate() {
+            failed += usize::from(self.disturb(at + 1, fault, expected.clone()));
             if at % 16 == 0 {
                 self.fixture.assert_sound();
-            }
-            for path in [&place.root, &place.state] {
-                std::fs::remove_dir_all(path).unwrap();
             }
         }
         println!("{:?}: {calls} calls, {failed} failures", self.operation);
         assert!(failed > 10 || errors == [EINTR], "only {failed} failed");
+    }
+
+    /// One run with a fault, and what must be possible then. Gives whether it failed.
+    fn disturb(&self, number: usize, fault: Fault, mut expected: BTreeMap<Vec<u8>, Item>) -> bool {
+        let place = self.place(number);
+        let what = format!("{:?}, {fault:?}", self.operation);
+        let before = self.read(&place);
+        let script = fault.inject(self.fixture.dir());
+        let done = self.run(&place);
+        drop(script);
+        if let Err(e) = &done {
+            assert!(is_clean(e), "{what}: {e}: {e:?}");
+            assert!(!fault.is_mended(), "{what}: {e}: {:?}", std::error::Error::source(e));
+            self.go_on(&what, &place);
+        }
+        // The stray and the edited file of each place have times of their own.
+        self.take_times(&mut expected, &place);
+        println!("{what}");
+        assert_same(&self.read(&place), &expected);
+        if matches!(self.operation, Operation::Full | Operation::Incremental) {
+            // However it came to its end, all of it can be taken back.
+            place.rollback().unwrap();
+            assert_same(&self.read(&place), &before);
+        }
+        self.nothing_is_left(&what, &place);
+        for path in [&place.root, &place.state] {
+            std::fs::remove_dir_all(path).unwrap();
+        }
+        done.is_err()
     }
 
     fn place(&self, number: usize) -> Place<'_> {
@@ -320,17 +352,17 @@ fn interrupted_calls_are_made_again() {
     }
 }
 
-/// Commits something new, with one call failing; the next commit works. Gives the calls made and whether it failed.
-fn commit(fixture: &Fixture, number: u64, error: i32) -> (u64, bool) {
-    let what = format!("commit, call {number} fails with {error}");
-    fixture.tree.file("new/large", noise(number % 97, 60_000)).file("etc/empty", &what);
+/// Commits something new, disturbed; the next commit works. Gives the calls made and whether it failed.
+fn commit(fixture: &Fixture, at: usize, fault: Option<Fault>) -> (u64, bool) {
+    let what = format!("commit, {fault:?}");
+    fixture.tree.file("new/large", noise(at as u64 % 97, 60_000)).file("etc/empty", format!("{at}"));
     settle();
-    let script = fail(fixture.dir(), number, error);
+    let script = fault.map_or_else(|| Script::new(fixture.dir(), |_| Ok(())), |fault| fault.inject(fixture.dir()));
     let done = fixture.try_commit(|options| options.threads = 1);
     let calls = script.calls();
     drop(script);
     if let Err(e) = &done {
-        assert_ne!(error, EINTR, "{what}: {e}");
+        assert!(fault.is_some_and(|fault| !fault.is_mended()), "{what}: {e}");
         assert!(is_clean(e), "{what}: {e}: {e:?}");
     }
     let next = fixture.try_commit(|_| {}).unwrap_or_else(|e| panic!("{what}: the next one: {e}"));
@@ -347,10 +379,10 @@ fn a_commit() {
     let fixture = Fixture::in_memory();
     fixture.tree.sample();
     fixture.commit_new();
-    let (calls, _) = commit(&fixture, u64::MAX, EIO);
-    let mut points = points(calls, &ERRORS);
-    points.extend((1..=calls).step_by(7).map(|number| (number, EINTR)));
-    let failed = points.into_iter().filter(|(number, error)| commit(&fixture, *number, *error).1).count();
+    let (calls, _) = commit(&fixture, 0, None);
+    let mut all = faults("commit", calls, &ERRORS);
+    all.extend(faults("commit, interrupted", calls, &[EINTR]));
+    let failed = all.into_iter().enumerate().filter(|(at, fault)| commit(&fixture, at + 1, Some(*fault)).1).count();
     assert!(failed > 10, "only {failed} failed");
     fixture.assert_sound();
 }

@@ -2,7 +2,7 @@
 //! Faults and neighbours on purpose: what a test does at a system call of this process.
 //!
 //! A [`Script`] is asked before every call that acts at or below a directory, from whichever thread; it may do something
-//! there of its own, let the call pass, or fail it. Several may be in force at a time, each below a directory of its own,
+//! there of its own, let the call pass, let it move fewer bytes, or fail it. Several may be in force at a time, each below a directory of its own,
 //! so tests do not disturb each other. A script is not asked about calls that happen while it decides.
 
 use std::cell::Cell;
@@ -32,7 +32,8 @@ pub struct Call {
 /// What becomes of a call: it is made, or fails with the number of an error.
 pub type Verdict = std::result::Result<(), i32>;
 
-type Decide = dyn Fn(&Call) -> Verdict + Send + Sync;
+/// How many of the bytes that a call is to move it may move, or the number of an error.
+type Decide = dyn Fn(&Call, usize) -> std::result::Result<usize, i32> + Send + Sync;
 
 struct Entry {
     below: PathBuf,
@@ -52,7 +53,16 @@ pub struct Script(Arc<Entry>);
 impl Script {
     /// Asks `decide` before every call at or below `below`, which is an absolute path without symlinks.
     pub fn new(below: &Path, decide: impl Fn(&Call) -> Verdict + Send + Sync + 'static) -> Script {
-        let entry = Arc::new(Entry { below: below.into(), decide: Box::new(decide), calls: AtomicU64::new(0) });
+        Self::with(below, Box::new(move |call, len| decide(call).map(|()| len)))
+    }
+
+    /// Lets each call at or below `below` that moves bytes move no more of them than `most` says, but at least one.
+    pub fn short(below: &Path, most: impl Fn(&Call) -> usize + Send + Sync + 'static) -> Script {
+        Self::with(below, Box::new(move |call, len| Ok(most(call).max(1).min(len))))
+    }
+
+    fn with(below: &Path, decide: Box<Decide>) -> Script {
+        let entry = Arc::new(Entry { below: below.into(), decide, calls: AtomicU64::new(0) });
         SCRIPTS.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&entry));
         Script(entry)
     }
@@ -69,26 +79,26 @@ impl Drop for Script {
     }
 }
 
-/// Asks the script that is in force where a call acts.
-pub(super) fn before(name: &'static str, on: On<'_>) -> rustix::io::Result<()> {
+/// Asks the script that is in force where a call acts, which is to move `len` bytes. Gives how many it may move.
+pub(super) fn before(name: &'static str, on: On<'_>, mut len: usize) -> rustix::io::Result<usize> {
     if DECIDING.get() {
-        return Ok(());
+        return Ok(len);
     }
     let scripts: Vec<Arc<Entry>> = SCRIPTS.read().unwrap_or_else(PoisonError::into_inner).clone();
     if scripts.is_empty() {
-        return Ok(());
+        return Ok(len);
     }
     let paths = paths(on);
     for script in scripts {
         if paths.iter().any(|path| path.starts_with(&script.below)) {
             let number = script.calls.fetch_add(1, Ordering::Relaxed) + 1;
             DECIDING.set(true);
-            let verdict = (script.decide)(&Call { number, name, paths: paths.clone() });
+            let verdict = (script.decide)(&Call { number, name, paths: paths.clone() }, len);
             DECIDING.set(false);
-            verdict.map_err(Errno::from_raw_os_error)?;
+            len = verdict.map_err(Errno::from_raw_os_error)?;
         }
     }
-    Ok(())
+    Ok(len)
 }
 
 fn paths(on: On<'_>) -> Vec<PathBuf> {

@@ -28,8 +28,13 @@ pub(super) enum On<'a> {
 
 /// Makes a call, and again as long as signals interrupt it.
 fn call<T>(name: &'static str, on: On<'_>, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    transfer(name, on, 0, |_| work())
+}
+
+/// The same for a call that moves up to `len` bytes: it is made with as many as it may move at once.
+fn transfer<T>(name: &'static str, on: On<'_>, len: usize, mut work: impl FnMut(usize) -> Result<T>) -> Result<T> {
     loop {
-        match before(name, on).and_then(|()| work()) {
+        match before(name, on, len).and_then(&mut work) {
             Err(Errno::INTR) => {}
             done => return done,
         }
@@ -43,8 +48,8 @@ pub(super) fn before_others(name: &'static str, on: On<'_>) -> Result<()> {
 
 #[cfg(not(feature = "faults"))]
 #[inline(always)]
-fn before(_name: &'static str, _on: On<'_>) -> Result<()> {
-    Ok(())
+fn before(_name: &'static str, _on: On<'_>, len: usize) -> Result<usize> {
+    Ok(len)
 }
 
 #[cfg(feature = "faults")]
@@ -249,15 +254,15 @@ pub(super) fn ftruncate(fd: impl AsFd, len: u64) -> Result<()> {
 }
 
 pub(super) fn pread(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> Result<usize> {
-    call("pread", On::Fd(fd.as_fd()), || rustix::io::pread(&fd, &mut *buffer, offset))
+    transfer("pread", On::Fd(fd.as_fd()), buffer.len(), |len| rustix::io::pread(&fd, &mut buffer[..len], offset))
 }
 
 pub(super) fn pwrite(fd: impl AsFd, bytes: &[u8], offset: u64) -> Result<usize> {
-    call("pwrite", On::Fd(fd.as_fd()), || rustix::io::pwrite(&fd, bytes, offset))
+    transfer("pwrite", On::Fd(fd.as_fd()), bytes.len(), |len| rustix::io::pwrite(&fd, &bytes[..len], offset))
 }
 
 pub(super) fn write(fd: impl AsFd, bytes: &[u8]) -> Result<usize> {
-    call("write", On::Fd(fd.as_fd()), || rustix::io::write(&fd, bytes))
+    transfer("write", On::Fd(fd.as_fd()), bytes.len(), |len| rustix::io::write(&fd, &bytes[..len]))
 }
 
 pub(super) fn ficlone(to: impl AsFd, from: impl AsFd) -> Result<()> {
@@ -266,7 +271,7 @@ pub(super) fn ficlone(to: impl AsFd, from: impl AsFd) -> Result<()> {
 
 /// Copies at the same offset in both files.
 pub(super) fn copy_file_range(from: impl AsFd, to: impl AsFd, offset: u64, len: usize) -> Result<usize> {
-    call("copy_file_range", On::Fd(to.as_fd()), || {
+    transfer("copy_file_range", On::Fd(to.as_fd()), len, |len| {
         let (mut read_at, mut write_at) = (offset, offset);
         rustix::fs::copy_file_range(&from, Some(&mut read_at), &to, Some(&mut write_at), len)
     })

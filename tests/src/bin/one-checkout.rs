@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Checks one tree out, or back: `one-checkout STORE STATE ROOT SNAPSHOT MODE ADOPT`. The process that fault tests kill and lie
-//! to; a single worker, so that the n-th call is the same one in every run.
+//! Checks one tree out, or back: `one-checkout STORE STATE ROOT SNAPSHOT MODE ADOPT`. MODE is `full`, `incremental`, `tree`,
+//! `rollback`, `recover`, or `undo:NUMBER`. The process that fault tests kill and lie to; a single worker, so that the n-th
+//! call is the same one in every run.
 
 use std::path::Path;
 
 use evenkeel_store::checkout::{
-    Adopt, AreaTarget, BackOptions, CheckoutOptions, Mode, SwitchMode, checkout, recover, rollback,
+    Adopt, AreaTarget, BackOptions, CheckoutOptions, Mode, SwitchMode, checkout, recover, rollback, undo,
 };
 use evenkeel_store::{Progress, Store};
 
@@ -15,10 +16,15 @@ fn main() -> std::process::ExitCode {
         panic!("usage: one-checkout STORE STATE ROOT SNAPSHOT MODE ADOPT")
     };
     let area = AreaTarget::new("tree", root);
-    let mode = match mode.as_str() {
-        "rollback" => return ended(rollback(&area, &BackOptions::new(state), &Progress::default())),
-        "recover" => return ended(recover(&area, &BackOptions::new(state), &Progress::default())),
-        mode => mode,
+    let (back, progress) = (BackOptions::new(state), Progress::default());
+    let mode = match mode.split_once(':').unwrap_or((mode, "")) {
+        ("rollback", _) => return ended(rollback(&area, &back, &progress)),
+        ("recover", _) => return ended(recover(&area, &back, &progress)),
+        ("undo", number) => {
+            let number = number.parse().expect("undo:NUMBER");
+            return ended(undo(&area, &back, number, &mut Vec::new(), &progress));
+        }
+        (mode, _) => mode,
     };
     let switch = if mode == "tree" { SwitchMode::Tree } else { SwitchMode::Files };
     let mode = if mode == "incremental" { Mode::Incremental } else { Mode::Full };
@@ -32,7 +38,7 @@ fn main() -> std::process::ExitCode {
             threads: 1,
             ..CheckoutOptions::new(store.resolve(snapshot)?, state.into())
         };
-        checkout(&store, &options, &Progress::default())
+        checkout(&store, &options, &progress)
     });
     ended(done)
 }
