@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 """Deltas (format-spec §70): decoders of a delta's head and of the list of deltas, and frames made into chunks."""
 import struct
+import zlib
 from itertools import islice
 
 import zstandard
 
+import deflate
 from cbor import Reject, need
 from layouts import CHUNK_MAX, MIB, ZERO, H, decode_frame, fixed_version
 
-ZSTD, ZSTD_BASE, DIFFERENCES = 0, 1, 2
+ZSTD, ZSTD_BASE, DIFFERENCES, AGAIN = 0, 1, 2, 3
 
 
 def decode_head(head, file_len):
@@ -133,12 +135,71 @@ def differences(base, payload, length):
     return bytes(output)
 
 
+def expanded(base, ranges):
+    """The base, and behind it what streams in it hold (§70.13)."""
+    out, end = bytearray(base), 0
+    need(not ranges or 2 * len(base) + sum(n for _, _, n in ranges) <= 64 * MIB, "limit", "an expanded base")
+    for gap, stored, length in ranges:
+        start, end = end + gap, end + gap + stored
+        need(end <= len(base), "rule", "a stream beyond the base")
+        stream = zlib.decompressobj(-15)
+        try:
+            held = stream.decompress(base[start:end], length + 1)
+        except zlib.error as error:
+            raise Reject("rule", "a stream of the base") from error
+        need(stream.eof and not stream.unused_data and len(held) == length, "rule", "a stream of the base")
+        out += held
+    return bytes(out)
+
+
+def again(base, payload, length):
+    """Output of encoding 3 (§70.13)."""
+    count, at = varint(payload, 0)
+    need(3 * count <= len(payload), "truncated", "ranges")
+    numbers, at = varints(payload, at, 3 * count)
+    ranges = list(zip(numbers[::3], numbers[1::3], numbers[2::3]))
+    count, at = varint(payload, at)
+    need(2 * count <= len(payload), "truncated", "pieces")
+    pieces = []
+    for _ in range(count):
+        kind, at = varint(payload, at)
+        need(kind == 0 or 4 <= kind <= 9, "value", f"a piece of kind {kind}")
+        if kind == 0:
+            size, at = varint(payload, at)
+            pieces.append((kind, size, size))
+            continue
+        (flags, window, size), at = varints(payload, at, 3)
+        need(flags < 16, "value", "flags of a piece")
+        (ahead, at) = (0, at) if flags & 8 else varint(payload, at)
+        (before, skip, take), at = varints(payload, at, 3)
+        pieces.append((kind, window + size + ahead, take, (window, ahead, before, flags & 7, bool(flags & 8), skip)))
+    (plain_len, inner), at = varints(payload, at, 2)
+    need(plain_len <= 24 * MIB, "limit", "plain bytes")
+    need(sum(piece[1] for piece in pieces) == plain_len and sum(piece[2] for piece in pieces) == length, "rule", "pieces")
+    if inner > DIFFERENCES:
+        return None
+    base = expanded(base, ranges)
+    plain = decode_payload(inner, base if inner != ZSTD else b"", payload[at:], plain_len)
+    output, at = bytearray(), 0
+    for kind, uses, take, *how in pieces:
+        data, at = plain[at:at + uses], at + uses
+        if kind:
+            window, ahead, before, lead, last, skip = how[0]
+            made = deflate.part(data, window, ahead, kind, before, lead, last)
+            need(skip + take <= len(made), "rule", "a piece is shorter than it says")
+            data = made[skip:skip + take]
+        output += data
+    return bytes(output)
+
+
 def decode_payload(encoding, base, payload, length):
     """Output of a frame, hashes not yet compared; None for an encoding of a later program (§70.5)."""
     need(length <= 32 * MIB and len(base) <= 64 * MIB and len(payload) <= 33 * MIB, "limit", "a frame of a delta")
     if encoding == DIFFERENCES:
         return differences(base, payload, length)
-    if encoding > DIFFERENCES:
+    if encoding == AGAIN:
+        return again(base, payload, length)
+    if encoding > AGAIN:
         return None
     given = zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if base else None
     return decode_frame(payload, length, 27, given)

@@ -3,10 +3,12 @@
 import os
 import random
 import struct
+import subprocess
 import unittest
 
 import zstandard
 
+import deflate
 import deltas
 from cbor import Reject
 from evenkeel_reader import Store
@@ -67,12 +69,50 @@ NEW = OLD[2000:] + b"new" + bytes((byte + 1) & 0xFF for byte in OLD[:2000])
 STEPS = difference([(2000, 3004, 3), (-5004, 2000, 0)], bytes(3004) + b"\1" * 2000, b"new")
 
 
+def zipped(held, level=6):
+    """A gzip file as GNU gzip makes it; also what is in front of its stream and behind it."""
+    file = subprocess.run(["gzip", f"-{level}", "-n", "-c"], input=held, stdout=subprocess.PIPE, check=True).stdout
+    return file[:10], file[10:-8], file[-8:]
+
+
+class AgainTest(unittest.TestCase):
+    WORDS = [random.Random(n).randbytes(3 + n % 9) for n in range(900)]
+    HELD = b"".join(random.Random(5).choices(WORDS, k=9000))
+
+    def test_streams_are_gzips_own(self):
+        for held in (b"", b"a", b"ab" * 99, bytes(70000), self.HELD, random.Random(3).randbytes(40000)):
+            for level in (4, 6, 9):
+                self.assertEqual(deflate.part(held, 0, 0, level, 2, 0, True), zipped(held, level)[1])
+
+    def test_a_file_is_made_again(self):
+        old, new = self.HELD, self.HELD[:30000] + b"a new word" + self.HELD[30000:]
+        head, stream, tail = zipped(old)
+        base = head + stream + tail
+        start, wanted, end = zipped(new)
+        plain = start + new + end
+        inner = frame(base + old, plain)
+        numbers = [1, len(head), len(stream), len(old), 3, 0, len(start)]
+        numbers += [6, 8, 0, len(new), 2, 0, len(wanted), 0, len(end), len(plain), 1]
+        output = start + wanted + end
+
+        def made(numbers, inner=inner, length=len(output)):
+            return deltas.decode_payload(3, base, b"".join(map(varint, numbers)) + inner, length)
+
+        self.assertEqual(made(numbers), output)
+        self.assertLess(len(inner), len(output) // 20)
+        self.assertIsNone(made(numbers[:-1] + [7]))
+        for at, wrong in ((1, 9), (2, len(stream) - 1), (3, len(old) + 1), (4, 2), (7, 3), (8, 16), (9, 1), (11, 1), (13, 1), (16, 9)):
+            with self.subTest(at=at):
+                self.assertRaises(Reject, made, numbers[:at] + [wrong] + numbers[at + 1:])
+        self.assertRaises(Reject, made, numbers, length=len(output) + 1)
+
+
 class DeltaTest(unittest.TestCase):
     def test_encodings(self):
         self.assertEqual(deltas.decode_payload(0, b"", frame(b"", NEW), len(NEW)), NEW)
         self.assertEqual(deltas.decode_payload(1, OLD, frame(OLD, NEW), len(NEW)), NEW)
         self.assertEqual(deltas.decode_payload(2, OLD, STEPS, len(NEW)), NEW)
-        self.assertIsNone(deltas.decode_payload(3, OLD, b"?", 1))
+        self.assertIsNone(deltas.decode_payload(4, OLD, b"?", 1))
         for encoding, payload in ((1, frame(OLD, NEW)), (2, STEPS)):
             for length in (len(NEW) - 1, len(NEW) + 1):
                 self.assertRaises(Reject, deltas.decode_payload, encoding, OLD, payload, length)

@@ -97,6 +97,8 @@ pub const DELTA_HEAD_BYTES_MAX: u64 = 128 + 32 * DELTA_FRAMES_MAX as u64 + (36 +
 pub const DELTA_BASE_BYTES_MAX: u64 = 64 << 20;
 /// Longest sum of the outputs of one frame, in bytes.
 pub const DELTA_OUTPUT_BYTES_MAX: u64 = 32 << 20;
+/// Longest sum of the plain bytes of one frame whose outputs are deflated, in bytes.
+pub const DELTA_PLAIN_BYTES_MAX: u64 = 24 << 20;
 /// Longest payload of one frame, in bytes: the longest output and what a frame that saves nothing adds to it.
 pub const DELTA_PAYLOAD_BYTES_MAX: u64 = 33 << 20;
 /// Largest zstd window that a frame of a delta may need, as a power of two: base and output.

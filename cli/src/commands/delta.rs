@@ -2,7 +2,7 @@
 //! `evenkeel delta`: makes and lists deltas, which let a remote fetch fewer bytes.
 
 use evenkeel_store::delta::{self, Effort, MakeOptions, MakeReport};
-use evenkeel_store::format::delta::{DeltaIndexEntry, ENCODING_DIFF, ENCODING_ZSTD, ENCODING_ZSTD_BASE};
+use evenkeel_store::format::delta::{DeltaIndexEntry, ENCODING_DEFLATE, ENCODING_DIFF, ENCODING_ZSTD, ENCODING_ZSTD_BASE};
 use evenkeel_store::id::SnapshotId;
 use serde::Serialize;
 
@@ -199,6 +199,7 @@ fn encoding_name(encoding: u8) -> String {
         ENCODING_ZSTD => "zstd".into(),
         ENCODING_ZSTD_BASE => "zstd-with-base".into(),
         ENCODING_DIFF => "differences".into(),
+        ENCODING_DEFLATE => "deflated-again".into(),
         other => format!("{other}"),
     }
 }

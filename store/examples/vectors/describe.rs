@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use evenkeel_store::compress::decompress;
 use evenkeel_store::delta::codec::decode;
 use evenkeel_store::format::DecodeError;
-use evenkeel_store::format::delta::{self, Delta, DeltaChunk, ENCODING_DIFF};
+use evenkeel_store::format::delta::{self, Delta, DeltaChunk, ENCODING_DEFLATE};
 use evenkeel_store::format::manifest::*;
 use evenkeel_store::format::pack::{self, Encoding, PackEntry, PackKind};
 use evenkeel_store::format::snapshot::{Snapshot, decode_index};
@@ -327,7 +327,7 @@ fn delta_file(doc: &mut Doc, file: &[u8]) -> Result<(), DecodeError> {
         doc.int("payload-len", frame.payload_len);
         let chunk = |chunk: &DeltaChunk| quote(&format!("{} {}", chunk.id, chunk.len));
         doc.list("outputs", frame.outputs.iter().map(chunk)).list("bases", frame.bases.iter().map(chunk));
-        if frame.encoding > ENCODING_DIFF {
+        if frame.encoding > ENCODING_DEFLATE {
             continue;
         }
         let base: Vec<u8> = frame.bases.iter().flat_map(|base| plain[&base.id].clone()).collect();

@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use evenkeel_store::delta::codec::Effort;
+use evenkeel_store::delta::codec::again::{Again, Inflate, Piece, Recipe, encode as encode_again};
+use evenkeel_store::delta::codec::deflate::{AHEAD_BYTES, Part, WINDOW_BYTES, deflate};
 use evenkeel_store::format::delta::{
-    Delta, DeltaChunk, DeltaFrame, DeltaIndexEntry, ENCODING_DIFF, ENCODING_ZSTD, ENCODING_ZSTD_BASE,
+    Delta, DeltaChunk, DeltaFrame, DeltaIndexEntry, ENCODING_DEFLATE, ENCODING_DIFF, ENCODING_ZSTD, ENCODING_ZSTD_BASE,
     encode_index as encode_delta_index, payload_hash,
 };
 use evenkeel_store::format::manifest::*;
@@ -500,6 +503,8 @@ pub fn delta_frames() -> Vec<Framed> {
     let mut new = old.clone();
     new.iter_mut().step_by(500).for_each(|byte| *byte = byte.wrapping_add(3));
     new.extend_from_slice(b"more");
+    let (zipped_old, zipped, again) = deflated_again();
+    let cut = zipped.len() / 3;
     vec![
         framed(&[&one, &two], &[], ENCODING_ZSTD, alone),
         framed(&[&marked], &[&one], ENCODING_ZSTD_BASE, after(&one, &marked)),
@@ -510,8 +515,53 @@ pub fn delta_frames() -> Vec<Framed> {
             after(&[&marked[..], &old[3000..], &one].concat(), &moved),
         ),
         framed(&[&new], &[&one, &two], ENCODING_DIFF, differences(&old, &new)),
+        framed(&[&zipped_old], &[], ENCODING_ZSTD, zstd::bulk::compress(&zipped_old, 3).expect("zstd compresses")),
+        framed(&[&zipped[..cut], &zipped[cut..]], &[&zipped_old], ENCODING_DEFLATE, again),
         framed(&[b"a later program's"], &[&two], 200, b"whatever it means".to_vec()),
     ]
+}
+
+/// A stream behind four bytes; the middle of one that holds nearly the same; and the payload that makes this out of it.
+fn deflated_again() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+    // Few new bytes and short repetitions: blocks end early.
+    let noise = xof("deflate", 12_000);
+    let phrases: Vec<&[u8]> = noise[..600].chunks(12).collect();
+    let step = |(at, new): (usize, &[u8])| [new, phrases[at * 7 % phrases.len()]].concat();
+    let old: Vec<u8> = [noise[..600].to_vec(), noise[600..].chunks(3).enumerate().flat_map(step).collect()].concat();
+    let mut new = old.clone();
+    new.splice(20_000..20_003, *b"another word");
+    let stream = |data: &[u8]| {
+        let mut starts = Vec::new();
+        let part = Part { data, window: 0, ahead: None, level: 6, before: 2, lead: 0 };
+        let bytes = deflate(part, |start, _| {
+            starts.push(start);
+            true
+        });
+        (bytes.expect("a whole stream"), starts)
+    };
+    let (old_stream, _) = stream(&old);
+    let (new_stream, starts) = stream(&new);
+    let [from, to] = [starts[0], starts[1]];
+    let byte = |bit: u64| usize::try_from(bit / 8).expect("a short stream");
+    let (skip, take) = (5, byte(to.bit) - byte(from.bit) - 5);
+    let wanted = new_stream[byte(from.bit) + skip..][..take].to_vec();
+    let ahead = AHEAD_BYTES.min(new.len() - to.at);
+    let again = Again {
+        level: 6,
+        lead: u8::try_from(from.bit % 8).expect("below 8"),
+        window: from.at.min(WINDOW_BYTES),
+        len: to.at - from.at,
+        ahead: Some(ahead),
+        before: from.before,
+        skip,
+        take,
+    };
+    let plain = [b"copied", &new[from.at - again.window..to.at + ahead]].concat();
+    let base = [b"head", &old_stream[..]].concat();
+    let inflate = vec![Inflate { start: 4, stored_len: old_stream.len(), plain_len: old.len() }];
+    let recipe = Recipe { inflate, pieces: vec![Piece::Copy(6), Piece::Deflate(again)] };
+    let payload = encode_again(&recipe, &base, &plain, Effort::Fast).expect("zstd compresses");
+    (base, [b"copied", &wanted[..]].concat(), payload)
 }
 
 fn after(base: &[u8], plain: &[u8]) -> Vec<u8> {

@@ -8,10 +8,11 @@ use super::bases::{self, Sketch};
 use super::codec::{self, Effort};
 use super::inventory::{FileChunks, Inventory};
 use super::plan::{self, DeltaPlan, PlannedFrame};
+use super::zipped::{self, Job, Jobs, Zipped};
 use super::{DeltaWriter, add_to_index};
 use crate::error::{Error, Result};
 use crate::format::delta::{CHUNK_LEN, DeltaChunk, DeltaIndexEntry, FRAME_LEN, REF_LEN};
-use crate::id::SnapshotId;
+use crate::id::{ChunkId, SnapshotId};
 use crate::progress::Progress;
 use crate::read::{ChunkReader, ReadScratch};
 use crate::store::{Store, WriterLock};
@@ -73,25 +74,22 @@ pub fn make(
     progress.start("comparing", 0, 0);
     let before = Inventory::read(&reader, &store.snapshot(&base)?, progress)?;
     let after = Inventory::read(&reader, &store.snapshot(&target)?, progress)?;
-    let plan = plan_of(&reader, &before, &after, progress)?;
-    drop((before, after));
+    let Planned { plan, zipped } = plan_of(&reader, &before, &after, progress)?;
     let bytes = plan.frames.iter().map(PlannedFrame::output_len).sum();
     progress.start("making the delta", plan.frames.len() as u64, bytes);
-    let mut writer = DeltaWriter::create(store, Some(base), target)?;
-    let mut report = MakeReport::default();
     let threads = if options.threads == 0 { THREADS } else { options.threads };
-    in_order(
-        plan.frames.len(),
+    let mut maker = Maker {
+        reader: &reader,
+        effort: options.effort,
         threads,
-        |at, scratch| {
-            progress.check_cancelled()?;
-            let frame = &plan.frames[at];
-            let made = encode(&reader, frame, options.effort, scratch)?;
-            progress.advance(1, frame.output_len());
-            Ok(made)
-        },
-        |at, made| push(&mut writer, &mut report, &plan.frames[at], made),
-    )?;
+        progress,
+        writer: DeltaWriter::create(store, Some(base), target)?,
+        given: HashSet::new(),
+        report: MakeReport::default(),
+    };
+    maker.frames(&plan)?;
+    maker.zipped(&before, &after, &zipped)?;
+    let Maker { writer, mut report, .. } = maker;
     report.entry = writer.finish()?;
     if let Some(entry) = report.entry {
         add_to_index(store, &target, entry)?;
@@ -99,8 +97,15 @@ pub fn make(
     Ok(report)
 }
 
+/// What is going to be made.
+struct Planned {
+    plan: DeltaPlan,
+    /// Files that are not in the plan, for they are made in another way.
+    zipped: Vec<Zipped>,
+}
+
 /// Finds bases, and plans.
-fn plan_of(reader: &ChunkReader, before: &Inventory, after: &Inventory, progress: &Progress) -> Result<DeltaPlan> {
+fn plan_of(reader: &ChunkReader, before: &Inventory, after: &Inventory, progress: &Progress) -> Result<Planned> {
     let changed = plan::changed_files(before, after);
     let files: Vec<&FileChunks> = changed.iter().map(|at| &after.files[*at]).collect();
     let there: HashSet<&[u8]> = after.files.iter().map(|file| &file.path[..]).collect();
@@ -108,7 +113,103 @@ fn plan_of(reader: &ChunkReader, before: &Inventory, after: &Inventory, progress
     let is_gone = |file: &FileChunks| !there.contains(&file.path[..]);
     let bases = bases::find(&before.files, &files, is_gone, |file| sketch(reader, file, &mut scratch, progress));
     progress.check_cancelled()?;
-    Ok(plan::plan(before, after, &changed, &bases))
+    let zipped = zipped::find(reader, after, &changed, &bases, progress)?;
+    let apart: HashSet<usize> = zipped.iter().map(|one| one.at).collect();
+    let (changed, bases): (Vec<_>, Vec<_>) =
+        changed.into_iter().zip(bases).filter(|(at, _)| !apart.contains(at)).unzip();
+    Ok(Planned { plan: plan::plan(before, after, &changed, &bases), zipped })
+}
+
+/// A delta under way.
+struct Maker<'m> {
+    reader: &'m ChunkReader,
+    effort: Effort,
+    threads: usize,
+    progress: &'m Progress,
+    writer: DeltaWriter<'m>,
+    /// Chunks that its frames give.
+    given: HashSet<ChunkId>,
+    report: MakeReport,
+}
+
+impl Maker<'_> {
+    fn frames(&mut self, plan: &DeltaPlan) -> Result<()> {
+        let (reader, effort, progress) = (self.reader, self.effort, self.progress);
+        in_order(
+            plan.frames.len(),
+            self.threads,
+            |at, scratch| {
+                progress.check_cancelled()?;
+                let frame = &plan.frames[at];
+                let made = encode(reader, frame, effort, scratch)?;
+                progress.advance(1, frame.output_len());
+                Ok(made)
+            },
+            |at, made| self.push(&plan.frames[at], made),
+        )
+    }
+
+    /// Frames of gzip files, behind all others: these give what they are made of.
+    fn zipped(&mut self, before: &Inventory, after: &Inventory, zipped: &[Zipped]) -> Result<()> {
+        let known: HashSet<ChunkId> = before.chunks().collect();
+        let given = self.given.clone();
+        let (reader, effort, progress) = (self.reader, self.effort, self.progress);
+        let jobs = Jobs { reader, before, after, known: &known, given: &given };
+        let (groups, long) = jobs.groups(zipped);
+        let make = |job: Job, scratch: &mut ReadScratch| {
+            progress.check_cancelled()?;
+            let made = encode_zipped(reader, &job, effort, scratch)?;
+            Ok((job.frame, made))
+        };
+        let group = |at: usize, scratch: &mut ReadScratch| make(jobs.group(&groups[at], scratch)?, scratch);
+        in_order(groups.len(), self.threads, group, |_, (frame, made)| self.push(&frame, made))?;
+        let mut scratch = ReadScratch::default();
+        let mut plain = Vec::new();
+        for one in long {
+            progress.check_cancelled()?;
+            let Some(long) = jobs.long(one, &mut scratch)? else {
+                plain.push(one);
+                continue;
+            };
+            let frames = long.frames();
+            let frame = |at: usize, scratch: &mut ReadScratch| make(long.job(&frames[at]), scratch);
+            in_order(frames.len(), self.threads, frame, |_, (frame, made)| self.push(&frame, made))?;
+        }
+        // What can be made again, but not out of what is known: as any other file.
+        let at: Vec<usize> = plain.iter().map(|one| one.at).collect();
+        let bases: Vec<Option<usize>> = plain.iter().map(|one| one.base()).collect();
+        let mut rest = plan::plan(before, after, &at, &bases);
+        for frame in &mut rest.frames {
+            frame.outputs.retain(|output| !self.given.contains(&output.id));
+        }
+        rest.frames.retain(|frame| !frame.outputs.is_empty());
+        self.frames(&rest)
+    }
+
+    /// Writes a frame, if it saves anything.
+    fn push(&mut self, frame: &PlannedFrame, made: Made) -> Result<()> {
+        let Made { encoded, pack_bytes } = made;
+        let (writer, report) = (&mut self.writer, &mut self.report);
+        let count = frame.outputs.len() as u64;
+        let table = FRAME_LEN + CHUNK_LEN * frame.outputs.len() + (CHUNK_LEN + REF_LEN) * frame.bases.len();
+        let is_worth_it = ((encoded.payload.len() + table) as u64) < pack_bytes;
+        if !is_worth_it || !writer.has_room(frame.outputs.len(), frame.bases.len()) {
+            report.frames_left_out += 1;
+            report.chunks_left_out += count;
+            report.left_out_bytes += pack_bytes;
+            return Ok(());
+        }
+        writer.push(frame.outputs.clone(), frame.bases.clone(), encoded.encoding, &encoded.payload)?;
+        self.given.extend(frame.outputs.iter().map(|output| output.id));
+        report.frames += 1;
+        report.chunks += count;
+        report.plain_bytes += frame.output_len();
+        report.pack_bytes += pack_bytes;
+        let (frames, bytes) = report.by_encoding.entry(encoded.encoding).or_default();
+        *frames += 1;
+        *bytes += encoded.payload.len() as u64;
+        Ok(())
+    }
 }
 
 /// Features of the begin of a file; none of one that cannot be read, for that will be told where its bytes are needed.
@@ -135,11 +236,28 @@ struct Made {
 fn encode(reader: &ChunkReader, frame: &PlannedFrame, effort: Effort, scratch: &mut ReadScratch) -> Result<Made> {
     let base = concatenated(reader, &frame.bases, scratch)?;
     let output = concatenated(reader, &frame.outputs, scratch)?;
-    let stored = |chunk: &DeltaChunk| reader.locate(&chunk.id).map_or(0, |at| u64::from(at.stored_len));
-    let pack_bytes = frame.outputs.iter().map(stored).sum();
-    let failed = |e| Error::io("encode a frame for", "deltas", e);
     let encoded = codec::encode(&base, &output, effort).map_err(failed)?;
-    Ok(Made { encoded, pack_bytes })
+    Ok(Made { encoded, pack_bytes: pack_bytes(reader, frame) })
+}
+
+fn encode_zipped(reader: &ChunkReader, job: &Job, effort: Effort, scratch: &mut ReadScratch) -> Result<Made> {
+    let base = concatenated(reader, &job.frame.bases, scratch)?;
+    let output = concatenated(reader, &job.frame.outputs, scratch)?;
+    let encoded = match zipped::encode(job, &base, &output, effort).map_err(failed)? {
+        Some(encoded) => encoded,
+        None => codec::encode(&base, &output, effort).map_err(failed)?,
+    };
+    Ok(Made { encoded, pack_bytes: pack_bytes(reader, &job.frame) })
+}
+
+fn failed(e: std::io::Error) -> Error {
+    Error::io("encode a frame for", "deltas", e)
+}
+
+/// What the outputs of a frame take in packs.
+fn pack_bytes(reader: &ChunkReader, frame: &PlannedFrame) -> u64 {
+    let stored = |chunk: &DeltaChunk| reader.locate(&chunk.id).map_or(0, |at| u64::from(at.stored_len));
+    frame.outputs.iter().map(stored).sum()
 }
 
 fn concatenated(reader: &ChunkReader, chunks: &[DeltaChunk], scratch: &mut ReadScratch) -> Result<Vec<u8>> {
@@ -149,29 +267,6 @@ fn concatenated(reader: &ChunkReader, chunks: &[DeltaChunk], scratch: &mut ReadS
         out.extend_from_slice(reader.read(&chunk.id, scratch)?.plain());
     }
     Ok(out)
-}
-
-/// Writes a frame, if it saves anything.
-fn push(writer: &mut DeltaWriter<'_>, report: &mut MakeReport, frame: &PlannedFrame, made: Made) -> Result<()> {
-    let Made { encoded, pack_bytes } = made;
-    let count = frame.outputs.len() as u64;
-    let table = FRAME_LEN + CHUNK_LEN * frame.outputs.len() + (CHUNK_LEN + REF_LEN) * frame.bases.len();
-    let is_worth_it = ((encoded.payload.len() + table) as u64) < pack_bytes;
-    if !is_worth_it || !writer.has_room(frame.outputs.len(), frame.bases.len()) {
-        report.frames_left_out += 1;
-        report.chunks_left_out += count;
-        report.left_out_bytes += pack_bytes;
-        return Ok(());
-    }
-    writer.push(frame.outputs.clone(), frame.bases.clone(), encoded.encoding, &encoded.payload)?;
-    report.frames += 1;
-    report.chunks += count;
-    report.plain_bytes += frame.output_len();
-    report.pack_bytes += pack_bytes;
-    let (frames, bytes) = report.by_encoding.entry(encoded.encoding).or_default();
-    *frames += 1;
-    *bytes += encoded.payload.len() as u64;
-    Ok(())
 }
 
 /// What the threads of [`in_order`] share.

@@ -6,10 +6,12 @@
 mod bases;
 pub mod codec;
 mod file;
+mod gzip;
 mod index;
 mod inventory;
 mod make;
 mod plan;
+mod zipped;
 
 pub use codec::Effort;
 pub use file::DeltaWriter;

@@ -30,6 +30,8 @@ pub const ENCODING_ZSTD: u8 = 0;
 pub const ENCODING_ZSTD_BASE: u8 = 1;
 /// Byte-wise differences to places of the base.
 pub const ENCODING_DIFF: u8 = 2;
+/// What was deflated is made again.
+pub const ENCODING_DEFLATE: u8 = 3;
 
 /// A chunk that a frame gives or needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

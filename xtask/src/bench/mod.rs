@@ -6,9 +6,11 @@
 
 mod cases;
 mod corpus;
+mod line;
 mod measure;
 mod report;
 mod study;
+mod wire;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -44,7 +46,8 @@ pub fn run(words: &[String]) -> Result<()> {
         None => None,
         Some(&"chunk-size") => Some(study::chunk_size),
         Some(&"delta") => Some(study::delta),
-        Some(other) => return Err(format!("no study '{other}'; there are: chunk-size, delta")),
+        Some(&"wire") => Some(wire::wire),
+        Some(other) => return Err(format!("no study '{other}'; there are: chunk-size, delta, wire")),
     };
     let bench = prepare(&args.all("--corpus"))?;
     let header = report::header(&bench.releases);

@@ -3,6 +3,8 @@
 //!
 //! Pure functions on slices. A payload is hostile: decoding allocates what the caller said the output has, and no more.
 
+pub mod again;
+pub mod deflate;
 mod diff;
 mod matches;
 mod prefix;
@@ -10,7 +12,7 @@ mod varint;
 
 pub use diff::{DIFF_CONTROL_BYTES_MAX, DIFF_WINDOW_LOG_MAX};
 
-use crate::format::delta::{ENCODING_DIFF, ENCODING_ZSTD, ENCODING_ZSTD_BASE};
+use crate::format::delta::{ENCODING_DEFLATE, ENCODING_DIFF, ENCODING_ZSTD, ENCODING_ZSTD_BASE};
 use crate::format::{DecodeError, Reason};
 use crate::limits;
 
@@ -37,16 +39,24 @@ pub struct Encoded {
 
 /// A first attempt that saves less than one part in so many of a frame shows that nothing will.
 const HOPELESS_PART: usize = 50;
+/// One that leaves less than one part in so many leaves nothing to gain.
+const ENOUGH_PART: usize = 256;
 
-/// The shortest payload that was found for `output`, given `base`.
+/// The shortest payload that was found for `output`, given `base`. What is deflated in it is not looked into: that is
+/// [`again`]'s.
 ///
 /// # Errors
 /// When zstd has no memory.
 pub fn encode(base: &[u8], output: &[u8], effort: Effort) -> std::io::Result<Encoded> {
+    encode_plain(base, output, effort)
+}
+
+fn encode_plain(base: &[u8], output: &[u8], effort: Effort) -> std::io::Result<Encoded> {
     let encoding = if base.is_empty() { ENCODING_ZSTD } else { ENCODING_ZSTD_BASE };
     let first = Encoded { encoding, payload: prefix::encode(base, output, prefix::LEVEL_FAST)? };
     let is_hopeless = first.payload.len() > output.len() - output.len() / HOPELESS_PART;
-    if effort == Effort::Fast || is_hopeless {
+    let is_enough = effort == Effort::Default && first.payload.len() < output.len() / ENOUGH_PART;
+    if effort == Effort::Fast || is_hopeless || is_enough {
         return Ok(first);
     }
     let fast_len = first.payload.len();
@@ -95,6 +105,14 @@ pub fn decode(encoding: u8, base: &[u8], payload: &[u8], output_len: usize) -> R
             return Err(error(field, Reason::Limit { found: found as u64, limit }));
         }
     }
+    match encoding {
+        ENCODING_DEFLATE => again::decode(base, payload, output_len),
+        _ => decode_plain(encoding, base, payload, output_len),
+    }
+}
+
+/// What has no payload of another encoding within it.
+fn decode_plain(encoding: u8, base: &[u8], payload: &[u8], output_len: usize) -> Result<Vec<u8>, DecodeError> {
     match encoding {
         ENCODING_ZSTD => prefix::decode(&[], payload, output_len),
         ENCODING_ZSTD_BASE => prefix::decode(base, payload, output_len),

@@ -87,7 +87,7 @@ proptest! {
             prop_assert!(decode(encoded.encoding, &base, short, output.len()).is_err());
             let _ = decode(encoded.encoding, &base[..100], &encoded.payload, output.len());
         }
-        for encoding in 0..=3 {
+        for encoding in 0..=4 {
             let _ = decode(encoding, &base, &junk, output.len());
         }
     }
@@ -147,5 +147,77 @@ fn the_layout_is_the_specifications() {
         assert!(decode(ENCODING_DIFF, base, &payload, 6).is_err(), "{what}");
     }
     let unknown = decode(77, base, b"", 1).unwrap_err();
+    assert!(unknown.is_unsupported());
+}
+
+/// A deflated file out of another that holds nearly the same: payload, base, output.
+fn deflated(held: &[u8], changed: &[u8]) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+    let stream = |data: &[u8]| {
+        let part = deflate::Part { data, window: 0, ahead: None, level: 9, before: 2, lead: 0 };
+        deflate::deflate(part, |_, _| true).unwrap()
+    };
+    let (base, output) = (stream(held), [&b"head"[..], &stream(changed)].concat());
+    let whole = again::Again {
+        level: 9,
+        lead: 0,
+        window: 0,
+        len: changed.len(),
+        ahead: None,
+        before: 2,
+        skip: 0,
+        take: output.len() - 4,
+    };
+    let recipe = again::Recipe {
+        inflate: vec![again::Inflate { start: 0, stored_len: base.len(), plain_len: held.len() }],
+        pieces: vec![again::Piece::Copy(4), again::Piece::Deflate(whole)],
+    };
+    let plain = [b"head", changed].concat();
+    (again::encode(&recipe, &base, &plain, Effort::Fast).unwrap(), base, output)
+}
+
+#[test]
+fn what_was_deflated_is_made_again() {
+    let held: Vec<u8> = (0..9000_u32).flat_map(|i| format!("{} ", i.wrapping_mul(77_777) % 4001).into_bytes()).collect();
+    let mut changed = held.clone();
+    changed.splice(700..710, *b"what is new");
+    let (payload, base, output) = deflated(&held, &changed);
+    assert!(payload.len() < output.len() / 50, "{} of {} bytes", payload.len(), output.len());
+    assert!(decode(ENCODING_DEFLATE, &base, &payload, output.len()).unwrap() == output);
+    assert!(decode(ENCODING_DEFLATE, &base, &payload, output.len() - 1).is_err());
+    assert!(decode(ENCODING_DEFLATE, &base[..base.len() - 1], &payload, output.len()).is_err());
+    for cut in (0..payload.len()).step_by(3) {
+        assert!(decode(ENCODING_DEFLATE, &base, &payload[..cut], output.len()).is_err(), "{cut}");
+    }
+    for at in 0..40.min(payload.len()) {
+        for bit in [1, 64, 128] {
+            let mut bad = payload.clone();
+            bad[at] ^= bit;
+            let made = decode(ENCODING_DEFLATE, &base, &bad, output.len());
+            assert!(made.is_err() || made.unwrap().len() == output.len(), "{at} {bit}");
+        }
+    }
+}
+
+#[test]
+fn a_payload_that_would_deflate_is_bounded_before_it_is_decoded() {
+    let numbers = |numbers: &[u32]| {
+        let mut payload = Vec::new();
+        numbers.iter().for_each(|number| varint::push(&mut payload, *number));
+        payload
+    };
+    let plain_max = u32::try_from(limits::DELTA_PLAIN_BYTES_MAX).unwrap();
+    for (what, payload) in [
+        ("many ranges", numbers(&[u32::MAX])),
+        ("many pieces", numbers(&[0, u32::MAX])),
+        ("a kind", numbers(&[0, 1, 3, 8, 0, 1, 2, 0, 1, 1, 0])),
+        ("flags", numbers(&[0, 1, 6, 16, 0, 1, 2, 0, 1, 1, 0])),
+        ("plain bytes", numbers(&[0, 1, 0, plain_max + 1, plain_max + 1, 0])),
+        ("a stream beyond the bases", numbers(&[1, 0, 99, 5, 1, 0, 1, 1, 0])),
+        ("a stream that holds more than fits", numbers(&[1, 0, 4, u32::MAX, 1, 0, 1, 1, 0])),
+        ("sums", numbers(&[0, 2, 0, u32::MAX, 0, u32::MAX, 5, 0])),
+    ] {
+        assert!(decode(ENCODING_DEFLATE, b"base", &payload, 1).is_err(), "{what}");
+    }
+    let unknown = decode(ENCODING_DEFLATE, b"", &numbers(&[0, 1, 0, 1, 1, 9]), 1).unwrap_err();
     assert!(unknown.is_unsupported());
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::format::delta::{Delta, DeltaFrame, DeltaIndexEntry, ENCODING_DIFF};
+use crate::format::delta::{Delta, DeltaFrame, DeltaIndexEntry, ENCODING_DEFLATE};
 use crate::id::{ChunkId, SnapshotId};
 
 /// What another delta costs besides its bytes, in bytes: requests for its table and its frames.
@@ -84,7 +84,7 @@ impl Selection {
         let mut usable: Vec<(FrameAt, &DeltaFrame)> = Vec::new();
         for (at, frame) in all {
             let has = |id: &ChunkId| at_hand(id) || (is_joint && giver.contains_key(id));
-            if frame.encoding <= ENCODING_DIFF && !bad.contains(&at) && frame.bases.iter().all(|base| has(&base.id)) {
+            if frame.encoding <= ENCODING_DEFLATE && !bad.contains(&at) && frame.bases.iter().all(|base| has(&base.id)) {
                 for output in &frame.outputs {
                     giver.entry(output.id).or_insert(at);
                 }
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(selected(&two, &[("x", 20), ("y", 6)], "a"), [(0, 0), (1, 0), (1, 1)]);
         assert_eq!(selected(&two, &[("x", 12), ("y", 6)], "a"), [(1, 1)], "15 bytes for 12 are no saving");
         assert_eq!(selected(&two, &[("x", 12), ("y", 6)], "a m"), [(1, 0), (1, 1)], "what is here need not be made");
-        let unknown = [vec![DeltaFrame { encoding: 3, ..frame("x", "a", 1) }]];
+        let unknown = [vec![DeltaFrame { encoding: 4, ..frame("x", "a", 1) }]];
         assert_eq!(selected(&unknown, &[("x", 20)], "a"), []);
         let backwards = [vec![frame("x", "m", 1), frame("m", "a", 1)]];
         assert_eq!(selected(&backwards, &[("x", 20)], "a"), [], "frames are used in their order");
