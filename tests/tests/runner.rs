@@ -24,6 +24,7 @@ mod damage;
 mod delta;
 mod faults;
 mod fetch_killed;
+mod gzip;
 mod http;
 mod index;
 mod line;

@@ -24,6 +24,12 @@ pub fn find(tool: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// Where programs keep what they can make again: `XDG_CACHE_HOME`, else `.cache` of the user.
+pub fn cache_dir() -> Option<PathBuf> {
+    let dir = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    dir("XDG_CACHE_HOME").or_else(|| dir("HOME").map(|home| home.join(".cache")))
+}
+
 /// Installs the Debian package of each missing tool when we are root; `wanted` is (tool, package).
 ///
 /// # Errors

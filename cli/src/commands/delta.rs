@@ -2,7 +2,9 @@
 //! `evenkeel delta`: makes and lists deltas, which let a remote fetch fewer bytes.
 
 use evenkeel_store::delta::{self, Effort, MakeOptions, MakeReport};
-use evenkeel_store::format::delta::{DeltaIndexEntry, ENCODING_DEFLATE, ENCODING_DIFF, ENCODING_ZSTD, ENCODING_ZSTD_BASE};
+use evenkeel_store::format::delta::{
+    DeltaIndexEntry, ENCODING_DEFLATE, ENCODING_DIFF, ENCODING_ZSTD, ENCODING_ZSTD_BASE,
+};
 use evenkeel_store::id::SnapshotId;
 use serde::Serialize;
 

@@ -181,8 +181,8 @@ pub fn members(plain: &[u8]) -> Vec<Member> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delta::codec::again::{Recipe, decode, encode};
     use crate::delta::codec::Effort;
+    use crate::delta::codec::again::{Recipe, decode, encode};
 
     /// A gzip file as the program makes it, but for its checksum, which nobody here looks at.
     fn file(plain: &[u8], level: u8, name: &str) -> Vec<u8> {

@@ -172,7 +172,9 @@ impl Jobs<'_> {
             job.recipe.pieces.extend(pieces);
             take(&mut job.plain, &sources, &bytes, &plain);
             job.frame.outputs.extend(file.chunks.iter().map(|placed| placed.chunk));
-            let Some((at, old)) = one.base.zip(self.base_of(one)).filter(|(at, _)| !bases.contains(at)) else { continue };
+            let Some((at, old)) = one.base.zip(self.base_of(one)).filter(|(at, _)| !bases.contains(at)) else {
+                continue;
+            };
             let bytes = read(self.reader, &old.chunks, scratch)?;
             let held = gzip::plain(&bytes, PLAIN_BYTES_MAX);
             let more = bytes.len() * 2 + held.as_ref().map_or(0, Vec::len);

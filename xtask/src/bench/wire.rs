@@ -26,7 +26,8 @@ impl Server {
     fn start(root: &Path, dir: &Path) -> Result<Server> {
         let failed = |error: std::io::Error| format!("cannot start nginx in {}: {error}", dir.display());
         std::fs::create_dir_all(dir).map_err(failed)?;
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).map_err(failed)?.port();
+        let port =
+            std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).map_err(failed)?.port();
         let log = dir.join("requests");
         let text = format!(
             "daemon off; master_process off; pid {0}/pid; error_log {0}/errors; events {{}}\n\
@@ -93,7 +94,8 @@ pub fn wire(bench: &Bench) -> Result<String> {
     };
     host::need(&[("nginx", "nginx-light"), ("curl", "curl")])?;
     let (first, second) = (first.root.as_path(), second.root.as_path());
-    let mut text = "| way | MB on the wire | requests | s | peak MB | note |\n|---|---:|---:|---:|---:|---|\n".to_owned();
+    let mut text =
+        "| way | MB on the wire | requests | s | peak MB | note |\n|---|---:|---:|---:|---:|---|\n".to_owned();
     let mut add = |row: Row| {
         eprint!("{}", row.render());
         text.push_str(&row.render());

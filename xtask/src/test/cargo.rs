@@ -31,10 +31,11 @@ pub fn workspace() -> Vec<(String, Outcome)> {
 /// The object store that a store in a bucket is tested against, as the package registry names it.
 const GARAGE: (&str, &str) = ("garage", "2.5.0");
 
-/// The tests that need an object store: a cluster of Garage, which is built once.
+/// The tests that need an object store: a cluster of Garage, which is built once on a machine, whatever the checkout.
 pub fn garage() -> Outcome {
     let (name, version) = GARAGE;
-    let root = target_dir().join("xtask/garage");
+    let root = host::cache_dir().map_or_else(|| target_dir().join("xtask"), |cache| cache.join("evenkeel-xtask"));
+    let root = root.join(format!("{name}-{version}"));
     let program = host::find(name).unwrap_or_else(|| root.join("bin").join(name));
     if !program.is_file() {
         let install = Cmd::cargo().args(["install", name, "--locked", "--version", version]).arg("--root").arg(&root);

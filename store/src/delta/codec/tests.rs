@@ -177,7 +177,8 @@ fn deflated(held: &[u8], changed: &[u8]) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
 
 #[test]
 fn what_was_deflated_is_made_again() {
-    let held: Vec<u8> = (0..9000_u32).flat_map(|i| format!("{} ", i.wrapping_mul(77_777) % 4001).into_bytes()).collect();
+    let held: Vec<u8> =
+        (0..9000_u32).flat_map(|i| format!("{} ", i.wrapping_mul(77_777) % 4001).into_bytes()).collect();
     let mut changed = held.clone();
     changed.splice(700..710, *b"what is new");
     let (payload, base, output) = deflated(&held, &changed);

@@ -84,7 +84,8 @@ impl Selection {
         let mut usable: Vec<(FrameAt, &DeltaFrame)> = Vec::new();
         for (at, frame) in all {
             let has = |id: &ChunkId| at_hand(id) || (is_joint && giver.contains_key(id));
-            if frame.encoding <= ENCODING_DEFLATE && !bad.contains(&at) && frame.bases.iter().all(|base| has(&base.id)) {
+            if frame.encoding <= ENCODING_DEFLATE && !bad.contains(&at) && frame.bases.iter().all(|base| has(&base.id))
+            {
                 for output in &frame.outputs {
                     giver.entry(output.id).or_insert(at);
                 }

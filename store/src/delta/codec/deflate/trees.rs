@@ -103,7 +103,8 @@ impl Block {
     /// Length with fixed codes, in bits.
     fn fixed_bits(&self) -> u64 {
         let fixed = Codes::fixed_literals();
-        let of_literals = |(code, count): (usize, &u32)| u64::from(fixed.lens[code] + length_extra(code)) * u64::from(*count);
+        let of_literals =
+            |(code, count): (usize, &u32)| u64::from(fixed.lens[code] + length_extra(code)) * u64::from(*count);
         let of_distances = |(code, count): (usize, &u32)| u64::from(5 + DISTANCE_EXTRA[code]) * u64::from(*count);
         self.literals.iter().enumerate().map(of_literals).sum::<u64>()
             + self.distances.iter().enumerate().map(of_distances).sum::<u64>()
