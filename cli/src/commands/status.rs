@@ -226,7 +226,7 @@ impl AreaFields {
             what: entry.what.name(),
             differs: match entry.what {
                 DriftKind::Content(fields) | DriftKind::Metadata(fields) => fields.names().collect(),
-                DriftKind::Missing | DriftKind::Type | DriftKind::Stray => Vec::new(),
+                DriftKind::Missing | DriftKind::Undelivered | DriftKind::Type | DriftKind::Stray => Vec::new(),
             },
             changed_by,
         };
@@ -312,7 +312,7 @@ fn print_drift(session: &Session, area: &AreaStatus, with_who: bool) -> Result<(
         let line = format!("{label:<8}  {}", entry.path);
         let line = match entry.what {
             DriftKind::Content(_) | DriftKind::Metadata(_) | DriftKind::Type => out.paint.changed(line),
-            DriftKind::Missing => out.paint.bad(line),
+            DriftKind::Missing | DriftKind::Undelivered => out.paint.bad(line),
             DriftKind::Stray => out.paint.dim(line),
         };
         let detail = if detail.is_empty() { detail } else { format!("  {}", out.paint.dim(detail)) };
@@ -337,6 +337,7 @@ fn wording(what: DriftKind) -> (&'static str, String) {
         DriftKind::Content(fields) | DriftKind::Metadata(fields) => {
             (what.name(), fields.minus(Difference::CONTENT).to_string())
         }
+        DriftKind::Undelivered => ("missing", "never delivered: excluded here at the last checkout".to_owned()),
         DriftKind::Missing | DriftKind::Type | DriftKind::Stray => (what.name(), String::new()),
     }
 }

@@ -84,6 +84,7 @@ impl<'a> Run<'a> {
             here: &area.here,
             root: &held.root,
             rules: &area.rules,
+            local_rules: &area.local_rules,
             walk_start: area.walk_start,
             done,
         };
