@@ -59,6 +59,7 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let history = checkout::history(&target, &state)?;
+    super::history::warn_of_journal(session, &target)?;
     let known = history.iter().find(|known| known.number == args.number);
     print_head(session, &record, known)?;
     let (mut first, mut changes) = (First::default(), ByDirectory::default());

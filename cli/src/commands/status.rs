@@ -12,6 +12,7 @@ use evenkeel_store::path::TreePath;
 use evenkeel_store::{Error as StoreError, ErrorKind, Progress, Store, fsio};
 use serde::Serialize;
 
+use crate::aftermath::{JOURNAL_LOST, MIXED};
 use crate::areas::{self, AreaArg, LocalArea};
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
@@ -183,6 +184,7 @@ struct AreaFields {
     root: PathField,
     applied: Option<String>,
     interrupted: Option<String>,
+    journal_lost: bool,
     in_sync: bool,
     error: Option<Failure>,
     entries: u64,
@@ -235,6 +237,7 @@ impl AreaFields {
             root: PathField::new(area.root.as_os_str().as_bytes()),
             applied: area.applied.map(|id| id.to_hex()),
             interrupted: area.interrupted.map(|id| id.to_hex()),
+            journal_lost: area.journal_lost,
             in_sync: area.in_sync(),
             error: None,
             entries: area.entries,
@@ -272,10 +275,15 @@ fn print(session: &Session, area: &AreaStatus, with_who: bool) -> Result<()> {
             out.paint.changed(counted(drift, "difference"))
         ),
         (applied, Some(target)) => format!(
-            "{} {}→{}, recovering: `evenkeel recover` goes on, `evenkeel rollback` goes back (and finishes a rollback)",
+            "{} {}→{}, {}",
             out.paint.bad("mixed"),
             applied.map_or_else(|| "nothing".to_owned(), |id| id.short(12)),
-            target.short(12)
+            target.short(12),
+            if area.journal_lost {
+                format!("and the journal is lost: {JOURNAL_LOST}")
+            } else {
+                format!("recovering: {MIXED}")
+            }
         ),
     };
     let mut parts = vec![state];

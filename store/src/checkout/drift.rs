@@ -15,6 +15,7 @@ use super::options::AreaTarget;
 use super::record::read_all;
 use super::refuse;
 use super::state::{AreaRoot, Marker, applied_path, state_path};
+use super::transaction::{self, JournalState};
 use crate::area::{self, RuleSet, Verdict};
 use crate::error::{Error, Result};
 use crate::files_cache::{CacheReader, Fingerprint};
@@ -89,6 +90,8 @@ pub struct AreaStatus {
     pub applied: Option<SnapshotId>,
     /// An interrupted switch: the tree is a mixture of `applied` and this.
     pub interrupted: Option<SnapshotId>,
+    /// The journal of that switch is lost or damaged: it can be neither finished nor taken back.
+    pub journal_lost: bool,
     /// Every difference, sorted. Strays are listed, and are no difference from the reference in incremental mode.
     pub drift: Vec<DriftEntry>,
     /// Paths delivered once, dropped from the reference since, and still there.
@@ -161,6 +164,7 @@ fn look_at_area(
         root: target.root.clone(),
         applied: None,
         interrupted: None,
+        journal_lost: false,
         drift: Vec::new(),
         dropped_delivered: 0,
         entries: 0,
@@ -176,6 +180,10 @@ fn look_at_area(
     let (base, applied) = applied_of(options, target, store, marker, base)?;
     status.applied = if marker.transaction.is_some() { marker.applied } else { Some(base) };
     status.interrupted = marker.transaction;
+    if marker.transaction.is_some() {
+        let journal = transaction::journal_state(&state_path(&options.state_dir, marker.area), marker)?;
+        status.journal_lost = journal != JournalState::Fine;
+    }
     let rules = rules_of(store, &base, &target.name, &mut status.warnings)?;
     let protected = area::protected_below(&root.path, &options.protected);
     let only_local = AreaRules { exclude: target.exclude.clone(), ..AreaRules::default() };

@@ -82,6 +82,8 @@ pub struct AreaReport {
     pub before: Option<SnapshotId>,
     /// The snapshot that an interrupted switch was making of it.
     pub interrupted: Option<SnapshotId>,
+    /// The journal of that switch is lost or damaged, so it cannot be finished: what it left is found by comparison.
+    pub journal_lost: bool,
     /// The transaction that had been interrupted and was finished first.
     pub recovered: Option<u64>,
     /// The number of this transaction; `None` when nothing was switched.
@@ -130,6 +132,7 @@ impl AreaReport {
             root,
             before: None,
             interrupted: None,
+            journal_lost: false,
             recovered: None,
             number: None,
             dropped_undo: Vec::new(),

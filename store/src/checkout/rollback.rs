@@ -326,9 +326,13 @@ fn hold(target: &AreaTarget, state_dir: &std::path::Path) -> Result<HeldArea> {
     let store = marker.store;
     let held = HeldArea::take(root, &target.root, &target.name, store, state_dir)?;
     if held.is_switching() && transaction::open(&held.state)?.is_none() {
+        let lost = match held.damaged_journal() {
+            Some(aside) => format!("damaged (it is {} now)", aside.display()),
+            None => "lost".to_owned(),
+        };
         return Err(Error::Refused {
             reason: format!(
-                "area `{}` is in the middle of a switch whose journal is lost: it can be neither finished nor taken back",
+                "area `{}` is in the middle of a switch whose journal is {lost}: it can be neither finished nor taken back",
                 target.name
             ),
             hint: Some(format!(

@@ -25,7 +25,7 @@ use super::report::{AreaReport, CheckoutReport};
 use super::saved_plan::{PlannedArea, SavedPlan};
 use super::state::{AreaRoot, HeldArea, Marker, applied_path, state_path};
 use super::switch::Switched;
-use super::transaction::{self};
+use super::transaction::{self, JournalState};
 use super::tree::WholeTree;
 use crate::area::{self, RuleSet, Verdict};
 use crate::error::{Error, Result};
@@ -163,6 +163,8 @@ struct AreaRun<'a> {
     needs_adopt: bool,
     /// First contact with a tree that is not empty, and what becomes of what is there.
     adopting: Option<Adopt>,
+    /// A switch was interrupted here, and its journal is lost.
+    journal_lost: bool,
     walk_start: Timestamp,
     plan: CheckoutPlan,
     /// The whole new tree, for a tree switch.
@@ -247,6 +249,7 @@ impl<'a> Run<'a> {
             mode: Mode::Full,
             needs_adopt: false,
             adopting: None,
+            journal_lost: false,
             walk_start: Timestamp::default(),
             plan: CheckoutPlan::default(),
             tree: None,
@@ -286,6 +289,13 @@ impl<'a> Run<'a> {
             None => None,
             Some(marker) => Some(self.base_of(marker)?),
         };
+        area.journal_lost = match &area.marker {
+            Some(marker) if marker.transaction.is_some() => {
+                let state = state_path(&options.state_dir, marker.area);
+                transaction::journal_state(&state, marker)? != JournalState::Fine
+            }
+            _ => false,
+        };
         let Some(base) = area.base else {
             let occupied = is_occupied(area.root(), &area.rules)?;
             area.adopting = occupied.then(|| options.adopt.unwrap_or(Adopt::Replace));
@@ -302,6 +312,11 @@ impl<'a> Run<'a> {
             None if options.fetch_only => Mode::Full,
             None => return Err(refuse::mode_must_be_said(area.target, &base, &options.snapshot)),
         };
+        // What is there of a first checkout was brought by it, or is what an adoption decides over.
+        let was_other = area.marker.as_ref().is_some_and(|marker| marker.applied.is_some());
+        if area.journal_lost && was_other && !area.mode.is_full() {
+            return Err(refuse::mixture(area.target));
+        }
         Ok(())
     }
 
@@ -419,6 +434,7 @@ impl<'a> Run<'a> {
         let mut report = AreaReport::of_plan(&area.target.name, area.target.root.clone(), area.mode, &area.plan);
         report.before = area.base;
         report.interrupted = area.marker.as_ref().and_then(|marker| marker.transaction);
+        report.journal_lost = area.journal_lost;
         report.needs_adopt = area.needs_adopt;
         report.recovered = area.recovered;
         report.number = area.number;
@@ -439,15 +455,23 @@ impl<'a> Run<'a> {
                 "switched without journal and undo: this cannot be taken back, and had it been cut off, not finished";
             report.warnings.push(warning.into());
         }
-        if let Place::Held(held) = &area.place
-            && let Some(number) = held.rescued()
-        {
-            report.warnings.push(format!(
-                "the journal of an interrupted switch was lost; what had given way in it is in {}/{number}",
-                held.undo_path().display()
-            ));
+        if let Place::Held(held) = &area.place {
+            report.warnings.extend(lost_journal(held));
         }
         report
+    }
+}
+
+/// What became of a journal that this run found lost or damaged.
+fn lost_journal(held: &HeldArea) -> Option<String> {
+    let undo = held.rescued().map(|number| {
+        format!("; what had given way in that switch is in {}/{number}", held.undo_path().display())
+    });
+    let undo = undo.unwrap_or_default();
+    match held.damaged_journal() {
+        Some(aside) => Some(format!("the journal of the last switch was damaged, and is {} now{undo}", aside.display())),
+        None if undo.is_empty() => None,
+        None => Some(format!("the journal of an interrupted switch was lost{undo}")),
     }
 }
 

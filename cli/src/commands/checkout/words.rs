@@ -89,7 +89,8 @@ fn print_area(session: &Session, area: &AreaReport, planned: bool) -> Result<()>
     }
     if let Some(id) = area.interrupted.filter(|_| planned) {
         let id = id.short(12);
-        out.line(format_args!("  a switch to or from {id} was interrupted, and would be finished first"))?;
+        let then = if area.journal_lost { "its journal is lost" } else { "would be finished first" };
+        out.line(format_args!("  a switch to or from {id} was interrupted, and {then}"))?;
     }
     out.line(format_args!("  {}", summary(area, planned)))?;
     if let [first, rest @ ..] = &area.dropped_undo[..] {
