@@ -27,6 +27,7 @@ mod fetch_killed;
 mod http;
 mod index;
 mod line;
+mod lost_journal;
 mod matrix;
 mod model;
 mod plans;

@@ -413,7 +413,9 @@ impl Drop for HeldArea {
         // As new as the private directory was.
         let _ = fsio::remove_tree(&self.state);
         let taken_away = self.clear_staging().is_ok_and(|()| {
-            let _ = self.private.unlink(MARKER);
+            for marker in [MARKER.to_vec(), [MARKER, b".new"].concat()] {
+                let _ = self.private.unlink(&marker);
+            }
             self.private.unlink(LOCK).and_then(|()| self.root.remove_dir(PRIVATE_DIR)).is_ok()
         });
         if root.is_none() || !taken_away {
