@@ -31,8 +31,10 @@ Examples:
   evenkeel status
   evenkeel status --area etc=/etc --json";
 
-/// Paths that are listed without `-v`.
+/// Differences that are listed without `-v`.
 const SHOWN: usize = 50;
+/// Strays that are.
+const STRAYS_SHOWN: usize = 20;
 
 /// Arguments of `status` and `verify`.
 #[derive(Debug, clap::Args)]
@@ -310,12 +312,27 @@ fn print(session: &Session, area: &AreaStatus, with_who: bool) -> Result<()> {
     Ok(())
 }
 
+/// Differences first: what nobody delivered must not hide them.
 fn print_drift(session: &Session, area: &AreaStatus, with_who: bool) -> Result<()> {
-    let (out, drift) = (&session.out, &area.drift);
-    let shown = if out.verbose > 0 { drift.len() } else { SHOWN.min(drift.len()) };
-    let who = if with_who { who_changed(area, &drift[..shown]) } else { Vec::new() };
+    let (strays, drift): (Vec<_>, Vec<_>) =
+        area.drift.iter().cloned().partition(|entry| entry.what == DriftKind::Stray);
+    print_entries(session, area, &drift, SHOWN, "", with_who)?;
+    print_entries(session, area, &strays, STRAYS_SHOWN, " strays", with_who)
+}
+
+fn print_entries(
+    session: &Session,
+    area: &AreaStatus,
+    entries: &[DriftEntry],
+    limit: usize,
+    kind: &str,
+    with_who: bool,
+) -> Result<()> {
+    let out = &session.out;
+    let shown = if out.verbose > 0 { entries.len() } else { limit.min(entries.len()) };
+    let who = if with_who { who_changed(area, &entries[..shown]) } else { Vec::new() };
     let mut who = who.iter();
-    for entry in drift.iter().take(shown) {
+    for entry in entries.iter().take(shown) {
         let (label, detail) = wording(entry.what);
         let line = format!("{label:<8}  {}", entry.path);
         let line = match entry.what {
@@ -329,8 +346,8 @@ fn print_drift(session: &Session, area: &AreaStatus, with_who: bool) -> Result<(
             out.line(format_args!("            {}", out.paint.dim(who::told(changed_by))))?;
         }
     }
-    if drift.len() > shown {
-        out.line(format_args!("  … and {} more (-v lists all)", number((drift.len() - shown) as u64)))?;
+    if entries.len() > shown {
+        out.line(format_args!("  … and {} more{kind} (-v lists all)", number((entries.len() - shown) as u64)))?;
     }
     Ok(())
 }
