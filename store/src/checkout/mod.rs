@@ -65,7 +65,7 @@ pub use plan::{
 };
 pub use report::{AreaReport, ChangeKind, CheckoutReport, PathChange};
 pub use rollback::{AreaRecovery, AreaRollback, BackOptions, can_roll_back, recover, rollback, undo};
-pub use run::checkout;
+pub use run::{checkout, checkout_telling};
 pub use saved_plan::SavedPlan;
 pub use standing::{Standing, standing};
 pub use state::{is_area, known_areas};

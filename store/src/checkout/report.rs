@@ -107,6 +107,8 @@ pub struct AreaReport {
     pub not_held: Vec<NotHeld>,
     /// Local versions that were kept beside the reference's, by their new path.
     pub kept_aside: Vec<TreePath>,
+    /// Of a plan that was only looked at, paths whose local version would stay beside the reference's.
+    pub would_keep_aside: Vec<TreePath>,
     /// Processes that still use what was replaced or removed.
     pub in_use: InUse,
     /// Strays left alone.
@@ -144,6 +146,7 @@ impl AreaReport {
             skipped: plan.skipped.clone(),
             not_held: Vec::new(),
             kept_aside: Vec::new(),
+            would_keep_aside: Vec::new(),
             in_use: InUse::default(),
             strays: plan.counts.strays_left,
             dropped_delivered: plan.counts.dropped_left,

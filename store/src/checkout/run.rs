@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::conflict::Conflicts;
-use super::fidelity::{Fidelity, Here, Losses};
+use super::fidelity::{Fidelity, Here, Losses, NotHeld};
 use super::journal::Journal;
 use super::live::LiveArea;
 use super::merge::{AppliedEntry, MergeRules, plan_area};
@@ -49,7 +49,21 @@ use crate::walk::Walk;
 /// [`Error::Refused`] and [`Error::Area`] for what may not be done as it was asked, with nothing changed;
 /// [`Error::Locked`]; damaged or missing objects; [`Error::Io`].
 pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -> Result<CheckoutReport> {
-    let started = Instant::now();
+    checkout_telling(store, options, progress, &mut |_, _| {})
+}
+
+/// As [`checkout`], and calls `before` for each area, with its name and what of the reference its place cannot hold, once
+/// that is known and before anything is fetched, staged or changed.
+///
+/// # Errors
+/// As [`checkout`].
+pub fn checkout_telling(
+    store: &Store,
+    options: &CheckoutOptions,
+    progress: &Progress,
+    before: &mut dyn FnMut(&str, &[NotHeld]),
+) -> Result<CheckoutReport> {
+    let (started, began) = (Instant::now(), fsio::now());
     let snapshot = store.snapshot(&options.snapshot)?;
     let reader = store.reader_of(&[options.snapshot])?;
     if reader.is_far() {
@@ -60,7 +74,7 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     let own = store.dir().into_iter().chain([options.state_dir.as_path()]).map(Path::to_path_buf);
     let own = options.protected.iter().cloned().chain(own).collect();
     let options = &CheckoutOptions { protected: own, ..options.clone() };
-    let run = Run { store, options, snapshot: &snapshot, reader: &reader, progress };
+    let run = Run { store, options, snapshot: &snapshot, reader: &reader, progress, began };
     let mut areas = options.areas.iter().map(|target| run.prepare(target)).collect::<Result<Vec<_>>>()?;
     refuse::overlapping(areas.iter().map(|area| (area.target, area.path.as_path())))?;
     refuse::overlapping_known(areas.iter().map(|area| (area.target, area.path.as_path())), &options.state_dir)?;
@@ -95,6 +109,7 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     let planned_only = looks_only || areas.iter().any(|area| area.needs_adopt);
     if !planned_only {
         areas.iter().try_for_each(|area| run.check_bounds(area))?;
+        areas.iter().for_each(|area| before(&area.target.name, &area.losses.report()));
     }
     let mut needed = run.foresee(&areas)?;
     if let Some(needed) = &needed
@@ -112,8 +127,9 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     }
     let reports = if planned_only {
         let look = |area| {
-            let would_refuse = run.check_bounds(area).err().map(|error| error.to_string());
-            AreaReport { would_refuse, ..run.report(area, &Switched::default()) }
+            let would_refuse = run.check_bounds(area).err().map(|error| with_causes(&error));
+            let would_keep_aside = area.plan.kept_aside().cloned().collect();
+            AreaReport { would_refuse, would_keep_aside, ..run.report(area, &Switched::default()) }
         };
         areas.iter().map(look).collect()
     } else {
@@ -134,6 +150,8 @@ struct Run<'a> {
     snapshot: &'a Snapshot,
     reader: &'a ChunkReader,
     progress: &'a Progress,
+    /// When it was asked for.
+    began: Timestamp,
 }
 
 /// One area on its way through a checkout.
@@ -315,7 +333,11 @@ impl<'a> Run<'a> {
         // What is there of a first checkout was brought by it, or is what an adoption decides over.
         let was_other = area.marker.as_ref().is_some_and(|marker| marker.applied.is_some());
         if area.journal_lost && was_other && !area.mode.is_full() {
-            return Err(refuse::mixture(area.target));
+            let journal = match &area.place {
+                Place::Held(held) => lost_journal(held),
+                Place::Seen(_) => None,
+            };
+            return Err(refuse::mixture(area.target, journal));
         }
         Ok(())
     }
@@ -420,7 +442,11 @@ impl<'a> Run<'a> {
         }
         match area.root() {
             Some(root) => refuse::space(area.target, &area.plan, root),
-            None => Ok(()),
+            // It would be made in the file system of its parent.
+            None => {
+                let parent = area.path.parent().unwrap_or(&area.path);
+                refuse::space(area.target, &area.plan, &Dir::open(parent)?)
+            }
         }
     }
 
@@ -464,15 +490,28 @@ impl<'a> Run<'a> {
 
 /// What became of a journal that this run found lost or damaged.
 fn lost_journal(held: &HeldArea) -> Option<String> {
-    let undo = held.rescued().map(|number| {
-        format!("; what had given way in that switch is in {}/{number}", held.undo_path().display())
-    });
+    let undo = held
+        .rescued()
+        .map(|number| format!("; what had given way in that switch is in {}/{number}", held.undo_path().display()));
     let undo = undo.unwrap_or_default();
     match held.damaged_journal() {
-        Some(aside) => Some(format!("the journal of the last switch was damaged, and is {} now{undo}", aside.display())),
+        Some(aside) => {
+            Some(format!("the journal of the last switch was damaged, and is {} now{undo}", aside.display()))
+        }
         None if undo.is_empty() => None,
         None => Some(format!("the journal of an interrupted switch was lost{undo}")),
     }
+}
+
+/// An error in one line.
+fn with_causes(error: &Error) -> String {
+    let mut told = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        told.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    told
 }
 
 /// Whether an area's root holds anything that belongs to the area.

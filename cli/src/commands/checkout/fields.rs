@@ -41,6 +41,7 @@ struct AreaFields {
     changes: Vec<ChangeFields>,
     kept: Vec<KeptFields>,
     kept_aside: Vec<PathField>,
+    would_keep_aside: Vec<PathField>,
     in_use: InUse,
     not_held: Vec<NotHeldFields>,
     skipped: Vec<SkippedFields>,
@@ -139,6 +140,7 @@ impl AreaFields {
                 })
                 .collect(),
             kept_aside: area.kept_aside.iter().map(path).collect(),
+            would_keep_aside: area.would_keep_aside.iter().map(path).collect(),
             in_use: area.in_use.clone(),
             not_held: area
                 .not_held
