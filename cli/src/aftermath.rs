@@ -5,41 +5,46 @@
 
 use std::path::{Path, PathBuf};
 
-use evenkeel_store::checkout::{self, AreaTarget, Standing};
+use evenkeel_store::checkout::{self, AreaTarget, JournalState, Standing};
 use evenkeel_store::id::SnapshotId;
 use serde::Serialize;
 
 use crate::output::json::PathField;
 use crate::output::text;
 
+/// The way on, and the way back, from the middle of a switch.
+pub const MIXED: &str = "`evenkeel recover` goes on, `evenkeel rollback` goes back (and finishes a rollback)";
+/// The way out when neither is possible.
+pub const JOURNAL_LOST: &str = "`evenkeel checkout SNAP --full` makes it equal to a snapshot";
+
 /// An area that a command is about to change, and how it stood before.
 #[derive(Debug, Clone)]
 pub struct Watched {
-    name: String,
-    root: PathBuf,
+    target: AreaTarget,
+    state_dir: Option<PathBuf>,
     before: Option<Standing>,
 }
 
 impl Watched {
     /// Looks at an area. A marker that cannot be read is for the command itself to complain of.
-    pub fn new(target: &AreaTarget) -> Self {
+    pub fn new(target: &AreaTarget, state_dir: Option<&Path>) -> Self {
         let before = checkout::standing(&target.root).ok().flatten();
-        Watched { name: target.name.clone(), root: target.root.clone(), before }
+        Watched { target: target.clone(), state_dir: state_dir.map(Path::to_path_buf), before }
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.target.name
     }
 
     /// Where it is.
     pub fn root(&self) -> &Path {
-        &self.root
+        &self.target.root
     }
 
     /// How it stands now. `is_switched` says that a switch which its marker calls unfinished is complete but for that.
     pub fn now(&self, is_switched: bool) -> AreaNow {
-        let Ok(now) = checkout::standing(&self.root) else {
+        let Ok(now) = checkout::standing(&self.target.root) else {
             // One that could not be read before either is what the error is about.
             let state = if self.before.is_some() { State::Unknown } else { State::Unchanged };
             return self.as_it_is(state, None);
@@ -59,8 +64,14 @@ impl Watched {
         self.as_it_is(state, now)
     }
 
+    fn has_lost_journal(&self) -> bool {
+        let found = self.state_dir.as_ref().and_then(|dir| checkout::journal_state(&self.target, dir).ok());
+        matches!(found, Some(JournalState::Damaged | JournalState::Lost))
+    }
+
     fn as_it_is(&self, state: State, now: Option<Standing>) -> AreaNow {
-        AreaNow { name: self.name.clone(), root: self.root.clone(), state, before: self.before, now }
+        let (name, root) = (self.target.name.clone(), self.target.root.clone());
+        AreaNow { name, root, state, journal_lost: self.has_lost_journal(), before: self.before, now }
     }
 }
 
@@ -89,6 +100,7 @@ pub struct AreaNow {
     root: PathBuf,
     /// What became of it.
     pub state: State,
+    journal_lost: bool,
     before: Option<Standing>,
     now: Option<Standing>,
 }
@@ -114,7 +126,8 @@ impl AreaNow {
     /// The way on, and the way back.
     pub fn hint(&self) -> Option<&'static str> {
         match self.state {
-            State::Mixed => Some("`evenkeel recover` goes on, `evenkeel rollback` goes back (and finishes a rollback)"),
+            State::Mixed if self.journal_lost => Some(JOURNAL_LOST),
+            State::Mixed => Some(MIXED),
             State::Unrecorded => Some("`evenkeel recover` records it, `evenkeel rollback` goes back"),
             _ => None,
         }

@@ -177,7 +177,9 @@ impl Session {
 
     /// Looks at areas that are about to be changed, so that a failure can tell what became of them.
     pub fn watch<'a>(&self, targets: impl IntoIterator<Item = &'a AreaTarget>) {
-        self.watched.borrow_mut().extend(targets.into_iter().map(Watched::new));
+        let state_dir = self.state_dir().ok();
+        let watched = targets.into_iter().map(|target| Watched::new(target, state_dir.as_deref()));
+        self.watched.borrow_mut().extend(watched);
     }
 
     /// Remembers what is done, for the error if it cannot be told otherwise.

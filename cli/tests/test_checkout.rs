@@ -75,7 +75,7 @@ fn dry_run_changes_nothing() {
     insta::assert_snapshot!(checkout(&world, &["@latest", "--json"]), @r#"
     exit 0
     --- stdout
-    {"schema":"evenkeel/checkout/1","id":"[id1]","dry_run":false,"planned_only":false,"in_sync":true,"plan_hash":null,"seconds":0,"fetch":null,"areas":[{"name":"os","root":{"path":"r"},"before":null,"interrupted":null,"recovered":null,"number":1,"dropped_undo":[],"mode":"full","needs_adopt":false,"counts":{"added":7,"updated":0,"restored":0,"removed":0,"strays_removed":0,"strays_left":0,"dropped_left":0,"unchanged":0,"adopted":0},"bytes_written":0,"conflicts":0,"changes":[{"path":"","action":"metadata","reason":"added","differs":[]},{"path":"bin","action":"add","reason":"added","differs":[]},{"path":"bin/alias","action":"add","reason":"added","differs":[]},{"path":"bin/tool","action":"add","reason":"added","differs":[]},{"path":"etc","action":"add","reason":"added","differs":[]},{"path":"etc/app.conf","action":"add","reason":"added","differs":[]},{"path":"etc/new.conf","action":"add","reason":"added","differs":[]}],"kept":[],"kept_aside":[],"in_use":{"processes":[],"not_looked_into":0},"not_held":[],"skipped":[],"would_refuse":null,"warnings":[]}]}
+    {"schema":"evenkeel/checkout/1","id":"[id1]","dry_run":false,"planned_only":false,"in_sync":true,"plan_hash":null,"seconds":0,"fetch":null,"areas":[{"name":"os","root":{"path":"r"},"before":null,"interrupted":null,"journal_lost":false,"recovered":null,"number":1,"dropped_undo":[],"mode":"full","needs_adopt":false,"counts":{"added":7,"updated":0,"restored":0,"removed":0,"strays_removed":0,"strays_left":0,"dropped_left":0,"unchanged":0,"adopted":0},"bytes_written":0,"conflicts":0,"changes":[{"path":"","action":"metadata","reason":"added","differs":[]},{"path":"bin","action":"add","reason":"added","differs":[]},{"path":"bin/alias","action":"add","reason":"added","differs":[]},{"path":"bin/tool","action":"add","reason":"added","differs":[]},{"path":"etc","action":"add","reason":"added","differs":[]},{"path":"etc/app.conf","action":"add","reason":"added","differs":[]},{"path":"etc/new.conf","action":"add","reason":"added","differs":[]}],"kept":[],"kept_aside":[],"would_keep_aside":[],"in_use":{"processes":[],"not_looked_into":0},"not_held":[],"skipped":[],"would_refuse":null,"warnings":[]}]}
     "#);
 }
 
@@ -241,7 +241,7 @@ fn local_changes_are_kept_or_undone() {
     insta::assert_snapshot!(world.run(&["verify", "--area", "os=r", "--json"]), @r#"
     exit 5
     --- stdout
-    {"schema":"evenkeel/verify/1","in_sync":false,"areas":[{"name":"os","root":{"path":"r"},"applied":"[id1]","interrupted":null,"in_sync":false,"error":null,"entries":7,"bytes_read":2024,"dropped_delivered":0,"drift":[{"path":"bin/alias","what":"missing","differs":[],"changed_by":{}},{"path":"etc/new.conf","what":"content","differs":["content","mtime"],"changed_by":{}},{"path":"stray","what":"stray","differs":[],"changed_by":{}}],"warnings":[]}]}
+    {"schema":"evenkeel/verify/1","in_sync":false,"areas":[{"name":"os","root":{"path":"r"},"applied":"[id1]","interrupted":null,"journal_lost":false,"in_sync":false,"error":null,"entries":7,"bytes_read":2024,"dropped_delivered":0,"drift":[{"path":"bin/alias","what":"missing","differs":[],"changed_by":{}},{"path":"etc/new.conf","what":"content","differs":["content","mtime"],"changed_by":{}},{"path":"stray","what":"stray","differs":[],"changed_by":{}}],"warnings":[]}]}
     "#);
     insta::assert_snapshot!(checkout(&world, &["@latest", "--incremental"]), @"
     exit 0

@@ -80,7 +80,7 @@ fn as_json() {
     insta::assert_snapshot!(world.run(&["--json", "commit", "--area", "os=m", "-m", "first"]), @r#"
     exit 0
     --- stdout
-    {"schema":"evenkeel/commit/1","id":"[id1]","parent":null,"is_new":true,"dry_run":false,"entries":7,"files":3,"bytes":2019,"new_chunks":5,"new_bytes":2458,"stored_bytes":0,"seconds":0,"areas":[{"name":"os","entries":7,"files":3,"bytes":2019,"added":7,"changed":0,"removed":0,"files_read":3,"bytes_read":2019,"excluded":0,"identity_left_out":[],"mount_points":[],"devices_left_out":[],"sockets_left_out":0,"unstable":[],"unreadable":[]}],"dropped_areas":[],"warnings":[]}
+    {"schema":"evenkeel/commit/1","id":"[id1]","parent":null,"is_new":true,"dry_run":false,"entries":7,"files":3,"bytes":2019,"new_chunks":5,"new_bytes":2458,"stored_bytes":0,"seconds":0,"areas":[{"name":"os","entries":7,"files":3,"bytes":2019,"added":7,"changed":0,"removed":0,"files_read":3,"bytes_read":2019,"excluded":0,"identity_left_out":[],"mount_points":[],"devices_left_out":[],"sockets_left_out":0,"sockets":[],"unstable":[],"unreadable":[]}],"dropped_areas":[],"warnings":[]}
     "#);
 }
 

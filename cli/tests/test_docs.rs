@@ -26,6 +26,14 @@ fn the_guide_can_be_copied_chapter_after_chapter() {
     .concat());
 }
 
+#[test]
+fn the_unit_for_recovery_at_boot_runs() {
+    let unit = include_str!("../../docs/operations/evenkeel-recover.service");
+    let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/evenkeel ")).unwrap();
+    let told = World::new().run(&command.split(' ').collect::<Vec<_>>());
+    assert!(told.starts_with("exit 0"), "{told}");
+}
+
 /// Runs the shell blocks of a text. Each line must end with 0, or as its comment says: `exit code N`.
 fn run(text: &str) {
     let world = World::new();

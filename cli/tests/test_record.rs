@@ -111,7 +111,7 @@ fn explain_knows_every_state() {
     assert_eq!((&conf["brought_by"]["message"], &conf["first_in"]["message"]), (&"second".into(), &"first".into()));
     assert_eq!(
         (&conf["last_record"]["number"], &conf["last_record"]["reason"]),
-        (&2.into(), &"changed locally".into())
+        (&2.into(), &"changed locally and in the reference".into())
     );
     let gone = explain(&world, "os:etc/motd");
     assert_eq!((&gone["now"]["state"], &gone["should_be"]), (&"absent".into(), &Value::Null));

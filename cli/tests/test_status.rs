@@ -54,7 +54,7 @@ fn an_area_that_is_only_configured_is_not_in_sync() {
     insta::assert_snapshot!(status(&world, &["--json"]), @r#"
     exit 5
     --- stdout
-    {"schema":"evenkeel/status/1","in_sync":false,"areas":[{"name":"new","root":{"path":"[DIR]/new"},"applied":null,"interrupted":null,"in_sync":false,"error":null,"entries":0,"bytes_read":0,"dropped_delivered":0,"drift":[],"warnings":[]},{"name":"os","root":{"path":"[DIR]/r"},"applied":"[id1]","interrupted":null,"in_sync":true,"error":null,"entries":7,"bytes_read":0,"dropped_delivered":0,"drift":[],"warnings":[]}]}
+    {"schema":"evenkeel/status/1","in_sync":false,"areas":[{"name":"new","root":{"path":"[DIR]/new"},"applied":null,"interrupted":null,"journal_lost":false,"in_sync":false,"error":null,"entries":0,"bytes_read":0,"dropped_delivered":0,"drift":[],"warnings":[]},{"name":"os","root":{"path":"[DIR]/r"},"applied":"[id1]","interrupted":null,"journal_lost":false,"in_sync":true,"error":null,"entries":7,"bytes_read":0,"dropped_delivered":0,"drift":[],"warnings":[]}]}
     "#);
     world.write("c.toml", "[area.new]\nroot = \"no/where\"\n");
     assert!(status(&world, &[]).starts_with("exit 5"));
@@ -156,4 +156,24 @@ fn an_area_of_another_store_does_not_hide_the_others() {
     caused by: no snapshot `[id2]`
     hint: it was checked out from another store: name that one with --store
     ");
+}
+
+/// Sixty strays filled the list, and of the one file that was edited there was a number only.
+#[test]
+fn strays_do_not_hide_what_differs() {
+    let world = World::with_history();
+    assert!(world.run(&["checkout", "@latest", "--area", "os=r"]).starts_with("exit 0"));
+    for number in 0..60 {
+        world.write(format!("r/a/s{number:02}"), "stray\n");
+    }
+    world.write("r/etc/app.conf", "colour = mine\n");
+    let first_then = |told: &str, edit: &str, stray: &str, more: &str| {
+        let at = |part: &str| told.find(part).unwrap_or_else(|| panic!("no `{part}`: {told}"));
+        assert!(at(edit) < at(stray) && at(stray) < at(more), "{told}");
+    };
+    let told = world.run(&["status", "--area", "os=r"]);
+    first_then(&told, "content   etc/app.conf", "stray     a/s00", "… and 41 more strays (-v lists all)");
+    assert!(told.starts_with("exit 5") && told.contains("1 difference"), "{told}");
+    let told = world.run(&["checkout", "@latest", "--full", "--max-delete", "100", "--area", "os=r"]);
+    first_then(&told, "replace   etc/app.conf", "remove    a/s00", "… and 41 more strays removed (-v lists all)");
 }

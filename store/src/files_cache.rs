@@ -70,6 +70,29 @@ pub enum RecordState {
     Current,
     /// It was delivered by an earlier snapshot, has since been dropped, and was left in place.
     Dropped,
+    /// It belongs to the snapshot of the header and was not delivered: rules of this machine excluded it.
+    Outside,
+}
+
+impl RecordState {
+    const DROPPED: u8 = 2;
+    const OUTSIDE: u8 = 4;
+
+    fn flag(self) -> u8 {
+        match self {
+            RecordState::Current => 0,
+            RecordState::Dropped => Self::DROPPED,
+            RecordState::Outside => Self::OUTSIDE,
+        }
+    }
+
+    fn of_flags(flags: u8) -> RecordState {
+        match flags & (Self::DROPPED | Self::OUTSIDE) {
+            0 => RecordState::Current,
+            Self::DROPPED => RecordState::Dropped,
+            _ => RecordState::Outside,
+        }
+    }
 }
 
 /// One path of a cache.
@@ -152,7 +175,7 @@ impl CacheWriter {
             found: entry.len() as u64,
             limit: u64::from(ENTRY_LEN_MAX),
         })?;
-        let flags = u8::from(fingerprint.is_some()) | u8::from(state == RecordState::Dropped) << 1;
+        let flags = u8::from(fingerprint.is_some()) | state.flag();
         self.buffer.push(flags);
         self.buffer.extend_from_slice(&len.to_le_bytes());
         if let Some(fingerprint) = fingerprint {
@@ -282,7 +305,7 @@ impl CacheReader {
         let flags = head[0];
         let len = u32::from_le_bytes(head[1..5].try_into().expect("four bytes"));
         let fingerprint = if flags & 1 != 0 { Some(decode_fingerprint(self.take(FINGERPRINT_LEN)?)) } else { None };
-        let state = if flags & 2 != 0 { RecordState::Dropped } else { RecordState::Current };
+        let state = RecordState::of_flags(flags);
         let entry = self.take(usize::try_from(len.min(ENTRY_LEN_MAX)).expect("bounded"))?.to_vec();
         Ok(Some(CacheRecord { state, fingerprint, entry }))
     }
@@ -355,7 +378,11 @@ mod tests {
     fn write(path: &Path) -> Vec<CacheRecord> {
         let records: Vec<CacheRecord> = (0..5000u64)
             .map(|i| CacheRecord {
-                state: if i % 7 == 0 { RecordState::Dropped } else { RecordState::Current },
+                state: match i % 7 {
+                    0 => RecordState::Dropped,
+                    1 => RecordState::Outside,
+                    _ => RecordState::Current,
+                },
                 fingerprint: (i % 3 != 0).then(|| fingerprint(i)),
                 entry: vec![u8::try_from(i % 251).unwrap(); usize::try_from(i % 700).unwrap()],
             })

@@ -189,6 +189,48 @@ fn attributes_without_a_rule_are_all_named_and_can_be_left_alone() {
     assert_eq!(recorded, ["user.keep"]);
 }
 
+/// `status` knew its own memory only: what rules of this machine had kept out was not missed once they let it in, and what
+/// had been delivered before they excluded it was called missing.
+#[test]
+fn rules_of_this_machine_that_change_are_seen() {
+    let fixture = Fixture::new();
+    fixture.tree.file("a", "1").file("b", "1").file("sub/x", "1").file("sub/y", "1");
+    let first = fixture.commit_new();
+    fixture.tree.file("b", "2");
+    let second = fixture.commit_new();
+    let mut place = Place::new(&fixture, "server");
+    let seen = |place: &Place<'_>, in_sync: bool, entries: u64, drift: &[&str]| {
+        for report in [place.status(), place.verify()] {
+            let area = &report.areas[0];
+            let found: Vec<String> =
+                area.drift.iter().map(|entry| format!("{} {}", entry.what.name(), entry.path)).collect();
+            assert_eq!((report.in_sync(), area.entries, found.as_slice()), (in_sync, entries, &strings(drift)[..]));
+        }
+    };
+    place.exclude = strings(&["/a", "/sub"]);
+    place.checkout(&first, Mode::Full);
+    seen(&place, true, 2, &[]);
+    place.exclude.clear();
+    seen(&place, false, 6, &["undelivered a", "undelivered sub"]);
+    // What is there all the same is judged by what it is.
+    place.tree().file("a", "own").file("sub/x", "1");
+    let drift: Vec<&str> = place.status().areas[0].drift.iter().map(|entry| entry.what.name()).collect();
+    assert_eq!(drift[0], "content");
+    assert!(!drift.contains(&"stray"), "{drift:?}");
+    place.checkout_exactly(&first);
+
+    place.exclude = strings(&["/a", "/sub"]);
+    seen(&place, true, 2, &[]);
+    // It is there, delivered by an earlier checkout: nothing is missing when the rules let it in again.
+    place.checkout(&second, Mode::Full);
+    place.exclude.clear();
+    seen(&place, true, 6, &[]);
+    std::fs::remove_file(place.root.join("sub/y")).unwrap();
+    seen(&place, false, 6, &["undelivered sub/y"]);
+    place.rollback().unwrap();
+    seen(&place, false, 6, &["missing sub/y"]);
+}
+
 fn xattr_names(entry: &Entry) -> Vec<String> {
     let Node::Inode(inode) = &entry.node else { return Vec::new() };
     inode.xattrs.keys().map(|name| String::from_utf8(name.clone()).unwrap()).collect()

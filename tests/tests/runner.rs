@@ -28,6 +28,7 @@ mod gzip;
 mod http;
 mod index;
 mod line;
+mod lost_journal;
 mod matrix;
 mod model;
 mod plans;

@@ -216,3 +216,53 @@ fn root_the_example_for_caddy() {
     let server = Shipped::caddy(fixture.store.path());
     serves_a_store(&fixture, &ids, &server);
 }
+
+/// Sections of a systemd unit with their settings.
+fn settings(unit: &str) -> Vec<(String, String, String)> {
+    let (mut section, mut found) = (String::new(), Vec::new());
+    for line in unit.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name.to_owned();
+            continue;
+        }
+        let (key, value) = line.split_once('=').unwrap_or_else(|| panic!("no setting: {line}"));
+        found.push((section.clone(), key.to_owned(), value.to_owned()));
+    }
+    found
+}
+
+/// The unit for recovery at boot runs what this program understands, and systemd understands it, where it is installed.
+#[test]
+fn the_unit_for_recovery_at_boot() {
+    const NAME: &str = "evenkeel-recover.service";
+    const PROGRAM: &str = "/usr/bin/evenkeel";
+    let unit = example(NAME);
+    let settings = settings(&unit);
+    let of = |section: &str, key: &str| {
+        let found = settings.iter().find(|(s, k, _)| (s.as_str(), k.as_str()) == (section, key));
+        found.map_or_else(|| panic!("no {key} in [{section}]"), |(_, _, value)| value.as_str())
+    };
+    assert_eq!(of("Service", "Type"), "oneshot");
+    assert_eq!(of("Unit", "DefaultDependencies"), "no", "it comes before what others come after");
+    assert!(of("Unit", "After").contains("local-fs.target") && of("Unit", "Before").contains("sysinit.target"));
+    assert_eq!(of("Install", "WantedBy"), "sysinit.target");
+    assert_eq!(of("Unit", "RequiresMountsFor"), "/var/lib/evenkeel", "the state directory");
+
+    assert_eq!(
+        of("Service", "ExecStart"),
+        format!("{PROGRAM} --progress none recover"),
+        "a test of the program runs it"
+    );
+
+    let temp = evenkeel_tests::temp_dir();
+    // Not everywhere is systemd, and the program is not installed here.
+    let file = temp.path().join(NAME);
+    std::fs::write(&file, replaced(&unit, &[(PROGRAM, "/bin/true".to_owned())])).unwrap();
+    match Command::new("systemd-analyze").arg("verify").arg("--man=no").arg(&file).output() {
+        Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::NotFound, "{e}"),
+        Ok(output) => {
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && !told.contains(NAME), "{told}");
+        }
+    }
+}

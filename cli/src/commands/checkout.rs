@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 use evenkeel_store::checkout::{
-    self, Adopt, AreaReport, AreaTarget, Ceiling, CheckoutOptions, Mode, SavedPlan, SwitchMode,
+    self, Adopt, AreaReport, AreaTarget, Ceiling, CheckoutOptions, Mode, NotHeld, SavedPlan, SwitchMode,
 };
 use evenkeel_store::format::snapshot::Snapshot;
 use evenkeel_store::id::SnapshotId;
@@ -169,7 +169,9 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     if !options.dry_run {
         session.watch(&options.areas);
     }
-    let report = session.run_long(|progress| checkout::checkout(&store, &options, progress))?;
+    // What is lost here is said before anything changes, and once.
+    let mut before = |area: &str, losses: &[NotHeld]| words::warn_of_losses(session, area, losses);
+    let report = session.run_long(|progress| checkout::checkout_telling(&store, &options, progress, &mut before))?;
     if let Some((file, plan)) = args.save_plan.as_deref().zip(report.plan.as_ref()).filter(|_| !report.needs_adopt()) {
         let failed =
             |e| CommandError::caused_by(Kind::Failed, format!("cannot save the plan as {}", text::path(file)), e);

@@ -101,6 +101,7 @@ struct AreaReport<'a> {
     mount_points: Vec<PathField>,
     devices_left_out: Vec<PathField>,
     sockets_left_out: u64,
+    sockets: Vec<PathField>,
     unstable: Vec<PathField>,
     unreadable: Vec<PathField>,
 }
@@ -219,7 +220,8 @@ impl<'a> AreaReport<'a> {
             identity_left_out: paths(&area.identity),
             mount_points: paths(&area.mount_points),
             devices_left_out: paths(&area.devices),
-            sockets_left_out: area.sockets,
+            sockets_left_out: area.sockets.len() as u64,
+            sockets: paths(&area.sockets),
             unstable: paths(&area.unstable),
             unreadable: paths(&area.unreadable),
         }
@@ -277,6 +279,11 @@ fn print(session: &Session, report: &CommitReport, dry_run: bool) -> Result<()> 
     }
     for warning in &report.warnings {
         out.warning(warning);
+    }
+    // The warning names some.
+    for area in report.areas.iter().filter(|area| out.verbose > 0 && !area.sockets.is_empty()) {
+        let paths: Vec<String> = area.sockets.iter().map(ToString::to_string).collect();
+        out.note(format_args!("sockets left out of {}: {}", area.name, paths.join(", ")));
     }
     Ok(())
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `evenkeel history`: lists what was done to the areas of this machine.
 
-use evenkeel_store::checkout::{self, Record};
+use evenkeel_store::checkout::{self, AreaTarget, JournalState, Record};
 use serde::Serialize;
 
+use crate::aftermath::JOURNAL_LOST;
 use crate::areas::{self, AreaArg, LocalArea};
 use crate::error::Result;
 use crate::exit::Exit;
@@ -37,7 +38,9 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let state = session.state_dir()?;
     let mut areas = Vec::new();
     for area in areas::select_or_known(session, &args.areas)? {
-        let records = checkout::history(&area.target(&session.config), &state)?;
+        let target = area.target(&session.config);
+        let records = checkout::history(&target, &state)?;
+        warn_of_journal(session, &target)?;
         if !session.out.json {
             print(session, &area, &records)?;
         }
@@ -47,6 +50,19 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
         session.out.document("evenkeel/history/1", &Report { areas })?;
     }
     Ok(Exit::Done)
+}
+
+/// Says so when there is a transaction of which the history cannot tell.
+pub(super) fn warn_of_journal(session: &Session, target: &AreaTarget) -> Result<()> {
+    let what = match checkout::journal_state(target, &session.state_dir()?)? {
+        JournalState::Fine => return Ok(()),
+        JournalState::Damaged => "damaged",
+        JournalState::Lost => "lost",
+    };
+    let is_mixed = checkout::standing(&target.root)?.is_some_and(|standing| standing.switching.is_some());
+    let then = if is_mixed { format!(", and the area is a mixture: {JOURNAL_LOST}") } else { String::new() };
+    session.out.warning(format_args!("area `{}`: the journal of the last transaction is {what}{then}", target.name));
+    Ok(())
 }
 
 #[derive(Serialize)]

@@ -10,7 +10,7 @@ use crate::error::{Kind, Result};
 use crate::exit::Exit;
 use crate::output::in_use;
 use crate::output::json::PathField;
-use crate::output::text;
+use crate::output::text::{self, counted};
 use crate::session::Session;
 
 const AFTER_HELP: &str = "\
@@ -74,6 +74,7 @@ struct AreaFields {
     root: PathField,
     finished: Option<u64>,
     at: Option<String>,
+    kept: Option<u64>,
     left_alone: Vec<PathField>,
     in_use: InUse,
 }
@@ -86,6 +87,7 @@ impl AreaFields {
             root: PathField::new(area.root.as_os_str().as_bytes()),
             finished: area.number,
             at: area.at.map(|id| id.to_hex()),
+            kept: area.kept,
             left_alone: area.left_alone.iter().map(|path| PathField::new(path.as_bytes())).collect(),
             in_use: area.in_use.clone(),
         }
@@ -104,8 +106,12 @@ fn print(session: &Session, area: &AreaRecovery) -> Result<()> {
         out.line(format_args!("  {}", out.paint.changed(format_args!("{path}  changed meanwhile; left alone"))))?;
     }
     in_use::print(out, &area.in_use)?;
-    match area.at {
-        Some(id) => out.line(format_args!("{} {}", out.paint.good("at"), out.paint.id(id.short(12)))),
-        None => out.line(format_args!("as it was before the first checkout")),
+    match (area.at, area.kept) {
+        (Some(id), Some(kept @ 1..)) => {
+            let (id, kept) = (out.paint.id(id.short(12)), out.paint.changed(counted(kept, "kept difference")));
+            out.line(format_args!("{} {id}, {kept}", out.paint.changed("at")))
+        }
+        (Some(id), _) => out.line(format_args!("{} {}", out.paint.good("at"), out.paint.id(id.short(12)))),
+        (None, _) => out.line(format_args!("as it was before the first checkout")),
     }
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `evenkeel show-record`: tells what a checkout or rollback did, why, and who asked for it.
 
-use evenkeel_store::checkout::{self, ChangeLine, ChangeRecord, EndLine, HeaderLine, Line, Record};
+use evenkeel_store::checkout::{self, ChangeLine, ChangeRecord, EndLine, HeaderLine, JournalState, Line, Record};
 use evenkeel_store::format::manifest::Timestamp;
 use evenkeel_store::json::TimeField;
 
 use self::by_directory::ByDirectory;
 use self::first::First;
+use crate::aftermath::{JOURNAL_LOST, MIXED};
 use crate::areas::{self, AreaArg};
 use crate::error::Result;
 use crate::exit::Exit;
@@ -59,8 +60,10 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let history = checkout::history(&target, &state)?;
+    super::history::warn_of_journal(session, &target)?;
     let known = history.iter().find(|known| known.number == args.number);
-    print_head(session, &record, known)?;
+    let journal_lost = checkout::journal_state(&target, &state)? != JournalState::Fine;
+    print_head(session, &record, known, journal_lost)?;
     let (mut first, mut changes) = (First::default(), ByDirectory::default());
     for line in record.lines()? {
         let (_, line) = line?;
@@ -75,7 +78,8 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     if record.header.changes == 0 {
         return Ok(Exit::Done);
     }
-    session.out.line(session.out.paint.bold("changes"))?;
+    let heading = if was_carried_out(record.end.as_ref()) { "changes" } else { "planned changes" };
+    session.out.line(session.out.paint.bold(heading))?;
     if !args.all {
         changes.print(session)?;
         return Ok(Exit::Done);
@@ -89,7 +93,7 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
 }
 
 /// What a person wants to know before anything else.
-fn print_head(session: &Session, record: &ChangeRecord, known: Option<&Record>) -> Result<()> {
+fn print_head(session: &Session, record: &ChangeRecord, known: Option<&Record>, journal_lost: bool) -> Result<()> {
     let (out, header) = (&session.out, &record.header);
     let title = format!("number {}: {} of {} at {}", header.number, header.what, header.area, header.root.escaped());
     out.line(out.paint.bold(title))?;
@@ -97,7 +101,7 @@ fn print_head(session: &Session, record: &ChangeRecord, known: Option<&Record>) 
     field("when", &when(header, record.end.as_ref()))?;
     field("asked by", &asked_by(header))?;
     field("snapshot", &snapshots(header))?;
-    field("outcome", &outcome(session, header, record.end.as_ref()))?;
+    field("outcome", &outcome(session, header, record.end.as_ref(), journal_lost))?;
     field("changes", &changes(header, record.end.as_ref()))?;
     if let Some(undo) = known.and_then(undo) {
         field("undo", &undo)?;
@@ -106,10 +110,13 @@ fn print_head(session: &Session, record: &ChangeRecord, known: Option<&Record>) 
 }
 
 fn when(header: &HeaderLine, end: Option<&EndLine>) -> String {
-    let began = text::time(header.began.0);
+    let asked = header.asked.unwrap_or(header.began);
+    let began = text::time(asked.0);
     match end {
-        Some(end) => format!("{began}, took {}", text::seconds(between(header.began, end.ended))),
-        None => began,
+        // The time in between is not its own.
+        Some(EndLine { recovered: Some(_), ended, .. }) => format!("{began}, ended {}", text::time(ended.0)),
+        Some(EndLine { taken_back_by: Some(_), .. }) | None => began,
+        Some(end) => format!("{began}, took {}", text::seconds(between(asked, end.ended))),
     }
 }
 
@@ -139,11 +146,14 @@ fn snapshots(header: &HeaderLine) -> String {
     format!("{} → {}, {how}", short(&header.before), short(&header.after))
 }
 
-fn outcome(session: &Session, header: &HeaderLine, end: Option<&EndLine>) -> String {
+fn outcome(session: &Session, header: &HeaderLine, end: Option<&EndLine>, journal_lost: bool) -> String {
     let paint = session.out.paint;
     let Some(end) = end else {
-        return paint
-            .bad("interrupted: `evenkeel recover` goes on, `evenkeel rollback` goes back (and finishes a rollback)");
+        return paint.bad(if journal_lost {
+            format!("interrupted, and the journal is lost: {JOURNAL_LOST}")
+        } else {
+            format!("interrupted: {MIXED}")
+        });
     };
     let at_it = format!("at {}", short(&header.after));
     let words = end.outcome.strip_prefix("at").map_or_else(|| end.outcome.to_string(), |rest| format!("{at_it}{rest}"));
@@ -160,6 +170,11 @@ fn outcome(session: &Session, header: &HeaderLine, end: Option<&EndLine>) -> Str
         told.push_str("; first contact");
     }
     told
+}
+
+/// Whether it came to its end: else what it lists is what it was to do.
+fn was_carried_out(end: Option<&EndLine>) -> bool {
+    end.is_some_and(|end| end.taken_back_by.is_none())
 }
 
 /// `12 added, 3 updated; 1.46 MiB written from the store`.
@@ -180,6 +195,9 @@ fn changes(header: &HeaderLine, end: Option<&EndLine>) -> String {
         parts.push(counted(end.and_then(|end| end.changes).unwrap_or(header.changes), "name"));
     }
     let mut told = parts.join(", ");
+    if !was_carried_out(end) {
+        return format!("{told} planned; how many of them were made is not recorded");
+    }
     for source in end.iter().flat_map(|end| &end.written) {
         told.push_str(&format!("; {} written from the {}", bytes(source.bytes), source.from));
     }

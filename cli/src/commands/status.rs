@@ -12,6 +12,7 @@ use evenkeel_store::path::TreePath;
 use evenkeel_store::{Error as StoreError, ErrorKind, Progress, Store, fsio};
 use serde::Serialize;
 
+use crate::aftermath::{JOURNAL_LOST, MIXED};
 use crate::areas::{self, AreaArg, LocalArea};
 use crate::error::{CommandError, Result};
 use crate::exit::Exit;
@@ -30,8 +31,10 @@ Examples:
   evenkeel status
   evenkeel status --area etc=/etc --json";
 
-/// Paths that are listed without `-v`.
+/// Differences that are listed without `-v`.
 const SHOWN: usize = 50;
+/// Strays that are.
+const STRAYS_SHOWN: usize = 20;
 
 /// Arguments of `status` and `verify`.
 #[derive(Debug, clap::Args)]
@@ -183,6 +186,7 @@ struct AreaFields {
     root: PathField,
     applied: Option<String>,
     interrupted: Option<String>,
+    journal_lost: bool,
     in_sync: bool,
     error: Option<Failure>,
     entries: u64,
@@ -226,7 +230,7 @@ impl AreaFields {
             what: entry.what.name(),
             differs: match entry.what {
                 DriftKind::Content(fields) | DriftKind::Metadata(fields) => fields.names().collect(),
-                DriftKind::Missing | DriftKind::Type | DriftKind::Stray => Vec::new(),
+                DriftKind::Missing | DriftKind::Undelivered | DriftKind::Type | DriftKind::Stray => Vec::new(),
             },
             changed_by,
         };
@@ -235,6 +239,7 @@ impl AreaFields {
             root: PathField::new(area.root.as_os_str().as_bytes()),
             applied: area.applied.map(|id| id.to_hex()),
             interrupted: area.interrupted.map(|id| id.to_hex()),
+            journal_lost: area.journal_lost,
             in_sync: area.in_sync(),
             error: None,
             entries: area.entries,
@@ -272,10 +277,15 @@ fn print(session: &Session, area: &AreaStatus, with_who: bool) -> Result<()> {
             out.paint.changed(counted(drift, "difference"))
         ),
         (applied, Some(target)) => format!(
-            "{} {}→{}, recovering: `evenkeel recover` goes on, `evenkeel rollback` goes back (and finishes a rollback)",
+            "{} {}→{}, {}",
             out.paint.bad("mixed"),
             applied.map_or_else(|| "nothing".to_owned(), |id| id.short(12)),
-            target.short(12)
+            target.short(12),
+            if area.journal_lost {
+                format!("and the journal is lost: {JOURNAL_LOST}")
+            } else {
+                format!("recovering: {MIXED}")
+            }
         ),
     };
     let mut parts = vec![state];
@@ -302,17 +312,32 @@ fn print(session: &Session, area: &AreaStatus, with_who: bool) -> Result<()> {
     Ok(())
 }
 
+/// Differences first: what nobody delivered must not hide them.
 fn print_drift(session: &Session, area: &AreaStatus, with_who: bool) -> Result<()> {
-    let (out, drift) = (&session.out, &area.drift);
-    let shown = if out.verbose > 0 { drift.len() } else { SHOWN.min(drift.len()) };
-    let who = if with_who { who_changed(area, &drift[..shown]) } else { Vec::new() };
+    let (strays, drift): (Vec<_>, Vec<_>) =
+        area.drift.iter().cloned().partition(|entry| entry.what == DriftKind::Stray);
+    print_entries(session, area, &drift, SHOWN, "", with_who)?;
+    print_entries(session, area, &strays, STRAYS_SHOWN, " strays", with_who)
+}
+
+fn print_entries(
+    session: &Session,
+    area: &AreaStatus,
+    entries: &[DriftEntry],
+    limit: usize,
+    kind: &str,
+    with_who: bool,
+) -> Result<()> {
+    let out = &session.out;
+    let shown = if out.verbose > 0 { entries.len() } else { limit.min(entries.len()) };
+    let who = if with_who { who_changed(area, &entries[..shown]) } else { Vec::new() };
     let mut who = who.iter();
-    for entry in drift.iter().take(shown) {
+    for entry in entries.iter().take(shown) {
         let (label, detail) = wording(entry.what);
         let line = format!("{label:<8}  {}", entry.path);
         let line = match entry.what {
             DriftKind::Content(_) | DriftKind::Metadata(_) | DriftKind::Type => out.paint.changed(line),
-            DriftKind::Missing => out.paint.bad(line),
+            DriftKind::Missing | DriftKind::Undelivered => out.paint.bad(line),
             DriftKind::Stray => out.paint.dim(line),
         };
         let detail = if detail.is_empty() { detail } else { format!("  {}", out.paint.dim(detail)) };
@@ -321,8 +346,8 @@ fn print_drift(session: &Session, area: &AreaStatus, with_who: bool) -> Result<(
             out.line(format_args!("            {}", out.paint.dim(who::told(changed_by))))?;
         }
     }
-    if drift.len() > shown {
-        out.line(format_args!("  … and {} more (-v lists all)", number((drift.len() - shown) as u64)))?;
+    if entries.len() > shown {
+        out.line(format_args!("  … and {} more{kind} (-v lists all)", number((entries.len() - shown) as u64)))?;
     }
     Ok(())
 }
@@ -337,6 +362,7 @@ fn wording(what: DriftKind) -> (&'static str, String) {
         DriftKind::Content(fields) | DriftKind::Metadata(fields) => {
             (what.name(), fields.minus(Difference::CONTENT).to_string())
         }
+        DriftKind::Undelivered => ("missing", "never delivered: excluded here at the last checkout".to_owned()),
         DriftKind::Missing | DriftKind::Type | DriftKind::Stray => (what.name(), String::new()),
     }
 }

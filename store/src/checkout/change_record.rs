@@ -21,8 +21,8 @@ pub use lines::{
     AskedBy, ChangeLine, ChangedLine, CountFields, EndLine, HeaderLine, InUseLine, KeptLine, Line, NotHeldLine,
     PathLine, Recovered, SealLine, SetAsideLine, SkippedLine, Source,
 };
-pub(super) use read::last_change;
 pub use read::{ChangeRecord, RecordLines, change_record};
+pub(super) use read::{kept_of, last_change};
 pub(super) use write::{Ended, NewRecord, What, publish_end, publish_taken_back};
 
 /// How many records of finished checkouts are kept. One whose checkout can be taken back always is.

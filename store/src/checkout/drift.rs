@@ -12,13 +12,14 @@ use super::fidelity::{Fidelity, Here, Losses};
 use super::live::LiveArea;
 use super::merge::{AppliedEntry, LiveTree};
 use super::options::AreaTarget;
-use super::record::read_applied;
+use super::record::read_all;
 use super::refuse;
 use super::state::{AreaRoot, Marker, applied_path, state_path};
-use crate::area::{self, RuleSet};
+use super::transaction::{self, JournalState};
+use crate::area::{self, RuleSet, Verdict};
 use crate::error::{Error, Result};
 use crate::files_cache::{CacheReader, Fingerprint};
-use crate::format::manifest::{Inode, InodeKind, Node};
+use crate::format::manifest::{Entry, Inode, InodeKind, Node};
 use crate::format::snapshot::AreaRules;
 use crate::id::SnapshotId;
 use crate::manifest::Manifest;
@@ -47,6 +48,8 @@ pub enum DriftKind {
     Metadata(Difference),
     /// Not there.
     Missing,
+    /// Not there, and never delivered: rules of this machine excluded it at the last checkout, and do so no longer.
+    Undelivered,
     /// Another kind of inode.
     Type,
     /// Never delivered.
@@ -60,6 +63,7 @@ impl DriftKind {
             DriftKind::Content(_) => "content",
             DriftKind::Metadata(_) => "metadata",
             DriftKind::Missing => "missing",
+            DriftKind::Undelivered => "undelivered",
             DriftKind::Type => "type",
             DriftKind::Stray => "stray",
         }
@@ -86,11 +90,13 @@ pub struct AreaStatus {
     pub applied: Option<SnapshotId>,
     /// An interrupted switch: the tree is a mixture of `applied` and this.
     pub interrupted: Option<SnapshotId>,
+    /// The journal of that switch is lost or damaged: it can be neither finished nor taken back.
+    pub journal_lost: bool,
     /// Every difference, sorted. Strays are listed, and are no difference from the reference in incremental mode.
     pub drift: Vec<DriftEntry>,
     /// Paths delivered once, dropped from the reference since, and still there.
     pub dropped_delivered: u64,
-    /// Delivered entries looked at.
+    /// Entries of the reference and delivered ones looked at.
     pub entries: u64,
     /// Bytes of file content read.
     pub bytes_read: u64,
@@ -158,6 +164,7 @@ fn look_at_area(
         root: target.root.clone(),
         applied: None,
         interrupted: None,
+        journal_lost: false,
         drift: Vec::new(),
         dropped_delivered: 0,
         entries: 0,
@@ -173,17 +180,25 @@ fn look_at_area(
     let (base, applied) = applied_of(options, target, store, marker, base)?;
     status.applied = if marker.transaction.is_some() { marker.applied } else { Some(base) };
     status.interrupted = marker.transaction;
+    if marker.transaction.is_some() {
+        let journal = transaction::journal_state(&state_path(&options.state_dir, marker.area), marker)?;
+        status.journal_lost = journal != JournalState::Fine;
+    }
     let rules = rules_of(store, &base, &target.name, &mut status.warnings)?;
     let protected = area::protected_below(&root.path, &options.protected);
+    let only_local = AreaRules { exclude: target.exclude.clone(), ..AreaRules::default() };
+    let has_local_rules = !target.exclude.is_empty() || !protected.is_empty();
+    let local_rules = has_local_rules.then(|| RuleSet::new(&only_local, protected.clone())).transpose()?;
     let rules = RuleSet::new(&rules, protected)?.excluding(&target.exclude)?;
     progress.start(if read_all { "verifying" } else { "comparing" }, 0, 0);
     let live = LiveArea::new(root.dir.as_ref(), &rules, progress)?;
-    Look { live, status, read_all, groups: HashMap::new() }.run(applied)
+    Look { live, status, local_rules, outside: None, read_all, groups: HashMap::new() }.run(applied)
 }
 
-type Applied = Box<dyn Iterator<Item = Result<AppliedEntry>>>;
+/// Entries, and of each whether it was delivered.
+type Applied = Box<dyn Iterator<Item = Result<(AppliedEntry, bool)>>>;
 
-/// What was last applied, from memory or from the store, where it is `base`.
+/// What was last applied, and what was excluded then, from memory; or from the store, where it is `base`.
 fn applied_of(
     options: &StatusOptions,
     target: &AreaTarget,
@@ -192,7 +207,7 @@ fn applied_of(
     base: SnapshotId,
 ) -> Result<(SnapshotId, Applied)> {
     if let Some(cache) = CacheReader::open(&applied_path(&options.state_dir, marker.area))? {
-        return Ok((cache.header().snapshot, Box::new(read_applied(cache))));
+        return Ok((cache.header().snapshot, Box::new(read_all(cache))));
     }
     let snapshot = store.snapshot(&base)?;
     let Some(reference) = snapshot.area(&target.name) else { return Ok((base, Box::new(std::iter::empty()))) };
@@ -204,9 +219,12 @@ fn applied_of(
         Fidelity::remembered(&state_path(&options.state_dir, marker.area)),
     );
     let mut losses = Losses::default();
-    let entries: Vec<Result<AppliedEntry>> = manifest
+    let entries: Vec<Result<(AppliedEntry, bool)>> = manifest
         .entries()
-        .map(|entry| Ok(AppliedEntry { entry: here.localize(entry?, &mut losses), dropped: false, print: None }))
+        .map(|entry| {
+            let entry = here.localize(entry?, &mut losses);
+            Ok((AppliedEntry { entry, dropped: false, print: None }, true))
+        })
         .collect();
     Ok((base, Box::new(entries.into_iter())))
 }
@@ -226,6 +244,10 @@ fn rules_of(store: &Store, base: &SnapshotId, name: &str, warnings: &mut Vec<Str
 struct Look<'a> {
     live: LiveArea<'a>,
     status: AreaStatus,
+    /// Rules that only this machine has, as they are now.
+    local_rules: Option<RuleSet>,
+    /// What they excluded last, and with it everything in it.
+    outside: Option<TreePath>,
     read_all: bool,
     /// Hard-link groups: the inode that was applied and, once seen, the live one.
     groups: HashMap<TreePath, (Inode, Option<u64>)>,
@@ -233,7 +255,7 @@ struct Look<'a> {
 
 impl Look<'_> {
     fn run(mut self, mut applied: Applied) -> Result<AreaStatus> {
-        let mut next_applied = applied.next().transpose()?;
+        let mut next_applied = self.next_inside(&mut applied)?;
         let mut next_live = self.live.next()?;
         // Below something that is not what was applied, nothing is missing by itself.
         let mut gone: Option<TreePath> = None;
@@ -242,22 +264,26 @@ impl Look<'_> {
                 (None, None) => break,
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
-                (Some(record), Some(found)) => record.entry.path.cmp(&found.path),
+                (Some((record, _)), Some(found)) => record.entry.path.cmp(&found.path),
             };
-            let record =
-                if order.is_le() { std::mem::replace(&mut next_applied, applied.next().transpose()?) } else { None };
+            let record = if order.is_le() {
+                let after = self.next_inside(&mut applied)?;
+                std::mem::replace(&mut next_applied, after)
+            } else {
+                None
+            };
             let found = if order.is_ge() { next_live.take() } else { None };
             if found.is_some() {
                 next_live = self.live.next()?;
             }
             match (record, found) {
-                (Some(record), Some(found)) => {
+                (Some((record, _)), Some(found)) => {
                     let path = record.entry.path.clone();
                     if self.both(record, &found)? {
                         gone = Some(path);
                     }
                 }
-                (Some(record), None) => {
+                (Some((record, is_delivered)), None) => {
                     let below_gone = gone.as_ref().is_some_and(|gone| record.entry.path.starts_with(gone));
                     let inode = self.resolve(&record);
                     if record.dropped {
@@ -270,7 +296,8 @@ impl Look<'_> {
                     if inode.is_none_or(|inode| inode.kind == InodeKind::Directory) {
                         gone = Some(record.entry.path.clone());
                     }
-                    self.differs(record.entry.path, DriftKind::Missing);
+                    let what = if is_delivered { DriftKind::Missing } else { DriftKind::Undelivered };
+                    self.differs(record.entry.path, what);
                 }
                 (None, Some(found)) if found.mount_point => {
                     let warning =
@@ -288,6 +315,32 @@ impl Look<'_> {
             beyond.map(|path| format!("something in {path} lies deeper than any path may; it was not looked at")),
         );
         Ok(self.status)
+    }
+
+    /// The next entry that rules of this machine do not exclude: what they do is outside the area, and never reported.
+    fn next_inside(&mut self, applied: &mut Applied) -> Result<Option<(AppliedEntry, bool)>> {
+        for next in applied {
+            let (record, is_delivered) = next?;
+            if !self.is_outside(&record.entry) {
+                return Ok(Some((record, is_delivered)));
+            }
+            // It may be the first name of a group that has others inside.
+            self.resolve(&record);
+        }
+        Ok(None)
+    }
+
+    fn is_outside(&mut self, entry: &Entry) -> bool {
+        let Some(rules) = &self.local_rules else { return false };
+        if self.outside.as_ref().is_some_and(|outside| entry.path.starts_with(outside)) {
+            return true;
+        }
+        let is_dir = matches!(&entry.node, Node::Inode(inode) if inode.kind == InodeKind::Directory);
+        let is_outside = rules.verdict_on_walk(&entry.path, is_dir) == Verdict::Excluded;
+        if is_outside {
+            self.outside = Some(entry.path.clone());
+        }
+        is_outside
     }
 
     fn differs(&mut self, path: TreePath, what: DriftKind) {

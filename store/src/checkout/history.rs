@@ -6,7 +6,7 @@ use std::path::Path;
 use super::journal::Journal;
 use super::options::AreaTarget;
 use super::state::{AreaRoot, Marker};
-use super::transaction::{self, record_path};
+use super::transaction::{self, JournalState, record_path};
 use crate::error::{Error, Result};
 use crate::format::manifest::Timestamp;
 use crate::fsio;
@@ -102,7 +102,17 @@ pub fn history(target: &AreaTarget, state_dir: &Path) -> Result<Vec<Record>> {
     all(&super::state::state_path(state_dir, marker.area), &marker)
 }
 
-/// The same, of an area's place in the state directory.
+/// Whether the journal of the transaction that is under way there can be read. Of one that cannot, [`history`] tells
+/// nothing, and it can be neither finished nor taken back.
+///
+/// # Errors
+/// As [`history`].
+pub fn journal_state(target: &AreaTarget, state_dir: &Path) -> Result<JournalState> {
+    let marker = marker_of(target, state_dir)?;
+    transaction::journal_state(&super::state::state_path(state_dir, marker.area), &marker)
+}
+
+/// The records of an area, by its place in the state directory.
 ///
 /// # Errors
 /// As [`history`].

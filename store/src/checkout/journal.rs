@@ -8,7 +8,7 @@
 //! A journal needs no store to be carried out, continued or turned around: what is new lies complete in the staging
 //! directory under the number of its step, what gives way goes to the same place under the same number, and inode
 //! numbers tell which of the two has happened. It is local to one machine and one version; a journal of another version
-//! is refused, not guessed at.
+//! is refused, not guessed at. One whose hash is another is damaged, and as good as lost.
 
 mod tree;
 
@@ -249,6 +249,14 @@ impl Journal {
         Ok(Journal { number, base, target, undoes, steps, dirs })
     }
 
+    /// Whether there is something at `path` whose hash is not its own.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn is_damaged(path: &std::path::Path) -> Result<bool> {
+        Ok(fsio::exists(path)? && !is_whole(&fsio::read_capped(path, BYTES_MAX)?))
+    }
+
     /// Reads the journal at `path`; `None` when there is none.
     ///
     /// # Errors
@@ -259,6 +267,12 @@ impl Journal {
         }
         Journal::decode(&fsio::read_capped(path, BYTES_MAX)?, path).map(Some)
     }
+}
+
+/// Whether the hash at the end is that of what is before it, as in a journal of any version.
+fn is_whole(bytes: &[u8]) -> bool {
+    let body = bytes.len().checked_sub(HASH_LEN).filter(|at| *at >= MAGIC.len());
+    body.is_some_and(|at| blake3::hash(&bytes[..at]).as_bytes()[..] == bytes[at..])
 }
 
 mod op {
@@ -550,13 +564,15 @@ mod tests {
 
     fn no_broken_one_is_believed(bytes: &[u8], path: &std::path::Path) {
         for len in 0..bytes.len() {
-            assert!(Journal::decode(&bytes[..len], path).is_err(), "{len} bytes");
+            assert!(Journal::decode(&bytes[..len], path).is_err() && !is_whole(&bytes[..len]), "{len} bytes");
         }
         for at in 0..bytes.len() {
             let mut bad = bytes.to_vec();
             bad[at] ^= 0x10;
             let refused = Journal::decode(&bad, path).unwrap_err();
             assert!(refused.to_string().contains("the journal cannot be understood"), "{refused}");
+            assert!(!is_whole(&bad), "byte {at}");
         }
+        assert!(is_whole(bytes));
     }
 }

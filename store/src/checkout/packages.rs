@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::options::AreaTarget;
+use super::who::names_of;
 use crate::error::{Error, Result};
 use crate::fsio::{self, Dir, RecordLock, TriedLock};
 use crate::progress::Progress;
@@ -110,12 +111,12 @@ impl Database {
             Err(e) if is_absent(&e) => return Ok(false),
             lists => lists.map_err(failed)?,
         };
-        let wanted = root.as_os_str().as_bytes();
+        let wanted = names_of(root.as_os_str().as_bytes());
         for name in lists.names().map_err(failed)?.iter().filter(|name| name.ends_with(b".list")) {
             let mut content = Vec::new();
             let file = std::fs::File::from(lists.open_file(name).map_err(failed)?);
             file.take(LIST_BYTES_MAX).read_to_end(&mut content).map_err(failed)?;
-            if content.split(|b| *b == b'\n').any(|line| line == wanted) {
+            if content.split(|b| *b == b'\n').any(|line| wanted.iter().any(|name| name == line)) {
                 return Ok(true);
             }
         }
@@ -203,9 +204,20 @@ mod tests {
     fn packages_of_the_running_system() {
         let temp = tempfile::tempdir().unwrap();
         std::fs::create_dir(temp.path().join("info")).unwrap();
-        std::fs::write(temp.path().join("info/base.list"), "/.\n/etc\n/etc/issue\n/tmp\n").unwrap();
+        std::fs::write(temp.path().join("info/base.list"), "/.\n/etc\n/etc/issue\n/lib/modprobe.d\n/sbin\n/tmp\n")
+            .unwrap();
         let dir = Dir::open(temp.path()).unwrap();
-        for (root, owned) in [("/etc", true), ("/tmp", true), ("/tmp/x", false), ("/et", false), ("/srv/app", false)] {
+        // With merged directories an area is where it really is, and dpkg lists the name before the merge.
+        for (root, owned) in [
+            ("/etc", true),
+            ("/tmp", true),
+            ("/usr/lib/modprobe.d", true),
+            ("/usr/sbin", true),
+            ("/tmp/x", false),
+            ("/et", false),
+            ("/usr/etc", false),
+            ("/srv/app", false),
+        ] {
             assert_eq!(DATABASES[0].has_files_in(&dir, Path::new(root)).unwrap(), owned, "{root}");
         }
         for (root, owned) in [("/usr", true), ("/opt/app", true), ("/srv/app", false), ("/var/tmp/x", false)] {

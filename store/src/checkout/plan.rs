@@ -23,6 +23,8 @@ pub enum Reason {
     Missing,
     /// Changed here; the reference wins.
     Restored(Difference),
+    /// Changed here and in the reference, which wins.
+    Conflict(Difference),
     /// Was here before it was ever delivered; the reference wins.
     Unmanaged(Difference),
     /// Names that share an inode in the reference do not share it here.
@@ -41,6 +43,7 @@ impl Reason {
             Reason::Updated(_) => "updated",
             Reason::Missing => "was missing",
             Reason::Restored(_) => "changed locally",
+            Reason::Conflict(_) => "changed locally and in the reference",
             Reason::Unmanaged(_) => "never delivered",
             Reason::Relinked => "hard link restored",
             Reason::Dropped => "dropped",
@@ -48,10 +51,18 @@ impl Reason {
         }
     }
 
+    /// Whether what gives way is a change that somebody made to what is there, or their own file.
+    pub fn undoes_a_change(self) -> bool {
+        matches!(self, Reason::Restored(_) | Reason::Conflict(_) | Reason::Unmanaged(_))
+    }
+
     /// The fields that differed.
     pub fn difference(self) -> Difference {
         match self {
-            Reason::Updated(fields) | Reason::Restored(fields) | Reason::Unmanaged(fields) => fields,
+            Reason::Updated(fields)
+            | Reason::Restored(fields)
+            | Reason::Conflict(fields)
+            | Reason::Unmanaged(fields) => fields,
             Reason::Relinked => Difference::LINKS,
             Reason::Added | Reason::Missing | Reason::Dropped | Reason::Stray => Difference::none(),
         }
@@ -272,7 +283,9 @@ impl Counts {
         match reason {
             Reason::Added => &mut self.added,
             Reason::Updated(_) => &mut self.updated,
-            Reason::Missing | Reason::Restored(_) | Reason::Unmanaged(_) | Reason::Relinked => &mut self.restored,
+            Reason::Missing | Reason::Restored(_) | Reason::Conflict(_) | Reason::Unmanaged(_) | Reason::Relinked => {
+                &mut self.restored
+            }
             Reason::Dropped => &mut self.removed,
             Reason::Stray => &mut self.strays_removed,
         }
@@ -318,6 +331,12 @@ pub struct DroppedEntry {
 }
 
 impl CheckoutPlan {
+    /// Paths whose local version stays beside the reference's.
+    pub(super) fn kept_aside(&self) -> impl Iterator<Item = &TreePath> {
+        let is_aside = |action: &&Action| matches!(action.change, Change::Replace { keep_aside: true, .. });
+        self.actions.iter().filter(is_aside).map(|action| &action.path)
+    }
+
     /// Bytes that staging writes. Their blocks, which the counts tell, are more.
     pub(super) fn bytes_to_copy(&self) -> u64 {
         let of = |action: &Action| match action.wanted() {

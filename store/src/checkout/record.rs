@@ -2,7 +2,8 @@
 //! After the switch: what was delivered is looked at once more and remembered.
 //!
 //! The record holds for each path the entry as it was applied, in this machine's owner ids, and the fingerprint of the
-//! inode that holds it. A path that was kept different has none: it is read again next time.
+//! inode that holds it. A path that was kept different has none: it is read again next time. What rules of this machine
+//! excluded is remembered, too: when they change, it is what was never delivered.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -12,7 +13,7 @@ use super::compare::{file_type, metadata_differences};
 use super::fidelity::{Here, Losses};
 use super::merge::AppliedEntry;
 use super::plan::{CheckoutPlan, DroppedEntry, Outcome};
-use crate::area::RuleSet;
+use crate::area::{RuleSet, Verdict};
 use crate::error::{Error, Result};
 use crate::files_cache::{CacheReader, CacheWriter, Fingerprint, RecordState};
 use crate::format::manifest::{Entry, Inode, InodeKind, Node, Timestamp};
@@ -26,6 +27,8 @@ pub(super) struct Recording<'a> {
     pub(super) here: &'a Here,
     pub(super) root: &'a Dir,
     pub(super) rules: &'a RuleSet,
+    /// Rules that only this machine has.
+    pub(super) local_rules: &'a RuleSet,
     /// Coarse time before the plan's walk began.
     pub(super) walk_start: Timestamp,
     /// `None` before the switch: nothing is known then of what it will deliver.
@@ -59,6 +62,9 @@ impl Recording<'_> {
             while let Some(entry) = dropped.next_if(|dropped| dropped.path < entry.path) {
                 self.dropped(entry, &mut out)?;
             }
+            if *outcome == Outcome::Skipped && self.is_outside(&entry) {
+                out.push(RecordState::Outside, None, &by_itself(&entry, &groups))?;
+            }
             let Some((entry, inode)) = in_its_group(entry, *outcome, &mut groups) else { continue };
             let mut look = |seen| match &mut look {
                 None => Ok(None),
@@ -84,11 +90,29 @@ impl Recording<'_> {
         Ok(out.cache)
     }
 
+    /// Whether a skipped entry is one that rules of this machine exclude.
+    fn is_outside(&self, entry: &Entry) -> bool {
+        let is_dir = matches!(&entry.node, Node::Inode(inode) if inode.kind == InodeKind::Directory);
+        self.local_rules.verdict(&entry.path, is_dir) == Verdict::Excluded
+    }
+
     fn dropped(&self, dropped: &DroppedEntry, out: &mut Writer) -> Result<()> {
         let fingerprint = dropped.same.as_ref().and_then(|stat| Fingerprint::settled(stat, self.walk_start));
         let entry = Entry { path: dropped.path.clone(), node: Node::Inode(dropped.inode.clone()) };
         out.push(RecordState::Dropped, fingerprint.as_ref(), &entry)
     }
+}
+
+/// An entry that leans on no other.
+fn by_itself(entry: &Entry, groups: &HashMap<TreePath, Group>) -> Entry {
+    let node = match &entry.node {
+        Node::Inode(inode) => Node::Inode(Inode { links: 1, ..inode.clone() }),
+        Node::Link { first } => match groups.get(first) {
+            Some(group) => Node::Inode(Inode { links: 1, ..group.inode.clone() }),
+            None => entry.node.clone(),
+        },
+    };
+    Entry { path: entry.path.clone(), node }
 }
 
 /// A hard-link group on its way into the record.
@@ -218,14 +242,24 @@ fn settle() -> Timestamp {
     }
 }
 
-/// The record of an area as a stream for the merge.
+/// What was delivered to an area, as a stream for the merge.
 pub(super) fn read_applied(cache: CacheReader) -> impl Iterator<Item = Result<AppliedEntry>> {
+    read_all(cache).filter_map(|read| match read {
+        Ok((_, false)) => None,
+        Ok((applied, true)) => Some(Ok(applied)),
+        Err(e) => Some(Err(e)),
+    })
+}
+
+/// The whole record of an area, and of each entry whether it was delivered or rules of this machine excluded it.
+pub(super) fn read_all(cache: CacheReader) -> impl Iterator<Item = Result<(AppliedEntry, bool)>> {
     cache.map(|record| {
         let record = record?;
-        Ok(AppliedEntry {
+        let applied = AppliedEntry {
             entry: record.decode()?,
             dropped: record.state == RecordState::Dropped,
             print: record.fingerprint,
-        })
+        };
+        Ok((applied, record.state != RecordState::Outside))
     })
 }

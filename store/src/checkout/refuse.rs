@@ -45,6 +45,18 @@ pub(super) fn mode_must_be_said(target: &AreaTarget, base: &SnapshotId, snapshot
     refused(reason, "say --full to make it equal, or --incremental to keep local changes and what was dropped")
 }
 
+/// What an interrupted switch has brought, and what it has not come to, would pass for local changes. `journal` is what has
+/// become of its journal, where this run has found that.
+pub(super) fn mixture(target: &AreaTarget, journal: Option<String>) -> Error {
+    let reason = format!(
+        "area `{}` is a mixture: it is in the middle of a switch whose journal is lost, and what of it is a local change \
+         is not known",
+        target.name
+    );
+    let journal = journal.map_or_else(String::new, |journal| format!("; {journal}"));
+    refused(reason, &format!("say --full or --force to make it equal to the snapshot{journal}"))
+}
+
 pub(super) fn lost_state(target: &AreaTarget, base: &SnapshotId) -> Error {
     let reason = format!(
         "what was delivered to area `{}` is no longer known here, and this store does not have {}, which it is at",

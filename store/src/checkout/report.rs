@@ -82,6 +82,8 @@ pub struct AreaReport {
     pub before: Option<SnapshotId>,
     /// The snapshot that an interrupted switch was making of it.
     pub interrupted: Option<SnapshotId>,
+    /// The journal of that switch is lost or damaged, so it cannot be finished: what it left is found by comparison.
+    pub journal_lost: bool,
     /// The transaction that had been interrupted and was finished first.
     pub recovered: Option<u64>,
     /// The number of this transaction; `None` when nothing was switched.
@@ -105,6 +107,8 @@ pub struct AreaReport {
     pub not_held: Vec<NotHeld>,
     /// Local versions that were kept beside the reference's, by their new path.
     pub kept_aside: Vec<TreePath>,
+    /// Of a plan that was only looked at, paths whose local version would stay beside the reference's.
+    pub would_keep_aside: Vec<TreePath>,
     /// Processes that still use what was replaced or removed.
     pub in_use: InUse,
     /// Strays left alone.
@@ -130,6 +134,7 @@ impl AreaReport {
             root,
             before: None,
             interrupted: None,
+            journal_lost: false,
             recovered: None,
             number: None,
             dropped_undo: Vec::new(),
@@ -141,6 +146,7 @@ impl AreaReport {
             skipped: plan.skipped.clone(),
             not_held: Vec::new(),
             kept_aside: Vec::new(),
+            would_keep_aside: Vec::new(),
             in_use: InUse::default(),
             strays: plan.counts.strays_left,
             dropped_delivered: plan.counts.dropped_left,

@@ -11,7 +11,7 @@ pub(super) mod undos;
 
 use std::path::PathBuf;
 
-use super::change_record::{AskedBy, Ended, NewRecord, RecordLimits, What};
+use super::change_record::{self, AskedBy, Ended, NewRecord, RecordLimits, What};
 use super::history;
 use super::journal::Journal;
 use super::options::AreaTarget;
@@ -21,6 +21,8 @@ use super::state::{AreaRoot, HeldArea};
 use super::transaction::{self, Memory, Recovered, record_path};
 use super::tree;
 use crate::error::{Error, Result};
+use crate::format::manifest::Timestamp;
+use crate::fsio;
 use crate::id::SnapshotId;
 use crate::in_use::{self, InUse, Inodes};
 use crate::path::TreePath;
@@ -69,6 +71,9 @@ pub struct AreaRecovery {
     pub number: Option<u64>,
     /// The snapshot that it is at.
     pub at: Option<SnapshotId>,
+    /// Paths that the checkout that was finished leaves different from it; `None` of a rollback, which does not look, and
+    /// where nothing was finished.
+    pub kept: Option<u64>,
     /// Paths that somebody changed meanwhile; left alone.
     pub left_alone: Vec<TreePath>,
     /// Processes that still use what it displaced.
@@ -103,12 +108,17 @@ pub fn recover(target: &AreaTarget, options: &BackOptions, progress: &Progress) 
     let _packages = if held.is_switching() { lock_packages(&held, target, progress)? } else { PackageLocks::default() };
     let finished = transaction::recover(&mut held, options.asked_by.as_ref(), progress)?;
     let number = finished.as_ref().map(|recovered| recovered.journal.number);
+    let kept = match number {
+        Some(number) => change_record::kept_of(&record_path(&held.state, number), number),
+        None => None,
+    };
     let switched = finished.map(|recovered| recovered.switched).unwrap_or_default();
     Ok(AreaRecovery {
         name: target.name.clone(),
         root: target.root.clone(),
         number,
         at: held.applied(),
+        kept,
         left_alone: switched.changed_meanwhile,
         in_use: switched.in_use,
     })
@@ -132,6 +142,7 @@ fn roll_back_held(
     options: &BackOptions,
     progress: &Progress,
 ) -> Result<AreaRollback> {
+    let asked = fsio::now();
     let interrupted = if held.is_switching() { transaction::open(&held.state)? } else { None };
     if interrupted.as_ref().is_none_or(|journal| journal.undoes.is_some()) {
         let recovered = transaction::recover(held, options.asked_by.as_ref(), progress)?;
@@ -151,7 +162,7 @@ fn roll_back_held(
         turn::turned_around(held, &journal, was_interrupted, number, progress)?
     };
     let TurnedAround { journal: inverse, changed_since, left_alone, not_kept, going } = turned;
-    begin(held, target, options, (&journal, was_interrupted), (&inverse, &changed_since))?;
+    begin(held, target, options, asked, (&journal, was_interrupted), (&inverse, &changed_since))?;
     let mut switched = transaction::switch(held, &inverse, was_interrupted, progress)?;
     if inverse.tree().is_some() {
         switched.in_use = in_use::find(&going);
@@ -197,6 +208,7 @@ fn begin(
     held: &mut HeldArea,
     target: &AreaTarget,
     options: &BackOptions,
+    asked: Timestamp,
     (journal, was_interrupted): (&Journal, bool),
     (inverse, changed_since): (&Journal, &[TreePath]),
 ) -> Result<()> {
@@ -210,6 +222,7 @@ fn begin(
         root: &root,
         root_path: &path,
         asked_by: options.asked_by.as_ref(),
+        asked,
         what: What::Rollback { of: journal, changed_since },
     };
     if was_interrupted {
@@ -326,9 +339,13 @@ fn hold(target: &AreaTarget, state_dir: &std::path::Path) -> Result<HeldArea> {
     let store = marker.store;
     let held = HeldArea::take(root, &target.root, &target.name, store, state_dir)?;
     if held.is_switching() && transaction::open(&held.state)?.is_none() {
+        let lost = match held.damaged_journal() {
+            Some(aside) => format!("damaged (it is {} now)", aside.display()),
+            None => "lost".to_owned(),
+        };
         return Err(Error::Refused {
             reason: format!(
-                "area `{}` is in the middle of a switch whose journal is lost: it can be neither finished nor taken back",
+                "area `{}` is in the middle of a switch whose journal is {lost}: it can be neither finished nor taken back",
                 target.name
             ),
             hint: Some(format!(

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::conflict::Conflicts;
-use super::fidelity::{Fidelity, Here, Losses};
+use super::fidelity::{Fidelity, Here, Losses, NotHeld};
 use super::journal::Journal;
 use super::live::LiveArea;
 use super::merge::{AppliedEntry, MergeRules, plan_area};
@@ -25,7 +25,7 @@ use super::report::{AreaReport, CheckoutReport};
 use super::saved_plan::{PlannedArea, SavedPlan};
 use super::state::{AreaRoot, HeldArea, Marker, applied_path, state_path};
 use super::switch::Switched;
-use super::transaction::{self};
+use super::transaction::{self, JournalState};
 use super::tree::WholeTree;
 use crate::area::{self, RuleSet, Verdict};
 use crate::error::{Error, Result};
@@ -49,7 +49,21 @@ use crate::walk::Walk;
 /// [`Error::Refused`] and [`Error::Area`] for what may not be done as it was asked, with nothing changed;
 /// [`Error::Locked`]; damaged or missing objects; [`Error::Io`].
 pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -> Result<CheckoutReport> {
-    let started = Instant::now();
+    checkout_telling(store, options, progress, &mut |_, _| {})
+}
+
+/// As [`checkout`], and calls `before` for each area, with its name and what of the reference its place cannot hold, once
+/// that is known and before anything is fetched, staged or changed.
+///
+/// # Errors
+/// As [`checkout`].
+pub fn checkout_telling(
+    store: &Store,
+    options: &CheckoutOptions,
+    progress: &Progress,
+    before: &mut dyn FnMut(&str, &[NotHeld]),
+) -> Result<CheckoutReport> {
+    let (started, began) = (Instant::now(), fsio::now());
     let snapshot = store.snapshot(&options.snapshot)?;
     let reader = store.reader_of(&[options.snapshot])?;
     if reader.is_far() {
@@ -60,7 +74,7 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     let own = store.dir().into_iter().chain([options.state_dir.as_path()]).map(Path::to_path_buf);
     let own = options.protected.iter().cloned().chain(own).collect();
     let options = &CheckoutOptions { protected: own, ..options.clone() };
-    let run = Run { store, options, snapshot: &snapshot, reader: &reader, progress };
+    let run = Run { store, options, snapshot: &snapshot, reader: &reader, progress, began };
     let mut areas = options.areas.iter().map(|target| run.prepare(target)).collect::<Result<Vec<_>>>()?;
     refuse::overlapping(areas.iter().map(|area| (area.target, area.path.as_path())))?;
     refuse::overlapping_known(areas.iter().map(|area| (area.target, area.path.as_path())), &options.state_dir)?;
@@ -95,6 +109,7 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     let planned_only = looks_only || areas.iter().any(|area| area.needs_adopt);
     if !planned_only {
         areas.iter().try_for_each(|area| run.check_bounds(area))?;
+        areas.iter().for_each(|area| before(&area.target.name, &area.losses.report()));
     }
     let mut needed = run.foresee(&areas)?;
     if let Some(needed) = &needed
@@ -112,8 +127,9 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     }
     let reports = if planned_only {
         let look = |area| {
-            let would_refuse = run.check_bounds(area).err().map(|error| error.to_string());
-            AreaReport { would_refuse, ..run.report(area, &Switched::default()) }
+            let would_refuse = run.check_bounds(area).err().map(|error| with_causes(&error));
+            let would_keep_aside = area.plan.kept_aside().cloned().collect();
+            AreaReport { would_refuse, would_keep_aside, ..run.report(area, &Switched::default()) }
         };
         areas.iter().map(look).collect()
     } else {
@@ -134,6 +150,8 @@ struct Run<'a> {
     snapshot: &'a Snapshot,
     reader: &'a ChunkReader,
     progress: &'a Progress,
+    /// When it was asked for.
+    began: Timestamp,
 }
 
 /// One area on its way through a checkout.
@@ -163,6 +181,8 @@ struct AreaRun<'a> {
     needs_adopt: bool,
     /// First contact with a tree that is not empty, and what becomes of what is there.
     adopting: Option<Adopt>,
+    /// A switch was interrupted here, and its journal is lost.
+    journal_lost: bool,
     walk_start: Timestamp,
     plan: CheckoutPlan,
     /// The whole new tree, for a tree switch.
@@ -247,6 +267,7 @@ impl<'a> Run<'a> {
             mode: Mode::Full,
             needs_adopt: false,
             adopting: None,
+            journal_lost: false,
             walk_start: Timestamp::default(),
             plan: CheckoutPlan::default(),
             tree: None,
@@ -286,6 +307,13 @@ impl<'a> Run<'a> {
             None => None,
             Some(marker) => Some(self.base_of(marker)?),
         };
+        area.journal_lost = match &area.marker {
+            Some(marker) if marker.transaction.is_some() => {
+                let state = state_path(&options.state_dir, marker.area);
+                transaction::journal_state(&state, marker)? != JournalState::Fine
+            }
+            _ => false,
+        };
         let Some(base) = area.base else {
             let occupied = is_occupied(area.root(), &area.rules)?;
             area.adopting = occupied.then(|| options.adopt.unwrap_or(Adopt::Replace));
@@ -302,6 +330,15 @@ impl<'a> Run<'a> {
             None if options.fetch_only => Mode::Full,
             None => return Err(refuse::mode_must_be_said(area.target, &base, &options.snapshot)),
         };
+        // What is there of a first checkout was brought by it, or is what an adoption decides over.
+        let was_other = area.marker.as_ref().is_some_and(|marker| marker.applied.is_some());
+        if area.journal_lost && was_other && !area.mode.is_full() {
+            let journal = match &area.place {
+                Place::Held(held) => lost_journal(held),
+                Place::Seen(_) => None,
+            };
+            return Err(refuse::mixture(area.target, journal));
+        }
         Ok(())
     }
 
@@ -405,7 +442,11 @@ impl<'a> Run<'a> {
         }
         match area.root() {
             Some(root) => refuse::space(area.target, &area.plan, root),
-            None => Ok(()),
+            // It would be made in the file system of its parent.
+            None => {
+                let parent = area.path.parent().unwrap_or(&area.path);
+                refuse::space(area.target, &area.plan, &Dir::open(parent)?)
+            }
         }
     }
 
@@ -419,6 +460,7 @@ impl<'a> Run<'a> {
         let mut report = AreaReport::of_plan(&area.target.name, area.target.root.clone(), area.mode, &area.plan);
         report.before = area.base;
         report.interrupted = area.marker.as_ref().and_then(|marker| marker.transaction);
+        report.journal_lost = area.journal_lost;
         report.needs_adopt = area.needs_adopt;
         report.recovered = area.recovered;
         report.number = area.number;
@@ -439,16 +481,37 @@ impl<'a> Run<'a> {
                 "switched without journal and undo: this cannot be taken back, and had it been cut off, not finished";
             report.warnings.push(warning.into());
         }
-        if let Place::Held(held) = &area.place
-            && let Some(number) = held.rescued()
-        {
-            report.warnings.push(format!(
-                "the journal of an interrupted switch was lost; what had given way in it is in {}/{number}",
-                held.undo_path().display()
-            ));
+        if let Place::Held(held) = &area.place {
+            report.warnings.extend(lost_journal(held));
         }
         report
     }
+}
+
+/// What became of a journal that this run found lost or damaged.
+fn lost_journal(held: &HeldArea) -> Option<String> {
+    let undo = held
+        .rescued()
+        .map(|number| format!("; what had given way in that switch is in {}/{number}", held.undo_path().display()));
+    let undo = undo.unwrap_or_default();
+    match held.damaged_journal() {
+        Some(aside) => {
+            Some(format!("the journal of the last switch was damaged, and is {} now{undo}", aside.display()))
+        }
+        None if undo.is_empty() => None,
+        None => Some(format!("the journal of an interrupted switch was lost{undo}")),
+    }
+}
+
+/// An error in one line.
+fn with_causes(error: &Error) -> String {
+    let mut told = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        told.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    told
 }
 
 /// Whether an area's root holds anything that belongs to the area.

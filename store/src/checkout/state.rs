@@ -136,6 +136,8 @@ pub(super) struct HeldArea {
     /// What to take away if nothing comes of it.
     unused: Option<Unused>,
     rescued: Option<u64>,
+    /// Where a journal is now that was found damaged.
+    damaged: Option<PathBuf>,
     _lock: Lock,
 }
 
@@ -196,13 +198,15 @@ impl HeldArea {
         })?;
         let state = state_path(state_dir, marker.area);
         let unused = made_private.then_some(Unused { mtime, root: made_root });
-        let rescued = None;
-        let mut held = HeldArea { root: dir, private, made_private, state, marker, unused, rescued, _lock: lock };
+        let (rescued, damaged) = (None, None);
+        let mut held =
+            HeldArea { root: dir, private, made_private, state, marker, unused, rescued, damaged, _lock: lock };
         if !is_at(&held.root, given)? {
             // Another process has exchanged the tree since it was opened here.
             return Err(Error::Locked { path: held.private.path_of(LOCK), holder: None });
         }
         transaction::sweep(&held.state)?;
+        held.damaged = transaction::lose_damaged(&held.state, &held.marker)?;
         if transaction::open(&held.state)?.is_none() {
             held.leave_no_staging()?;
         }
@@ -226,6 +230,11 @@ impl HeldArea {
     /// The number of the undo that holds what a switch had displaced whose journal is lost, if this run has put it there.
     pub(super) fn rescued(&self) -> Option<u64> {
         self.rescued
+    }
+
+    /// Where the journal of the transaction that was under way is now, if this run has found it damaged.
+    pub(super) fn damaged_journal(&self) -> Option<&Path> {
+        self.damaged.as_deref()
     }
 
     /// Whether a switch is under way, or was interrupted.
@@ -404,7 +413,9 @@ impl Drop for HeldArea {
         // As new as the private directory was.
         let _ = fsio::remove_tree(&self.state);
         let taken_away = self.clear_staging().is_ok_and(|()| {
-            let _ = self.private.unlink(MARKER);
+            for marker in [MARKER.to_vec(), [MARKER, b".new"].concat()] {
+                let _ = self.private.unlink(&marker);
+            }
             self.private.unlink(LOCK).and_then(|()| self.root.remove_dir(PRIVATE_DIR)).is_ok()
         });
         if root.is_none() || !taken_away {

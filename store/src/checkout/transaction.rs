@@ -6,6 +6,7 @@
 //!                          tx/                journal · summary · record.<number> · end.<number> · applied.next ·
 //!                                             applied.before · lifted
 //!                          records/<number>/  the same files of what is finished
+//!                          journal.damaged    a journal that could not be read any more
 //! AREA/.evenkeel/          staging/           what is new, and what gave way
 //!                          undo/<number>/     the staging directory of a finished transaction
 //! ```
@@ -37,6 +38,8 @@ use crate::progress::Progress;
 const TX: &str = "tx";
 const RECORDS: &str = "records";
 pub(super) const JOURNAL: &str = "journal";
+/// Where one goes that is damaged.
+const DAMAGED: &str = "journal.damaged";
 /// What [`history`](mod@super::history) tells of it.
 pub(super) const SUMMARY: &str = "summary";
 const NEXT: &str = "applied.next";
@@ -108,12 +111,59 @@ pub(super) fn open(state: &Path) -> Result<Option<Journal>> {
     Journal::load(&journal_path(state))
 }
 
+/// Whether the journal of the transaction that is under way is there, as far as it has to be.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn journal_state(state: &Path, marker: &Marker) -> Result<JournalState> {
+    let journal = journal_path(state);
+    Ok(match (fsio::exists(&journal)?, marker.transaction) {
+        (true, _) if Journal::is_damaged(&journal)? => JournalState::Damaged,
+        (false, Some(_)) => JournalState::Lost,
+        _ => JournalState::Fine,
+    })
+}
+
+/// What is to be said of a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalState {
+    /// It is there, or need not be.
+    Fine,
+    /// It is damaged.
+    Damaged,
+    /// A switch is under way, and it is not there.
+    Lost,
+}
+
+/// Moves a damaged journal aside, for whoever wants to look into it: it is as good as lost. Gives where it is then.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn lose_damaged(state: &Path, marker: &Marker) -> Result<Option<PathBuf>> {
+    let (journal, aside) = (journal_path(state), state.join(DAMAGED));
+    if !Journal::is_damaged(&journal)? {
+        return Ok(None);
+    }
+    fsio::rename(&journal, &aside)?;
+    fsio::sync_dir(state)?;
+    fsio::sync_dir(&state.join(TX))?;
+    // It had ended, and only its place among the records is missing.
+    let has_ended = marker.transaction.is_none() && fsio::exists(&state.join(TX).join(end_name(marker.finished)))?;
+    if has_ended && !fsio::exists(&record_path(state, marker.finished))? {
+        archive(state, marker.finished)?;
+    }
+    Ok(Some(aside))
+}
+
 /// What is recorded of the transaction that is not among the records yet: it is under way, was interrupted, or has ended.
 /// `None` when there is none, or it was never begun.
 ///
 /// # Errors
 /// As [`open`].
 pub(super) fn latest_record(state: &Path, marker: &Marker) -> Result<Option<Record>> {
+    if journal_state(state, marker)? == JournalState::Damaged {
+        return Ok(None);
+    }
     let Some(journal) = open(state)? else { return Ok(None) };
     let interrupted = marker.transaction.is_some();
     if !interrupted && marker.finished < journal.number {

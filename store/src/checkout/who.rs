@@ -21,6 +21,8 @@ use crate::fsio::{self, Dir, Stat};
 use crate::json::TimeField;
 use crate::path::{TreePath, escape};
 
+pub(super) use dpkg::names_of;
+
 /// No more paths than this are looked at in one go; what is known of the others is what the caller knows.
 pub const WHO_PATHS_MAX: usize = 10_000;
 /// A file that changed within so many seconds of its package being unpacked was changed by the package manager: it

@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::area::{AreaSpec, check_name};
+use crate::checkout::{self, Standing};
 use crate::error::{Error, Result};
 use crate::format::manifest::Timestamp;
 use crate::format::snapshot::{Snapshot, SnapshotArea};
@@ -141,7 +142,7 @@ pub struct AreaCommit {
     /// Device nodes left out because the area's rules do not allow them.
     pub devices: Vec<TreePath>,
     /// Sockets left out: they belong to running processes.
-    pub sockets: u64,
+    pub sockets: Vec<TreePath>,
     /// Files that changed while they were read (`allow_changing`).
     pub unstable: Vec<TreePath>,
     /// What could not be read (`skip_unreadable`).
@@ -195,12 +196,14 @@ impl CommitReport {
 /// When no area differs from the parent, no snapshot is made and the report says so.
 ///
 /// # Errors
-/// [`Error::Area`] for an area that cannot be committed; [`Error::Unreadable`] and [`Error::Unstable`] naming every file;
+/// [`Error::Area`] for an area that cannot be committed; [`Error::Refused`] for one in the middle of a switch, and for one
+/// that a checkout changes meanwhile; [`Error::Unreadable`] and [`Error::Unstable`] naming every file;
 /// [`Error::Unsupported`]; [`Error::Locked`]; [`Error::Interrupted`]; [`Error::Io`]; kind [`crate::ErrorKind::Damaged`]
 /// when the parent is lost or damaged. After an error the store is as it was, but for unreferenced packs.
 pub fn commit(store: &Store, options: &CommitOptions, progress: &Progress) -> Result<CommitReport> {
     let started = Instant::now();
     let areas = checked_areas(store, options)?;
+    let standings = whole(&areas)?;
     let _lock = match options.dry_run {
         true => store.lock_dry_run(&options.state_dir)?,
         false => store.lock_writer(&options.state_dir)?,
@@ -222,6 +225,14 @@ pub fn commit(store: &Store, options: &CommitOptions, progress: &Progress) -> Re
         _ => None,
     };
     let results = pipeline::run(store, &areas, options, &known, parent_areas, progress)?;
+    if let Some((area, _)) = areas.iter().zip(whole(&areas)?.iter().zip(&standings)).find(|(_, (now, was))| now != was)
+    {
+        let (name, root) = (&area.spec.name, area.root.display());
+        return Err(Error::Refused {
+            reason: format!("area `{name}` at {root} was changed by a checkout or rollback while it was committed"),
+            hint: Some("commit it again".into()),
+        });
+    }
 
     let snapshot = Snapshot {
         parent: parent_id,
@@ -298,9 +309,7 @@ fn area_warnings(area: &AreaCommit) -> Vec<String> {
     list("device nodes left out (the area's rules do not allow them)", &area.devices);
     list("unreadable, left out", &area.unreadable);
     list("changed while being read", &area.unstable);
-    if area.sockets > 0 {
-        warnings.push(format!("area `{}`: {} sockets left out", area.name, area.sockets));
-    }
+    list("sockets left out (each is made by the program that listens on it)", &area.sockets);
     warnings
 }
 
@@ -350,6 +359,27 @@ fn checked_areas(store: &Store, options: &CommitOptions) -> Result<Vec<OpenArea>
         }
     }
     Ok(areas)
+}
+
+/// How each area stands that something is checked out to. One in the middle of a switch is a mixture of two snapshots, which
+/// nobody wants to have as a third.
+fn whole(areas: &[OpenArea]) -> Result<Vec<Option<Standing>>> {
+    let of = |area: &OpenArea| {
+        // A marker that cannot be understood says nothing of a switch.
+        let standing = checkout::standing(&area.root).ok().flatten();
+        if standing.is_none_or(|standing| standing.switching.is_none()) {
+            return Ok(standing);
+        }
+        let (name, root) = (&area.spec.name, area.root.display());
+        Err(Error::Refused {
+            reason: format!("area `{name}` at {root} is in the middle of a switch: it is a mixture of two snapshots"),
+            hint: Some(
+                "`evenkeel recover` goes on, `evenkeel rollback` goes back; if a checkout is at work there, wait for it"
+                    .into(),
+            ),
+        })
+    };
+    areas.iter().map(of).collect()
 }
 
 fn io_reason(error: &Error) -> String {

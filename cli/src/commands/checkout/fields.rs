@@ -29,6 +29,7 @@ struct AreaFields {
     root: PathField,
     before: Option<String>,
     interrupted: Option<String>,
+    journal_lost: bool,
     recovered: Option<u64>,
     number: Option<u64>,
     dropped_undo: Vec<u64>,
@@ -40,6 +41,7 @@ struct AreaFields {
     changes: Vec<ChangeFields>,
     kept: Vec<KeptFields>,
     kept_aside: Vec<PathField>,
+    would_keep_aside: Vec<PathField>,
     in_use: InUse,
     not_held: Vec<NotHeldFields>,
     skipped: Vec<SkippedFields>,
@@ -108,6 +110,7 @@ impl AreaFields {
             root: PathField::new(area.root.as_os_str().as_bytes()),
             before: area.before.map(|id| id.to_hex()),
             interrupted: area.interrupted.map(|id| id.to_hex()),
+            journal_lost: area.journal_lost,
             recovered: area.recovered,
             number: area.number,
             dropped_undo: area.dropped_undo.clone(),
@@ -137,6 +140,7 @@ impl AreaFields {
                 })
                 .collect(),
             kept_aside: area.kept_aside.iter().map(path).collect(),
+            would_keep_aside: area.would_keep_aside.iter().map(path).collect(),
             in_use: area.in_use.clone(),
             not_held: area
                 .not_held

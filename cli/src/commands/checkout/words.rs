@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use evenkeel_store::checkout::{AreaReport, ChangeKind, CheckoutReport, Kept, PathChange, Reason};
+use evenkeel_store::checkout::{AreaReport, ChangeKind, CheckoutReport, Kept, NotHeld, PathChange, Reason};
 
 use evenkeel_store::fetch::{FetchBytes, FetchReport};
 
@@ -29,7 +29,9 @@ pub(super) fn print(session: &Session, report: &CheckoutReport, saved: Option<&P
     let took = out.paint.dim(format_args!("({})", seconds(report.seconds)));
     if report.planned_only {
         let else_ = if report.areas.iter().any(|area| area.recovered.is_some()) { " else" } else { "" };
-        out.line(format_args!("nothing{else_} was changed; this is the plan for {id}"))?;
+        let kept =
+            if kept > 0 { format!(", which leaves {}", counted(kept, "kept difference")) } else { String::new() };
+        out.line(format_args!("nothing{else_} was changed; this is the plan for {id}{kept}"))?;
         return match saved.zip(report.plan.as_ref()).filter(|_| !report.needs_adopt()) {
             Some((file, plan)) => out.line(format_args!("saved as {}, hash {}", text::path(file), plan.hash())),
             None => Ok(()),
@@ -89,7 +91,8 @@ fn print_area(session: &Session, area: &AreaReport, planned: bool) -> Result<()>
     }
     if let Some(id) = area.interrupted.filter(|_| planned) {
         let id = id.short(12);
-        out.line(format_args!("  a switch to or from {id} was interrupted, and would be finished first"))?;
+        let then = if area.journal_lost { "its journal is lost" } else { "would be finished first" };
+        out.line(format_args!("  a switch to or from {id} was interrupted, and {then}"))?;
     }
     out.line(format_args!("  {}", summary(area, planned)))?;
     if let [first, rest @ ..] = &area.dropped_undo[..] {
@@ -111,11 +114,13 @@ fn print_area(session: &Session, area: &AreaReport, planned: bool) -> Result<()>
     for path in &area.kept_aside {
         out.line(format_args!("  local version kept as {path}"))?;
     }
+    for path in &area.would_keep_aside {
+        out.line(format_args!("  local version of {path} would be kept beside it"))?;
+    }
     in_use::print(out, &area.in_use)?;
-    for lost in &area.not_held {
-        let entries = counted(lost.entries, "entry");
-        let (name, what, example) = (&area.name, lost.what.name(), &lost.example);
-        out.warning(format_args!("area `{name}`: {what} of {entries} cannot be held here ({example})"));
+    // Otherwise it was said before anything was changed.
+    if planned {
+        warn_of_losses(session, &area.name, &area.not_held);
     }
     for skipped in area.skipped.iter().take(shown) {
         out.warning(format_args!("{}:{} is not delivered: {}", area.name, skipped.path, skipped.reason));
@@ -130,6 +135,14 @@ fn print_area(session: &Session, area: &AreaReport, planned: bool) -> Result<()>
         out.warning(warning);
     }
     Ok(())
+}
+
+/// Says what of an area this place cannot hold.
+pub(super) fn warn_of_losses(session: &Session, name: &str, losses: &[NotHeld]) {
+    for lost in losses {
+        let (entries, what, example) = (counted(lost.entries, "entry"), lost.what.name(), &lost.example);
+        session.out.warning(format_args!("area `{name}`: {what} of {entries} cannot be held here ({example})"));
+    }
 }
 
 /// `12 added, 3 updated, 1 removed; 5,201 unchanged; 1.20 MiB written`.
@@ -163,17 +176,20 @@ fn summary(area: &AreaReport, planned: bool) -> String {
     parts.join("; ")
 }
 
-/// What somebody had changed or put here, and gives way.
+/// What somebody had changed or put here, and gives way: changes first, which strays must not hide.
 fn print_lost_edits(session: &Session, area: &AreaReport) -> Result<()> {
-    let is_edit =
-        |change: &&PathChange| matches!(change.reason, Reason::Restored(_) | Reason::Unmanaged(_) | Reason::Stray);
-    let edits = area.changes.iter().filter(is_edit);
-    edits.clone().take(SHOWN).try_for_each(|change| print_change(session, change))?;
-    let more = edits.count().saturating_sub(SHOWN) as u64;
-    if more == 0 {
-        return Ok(());
+    let is_edit = |change: &&PathChange| change.reason.undoes_a_change();
+    let is_stray = |change: &&PathChange| change.reason == Reason::Stray;
+    print_first(session, area.changes.iter().filter(is_edit), "local changes undone")?;
+    print_first(session, area.changes.iter().filter(is_stray), "strays removed")
+}
+
+fn print_first<'c>(session: &Session, changes: impl Iterator<Item = &'c PathChange> + Clone, what: &str) -> Result<()> {
+    changes.clone().take(SHOWN).try_for_each(|change| print_change(session, change))?;
+    match changes.count().saturating_sub(SHOWN) as u64 {
+        0 => Ok(()),
+        more => session.out.line(format_args!("  … and {} more {what} (-v lists all)", number(more))),
     }
-    session.out.line(format_args!("  … and {} more local changes undone (-v lists all)", number(more)))
 }
 
 fn print_change(session: &Session, change: &PathChange) -> Result<()> {

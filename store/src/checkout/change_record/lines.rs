@@ -97,6 +97,9 @@ pub struct HeaderLine {
     pub before: Option<String>,
     /// Full id of the snapshot after; `None` of a rollback to before first contact.
     pub after: Option<String>,
+    /// When it was asked for; `None` of an older record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<TimeField>,
     /// When it began to change names.
     pub began: TimeField,
     /// The number that a rollback takes back.

@@ -105,6 +105,13 @@ impl Iterator for RecordLines {
     }
 }
 
+/// How many paths the transaction whose record is in `dir` left different from its snapshot; `None` where its record does
+/// not say, or cannot be read.
+pub(in super::super) fn kept_of(dir: &Path, number: u64) -> Option<u64> {
+    let record = ChangeRecord::open(dir, number).ok()?;
+    record.end?.kept.filter(|_| record.header.undoes.is_none())
+}
+
 /// The header of the record in the file `path`.
 ///
 /// # Errors

@@ -22,7 +22,7 @@ use super::read::{SCHEMA, changes_of, hash_of_lines, header_of};
 use super::{end_name, record_name};
 use crate::error::{Error, Result};
 use crate::fetch::FetchReport;
-use crate::format::manifest::{Inode, InodeKind};
+use crate::format::manifest::{Inode, InodeKind, Timestamp};
 use crate::fsio::{self, CAPABILITIES, Dir, FileType, Stat, TempFile};
 use crate::in_use::InUse;
 use crate::json::{PathField, TimeField};
@@ -39,6 +39,8 @@ pub(in super::super) struct NewRecord<'a> {
     pub(in super::super) root: &'a Dir,
     pub(in super::super) root_path: &'a Path,
     pub(in super::super) asked_by: Option<&'a AskedBy>,
+    /// When it was asked for.
+    pub(in super::super) asked: Timestamp,
     pub(in super::super) what: What<'a>,
 }
 
@@ -170,6 +172,7 @@ impl NewRecord<'_> {
             adopt,
             before: hex(journal.base),
             after: hex(journal.target),
+            asked: Some(TimeField(self.asked)),
             began: TimeField(fsio::now()),
             undoes: journal.undoes,
             asked_by: self.asked_by.cloned(),
@@ -198,7 +201,7 @@ impl NewRecord<'_> {
         let mut who = Who::default();
         let mut found = Vec::new();
         for (index, action) in plan.actions.iter().enumerate() {
-            let is_drift = matches!(action.reason, Reason::Restored(_) | Reason::Unmanaged(_) | Reason::Stray);
+            let is_drift = action.reason.undoes_a_change() || action.reason == Reason::Stray;
             if let Some(stat) = was_stat(&action.change).filter(|_| is_drift) {
                 found.push((index, who.of_stat(stat)));
             }

@@ -126,6 +126,8 @@ impl<L: LiveTree> Merge<'_, L> {
         to_applied: Option<Difference>,
         live: &Stat,
     ) -> Result<(Reason, bool), KeptBecause> {
+        let reference_changed =
+            applied.is_none_or(|applied| applied.dropped || !differences(&applied.inode, &target.inode).is_none());
         let reason = match to_applied {
             Some(changed) if changed.is_none() => return Ok((Reason::Updated(to_target), false)),
             _ if self.rules.interrupted
@@ -134,6 +136,7 @@ impl<L: LiveTree> Merge<'_, L> {
             {
                 return Ok((Reason::Restored(to_target), false));
             }
+            Some(_) if reference_changed => Reason::Conflict(to_target),
             Some(_) => Reason::Restored(to_target),
             None if self.rules.new_root && target.path.is_root() => Reason::Added,
             None => Reason::Unmanaged(to_target),
@@ -146,8 +149,6 @@ impl<L: LiveTree> Merge<'_, L> {
         if self.rules.mode.is_full() {
             return Ok((reason, false));
         }
-        let reference_changed =
-            applied.is_none_or(|applied| applied.dropped || !differences(&applied.inode, &target.inode).is_none());
         if !reference_changed {
             return Err(KeptBecause::LocalChange(to_target));
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::checkout::compare::file_type;
 use crate::checkout::journal::{Op, Step};
 use crate::error::Result;
-use crate::files_cache::{CacheReader, Fingerprint};
+use crate::files_cache::{CacheReader, Fingerprint, RecordState};
 use crate::format::manifest::{Inode, InodeKind, Node, Timestamp};
 use crate::fsio::{FileType, Stat};
 use crate::path::TreePath;
@@ -83,6 +83,9 @@ impl Delivered {
         let mut linked: HashMap<u64, Vec<TreePath>> = HashMap::new();
         for record in CacheReader::open(applied)?.into_iter().flatten() {
             let record = record?;
+            if record.state == RecordState::Outside {
+                continue;
+            }
             let is_below = is_below(record.path_bytes()?);
             let entry = record.decode()?;
             if !is_below {

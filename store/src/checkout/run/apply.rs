@@ -84,6 +84,7 @@ impl<'a> Run<'a> {
             here: &area.here,
             root: &held.root,
             rules: &area.rules,
+            local_rules: &area.local_rules,
             walk_start: area.walk_start,
             done,
         };
@@ -118,6 +119,7 @@ impl<'a> Run<'a> {
                     root: &root,
                     root_path: &area.path,
                     asked_by: self.options.asked_by.as_ref(),
+                    asked: self.began,
                     what: What::Checkout { plan, mode, adopt, not_held, fetch, warnings },
                 };
                 transaction::begin(held, &journal, memory, &new_record)?;

@@ -53,8 +53,10 @@ fn read(dir: &Dir, name: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The names under which packages may list a path.
-fn names_of(path: &[u8]) -> Vec<Vec<u8>> {
-    let alias = path.strip_prefix(b"/usr/").filter(|rest| MERGED.iter().any(|dir| rest.starts_with(dir)));
+pub(in crate::checkout) fn names_of(path: &[u8]) -> Vec<Vec<u8>> {
+    let is_merged =
+        |rest: &&[u8]| MERGED.iter().any(|dir| rest.starts_with(dir) || dir.strip_suffix(b"/") == Some(rest));
+    let alias = path.strip_prefix(b"/usr/").filter(is_merged);
     [path.to_vec()].into_iter().chain(alias.map(|rest| [b"/", rest].concat())).collect()
 }
 

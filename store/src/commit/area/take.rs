@@ -51,7 +51,7 @@ impl Merge<'_, '_> {
         }
         match found.stat.file_type {
             FileType::Socket => {
-                self.report.sockets += 1;
+                self.report.sockets.push(found.path);
                 return Ok(());
             }
             FileType::CharDevice | FileType::BlockDevice if !self.allow_devices => {
