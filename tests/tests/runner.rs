@@ -28,6 +28,7 @@ mod http;
 mod index;
 mod line;
 mod matrix;
+mod mirrors;
 mod model;
 mod plans;
 mod races;
