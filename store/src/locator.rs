@@ -2,7 +2,7 @@
 //! Where a snapshot's chunks are, for readers who have no index (format-spec §30.6).
 
 use crate::backend::{Loaded, ObjectName, Teller, Whom};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::table::{Table, TableKind};
 use crate::format::{DecodeError, Reason};
 use crate::id::SnapshotId;
@@ -47,7 +47,7 @@ pub(crate) fn chain(
     loop {
         let told = match read(store, &at, but, bytes_left) {
             Ok(told) => told,
-            Err(why) if why.kind() == crate::error::ErrorKind::Damaged => return Ok(Err(broken(&chain, why))),
+            Err(why) if why.kind() == ErrorKind::Damaged => return Ok(Err(broken(&chain, why))),
             Err(e) => return Err(e),
         };
         bytes_left -= told.len;
@@ -84,4 +84,28 @@ fn read(store: &Store, id: &SnapshotId, but: &[Teller], bytes_max: u64) -> Resul
 fn out_of_step(id: &SnapshotId) -> Error {
     let reason = Reason::Rule("another number of steps than the locator before it says");
     damaged(&ObjectName::Locator(*id))(DecodeError { object: "locator", offset: 96, field: "steps", reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::table;
+    use crate::store::InitOptions;
+
+    /// Sixteen locators of which each is as long as one may be were four gigabytes.
+    #[test]
+    fn a_chain_has_a_bound_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create(&dir.path().join("store"), &InitOptions::default()).unwrap();
+        let (newer, older) = (SnapshotId([1; 32]), SnapshotId([2; 32]));
+        let mut bytes = 0;
+        for (snapshot, base) in [(newer, Some((older, 1))), (older, None)] {
+            let table = table::encode(TableKind::Locator { snapshot, base }, &[], Vec::new()).unwrap();
+            store.writing().unwrap().publish(&ObjectName::Locator(snapshot), &table).unwrap();
+            bytes += table.len() as u64;
+        }
+        assert_eq!(chain(&store, &newer, &[], bytes).unwrap().unwrap().len(), 2);
+        let broken = chain(&store, &newer, &[], bytes - 1).unwrap().unwrap_err();
+        assert!(broken.is_of_one && broken.why.to_string().contains(&older.to_hex()), "{broken:?}");
+    }
 }

@@ -26,6 +26,8 @@ use self::index::Indexes;
 const OPEN_PACKS_MAX: usize = 256;
 /// Chunks of which each is looked for by itself before many are taken to be lost.
 const TRIED_ELSEWHERE: usize = 4;
+/// Times that what was left out is planned anew by another index.
+const INDEXES_MAX: usize = 8;
 
 /// Bytes whose hash has been checked against their [`ChunkId`].
 ///
@@ -198,13 +200,14 @@ impl ChunkReader {
             self.with_kitchen(progress, |kitchen| deltas.bring(&costs(&plan), kitchen))?;
             plan = self.plan_ahead(chunks(&plan)).unwrap_or_default();
         }
-        loop {
+        for _ in 0..INDEXES_MAX {
             let left_out = fetch::run(&self.store, &plan, &self.near, fetch::requests_at_once(link), progress)?;
             if !self.are_elsewhere(&left_out)? {
-                return Ok(());
+                break;
             }
             plan = self.plan_ahead(left_out).unwrap_or_default();
         }
+        Ok(())
     }
 
     /// Whether chunks that were not where they should be are to be looked for by another index from now on. A few of them

@@ -462,19 +462,13 @@ impl Store {
         Ok(current.filter(|current| current.store == self.id()))
     }
 
-    /// `segments/current` as somebody else than `but` tells it, and who that is; `None` when nobody does.
+    /// `segments/current`, of whatever store, as somebody else than `but` tells it, and who that is; `None` when nobody does.
     ///
     /// # Errors
     /// As [`Backend::read_checked`], but for what is missing or damaged.
     pub(crate) fn segments_told(&self, but: &[Teller]) -> Result<Option<(SegmentsCurrent, Teller)>> {
         let name = ObjectName::SegmentsCurrent;
-        let decode = |bytes: &[u8]| {
-            let current = SegmentsCurrent::decode(bytes).map_err(damaged(&name))?;
-            if current.store == self.id() {
-                return Ok(current);
-            }
-            Err(Error::HashMismatch { object: name.to_string(), actual: "what belongs to another store".into() })
-        };
+        let decode = |bytes: &[u8]| SegmentsCurrent::decode(bytes).map_err(damaged(&name));
         let whom = Whom { but, ..Whom::default() };
         let mut check = |bytes: &[u8]| decode(bytes).map(drop);
         match self.backend.read_told(&name, limits::SEGMENTS_CURRENT_BYTES_MAX, whom, &mut check) {

@@ -140,7 +140,7 @@ fn nowhere(id: &ChunkId, at: Location) -> Location {
 
 /// Of some chunks only, so that the manifest may well be found.
 fn in_part(id: &ChunkId, at: Location) -> Location {
-    if at.stored_len < 5000 || id.0[0] % 2 == 0 { at } else { nowhere(id, at) }
+    if at.stored_len < 5000 || id.0[0].is_multiple_of(2) { at } else { nowhere(id, at) }
 }
 
 /// In the right pack, but not there.

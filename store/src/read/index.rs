@@ -243,7 +243,11 @@ impl Indexes {
             let mut told = self.store.segments_told(&but)?;
             for _ in 0..CHANGES_MAX {
                 let Some((current, teller)) = &told else { break };
-                match open_segments(&self.store, current, self.bytes_left())? {
+                let opened = match current.store == self.store.id() {
+                    true => open_segments(&self.store, current, self.bytes_left())?,
+                    false => Err(format!("{} is another store's", ObjectName::SegmentsCurrent)),
+                };
+                match opened {
                     Ok(tables) => {
                         next.segments = Some([&but[..], &[*teller]].concat());
                         for (teller, why) in wrong {
@@ -259,7 +263,7 @@ impl Indexes {
                             continue;
                         }
                         next.segments = Some([&but[..], &[*teller]].concat());
-                        wrong.push((*teller, format!("{}: {broken}", ObjectName::SegmentsCurrent)));
+                        wrong.push((*teller, format!("{} is of no use: {broken}", ObjectName::SegmentsCurrent)));
                         why.get_or_insert(broken);
                         break;
                     }

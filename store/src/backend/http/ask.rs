@@ -79,8 +79,9 @@ impl Servers {
 
     /// Servers in the order in which they are asked now.
     fn order(&self, own_first: bool) -> Vec<usize> {
-        let mut order = mirrors::order(&self.mirrors, self.options.timing.now());
-        if own_first {
+        let now = self.options.timing.now();
+        let mut order = mirrors::order(&self.mirrors, now);
+        if own_first && !self.mirrors[self.own()].rests(now) {
             order.sort_by_key(|at| *at != self.own());
         }
         order
@@ -89,8 +90,8 @@ impl Servers {
     /// Whether it is clear that nobody has the object, although not everybody has answered: the store's own address does
     /// not have it, and the others do not answer. Of a list that may well not be there, any server's word will do.
     fn is_clear(&self, name: &ObjectName, outcome: &Outcome) -> bool {
-        let is_list = matches!(name, ObjectName::DeltaIndex(_));
-        if !outcome.missing.contains(&self.own()) && !(is_list && !outcome.missing.is_empty()) {
+        let any_will_do = matches!(name, ObjectName::DeltaIndex(_)) && !outcome.missing.is_empty();
+        if !any_will_do && !outcome.missing.contains(&self.own()) {
             return false;
         }
         // What a mirror itself told of may be there only, and is worth asking it twice.
