@@ -22,6 +22,7 @@ mod content;
 mod copy;
 mod damage;
 mod delta;
+mod downloads;
 mod faults;
 mod fetch_killed;
 mod http;
