@@ -139,6 +139,32 @@ fn a_mirror_is_asked_first_and_named_when_it_lies() {
     );
 }
 
+/// A run that fails has no report: what is wrong with servers is said all the same.
+#[test]
+fn a_mirror_that_lies_is_named_when_all_fails() {
+    let world = World::committed();
+    let url = serve(world.path("st"));
+    let copied = std::process::Command::new("cp").arg("-r").arg(world.path("st")).arg(world.path("mirror")).status();
+    assert!(copied.unwrap().success());
+    for path in world.files("mirror/snapshots") {
+        if !path.ends_with("index") {
+            std::fs::write(&path, "something else").unwrap();
+        }
+    }
+    for dir in ["st/packs", "mirror/packs"] {
+        std::fs::remove_dir_all(world.path(dir)).unwrap();
+    }
+    let mirror = serve(world.path("mirror"));
+    world.write("c.toml", &format!("store = \"{url}\"\n[http]\nmirrors = [\"{mirror}\"]\n"));
+    for command in ["checkout", "fetch"] {
+        let mut command = world.command(&["--config", "c.toml", command, "@latest", "--area", "os=r"]);
+        let output = command.env_remove("EVENKEEL_STORE").output().unwrap();
+        assert_eq!(output.status.code(), Some(12));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.starts_with(&format!("warning: {mirror}/ gave wrong bytes and was avoided")), "{said}");
+    }
+}
+
 /// What it will cost is said before it has been paid; it was said at the end.
 #[test]
 fn a_fetch_says_what_it_will_cost_before_it_begins() {

@@ -25,6 +25,11 @@ pub const TABLE_DICTS_MAX: u32 = (1 << 16) - 1;
 pub const LOCATOR_STEPS_MAX: u32 = 15;
 /// Longest locator that a reader without an index takes into memory, in bytes: some 4.7 million chunks.
 pub const LOCATOR_BYTES_MAX: u64 = 256 << 20;
+/// Longest sum of the locators that such a reader takes into memory, in bytes.
+pub const LOCATORS_BYTES_MAX: u64 = 512 << 20;
+/// Longest sum of everything that it takes into memory to know where chunks are, segments too, in bytes: some 38 million
+/// chunks.
+pub const INDEX_BYTES_MAX: u64 = 2 << 30;
 /// Largest zstd window a record may need, as a power of two.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 24;
 

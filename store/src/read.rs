@@ -3,25 +3,31 @@
 //!
 //! Invariant: nobody gets plain bytes from a store except as [`Verified`], and the only way to make one is to hash them.
 
+mod index;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::backend::{Object, ObjectName};
+use crate::backend::{Object, ObjectName, Teller};
 use crate::compress::Decompressor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::{self, Ahead, Deltas, FetchLimits, FetchPlan, Kitchen, Near, Seeds};
 use crate::format::pack::Encoding;
-use crate::format::store::SegmentsCurrent;
-use crate::format::table::{Location, Table, TablePack};
+use crate::format::table::{Location, TablePack};
 use crate::format::{DecodeError, Reason};
 use crate::id::{ChunkId, PackId, SnapshotId};
-use crate::locator;
+use crate::locator::Told;
 use crate::progress::Progress;
-use crate::segment::{self, TableBytes};
 use crate::store::Store;
+
+use self::index::Indexes;
 
 /// Open packs kept at hand.
 const OPEN_PACKS_MAX: usize = 256;
+/// Chunks of which each is looked for by itself before many are taken to be lost.
+const TRIED_ELSEWHERE: usize = 4;
+/// Times that what was left out is planned anew by another index.
+const INDEXES_MAX: usize = 8;
 
 /// Bytes whose hash has been checked against their [`ChunkId`].
 ///
@@ -72,11 +78,7 @@ pub struct ReadScratch {
 #[derive(Debug)]
 pub struct ChunkReader {
     store: Store,
-    tables: Vec<Table<TableBytes>>,
-    /// Whether the tables are what a listing of all packs gave.
-    is_gathered: bool,
-    /// What is known beyond the tables, found out when they could not give a chunk.
-    beyond: Mutex<Option<Arc<Vec<Table<TableBytes>>>>>,
+    indexes: Indexes,
     open: Mutex<HashMap<PackId, Arc<dyn Object>>>,
     /// What was fetched ahead.
     near: Near,
@@ -96,8 +98,8 @@ impl ChunkReader {
     /// packs cannot be listed, a damaged index is one: [`Error::MissingObject`].
     pub fn open(store: &Store) -> Result<ChunkReader> {
         let mut notes = Vec::new();
-        let (tables, is_gathered) = open_index(store, &mut notes)?;
-        Ok(ChunkReader::with(store, tables, is_gathered, notes))
+        let indexes = Indexes::open(store, &mut notes)?;
+        Ok(ChunkReader::with(store, indexes, notes))
     }
 
     /// Opens what tells where the chunks of `snapshots` are: their locators where the index is far away, and the index where
@@ -109,29 +111,15 @@ impl ChunkReader {
         if store.backend().link().is_none() {
             return ChunkReader::open(store);
         }
-        let mut tables: Vec<Table<TableBytes>> = Vec::new();
-        for id in snapshots {
-            match locator::chain(store, id) {
-                Ok(chain) => {
-                    let is_new = |new: &Table<_>| tables.iter().all(|table| table.kind() != new.kind());
-                    let new: Vec<_> = chain.into_iter().filter(is_new).collect();
-                    tables.extend(new);
-                }
-                Err(e) if e.kind() == ErrorKind::Damaged => {
-                    let mut notes = vec![format!("index: {e}; going on with the segments")];
-                    let (tables, is_gathered) = open_index(store, &mut notes)?;
-                    return Ok(ChunkReader::with(store, tables, is_gathered, notes));
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(ChunkReader::with(store, tables, false, Vec::new()))
+        let mut notes = Vec::new();
+        let indexes = Indexes::of_snapshots(store, snapshots, &mut notes)?;
+        Ok(ChunkReader::with(store, indexes, notes))
     }
 
-    fn with(store: &Store, tables: Vec<Table<TableBytes>>, is_gathered: bool, notes: Vec<String>) -> ChunkReader {
-        let (beyond, open, near, seeds) = (Mutex::default(), Mutex::default(), Near::default(), Seeds::default());
+    fn with(store: &Store, indexes: Indexes, notes: Vec<String>) -> ChunkReader {
+        let (open, near, seeds) = (Mutex::default(), Near::default(), Seeds::default());
         let deltas = OnceLock::new();
-        ChunkReader { store: store.clone(), tables, is_gathered, beyond, open, near, seeds, deltas, notes }
+        ChunkReader { store: store.clone(), indexes, open, near, seeds, deltas, notes }
     }
 
     /// What was wrong with the index, a line each.
@@ -151,18 +139,18 @@ impl ChunkReader {
 
     /// Where a chunk is, by the index.
     pub fn locate(&self, id: &ChunkId) -> Option<Location> {
-        self.locations(id).next()
+        self.indexes.best().find(id).next().map(|(at, _)| at)
     }
 
     /// Everywhere that a chunk is, by the index.
-    pub fn locations(&self, id: &ChunkId) -> impl Iterator<Item = Location> + '_ {
-        let id = *id;
-        self.tables.iter().filter_map(move |table| table.get(&id))
+    pub fn locations(&self, id: &ChunkId) -> impl Iterator<Item = Location> + use<> {
+        let places: Vec<Location> = self.indexes.best().find(id).map(|(at, _)| at).collect();
+        places.into_iter()
     }
 
     /// Number of chunk records in the index; a chunk in two segments counts twice.
     pub fn records(&self) -> u64 {
-        self.tables.iter().map(|table| table.len() as u64).sum()
+        self.indexes.best().records()
     }
 
     /// Reads a chunk, decodes it and checks its hash. When one copy cannot be read another one is looked for, at last in
@@ -196,8 +184,8 @@ impl ChunkReader {
     }
 
     /// The packs that the index names.
-    pub(crate) fn packs(&self) -> impl Iterator<Item = &TablePack> + '_ {
-        self.tables.iter().flat_map(Table::packs)
+    pub(crate) fn packs(&self) -> Vec<TablePack> {
+        self.indexes.best().packs().copied().collect()
     }
 
     /// Fetches chunks together that will be read soon, where each alone would be a request of its own; elsewhere it does
@@ -212,7 +200,29 @@ impl ChunkReader {
             self.with_kitchen(progress, |kitchen| deltas.bring(&costs(&plan), kitchen))?;
             plan = self.plan_ahead(chunks(&plan)).unwrap_or_default();
         }
-        fetch::run(&self.store, &plan, &self.near, fetch::requests_at_once(link), progress)
+        for _ in 0..INDEXES_MAX {
+            let left_out = fetch::run(&self.store, &plan, &self.near, fetch::requests_at_once(link), progress)?;
+            if !self.are_elsewhere(&left_out)? {
+                break;
+            }
+            plan = self.plan_ahead(left_out).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Whether chunks that were not where they should be are to be looked for by another index from now on. A few of them
+    /// are tried for that, and each index is gone by once.
+    fn are_elsewhere(&self, left_out: &[ChunkId]) -> Result<bool> {
+        let (before, mut scratch) = (self.indexes.best(), ReadScratch::default());
+        for id in left_out.iter().step_by((left_out.len() / TRIED_ELSEWHERE).max(1)) {
+            match self.read(id, &mut scratch) {
+                Ok(_) if Arc::ptr_eq(&before, &self.indexes.best()) => {}
+                Ok(_) => return Ok(true),
+                Err(e) if e.kind() == ErrorKind::Damaged => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(false)
     }
 
     /// What [`ChunkReader::fetch_ahead`] would ask for now, of deltas and of packs; nothing where it does nothing. Asks for lists
@@ -239,10 +249,10 @@ impl ChunkReader {
     /// What [`ChunkReader::fetch_ahead`] would ask for; `None` where it does nothing.
     pub fn plan_ahead(&self, ids: impl IntoIterator<Item = ChunkId>) -> Option<FetchPlan> {
         let link = self.store.backend().link()?;
-        let lens: HashMap<PackId, u64> =
-            self.tables.iter().flat_map(Table::packs).map(|pack| (pack.id, pack.len)).collect();
+        let index = self.indexes.best();
+        let lens: HashMap<PackId, u64> = index.packs().map(|pack| (pack.id, pack.len)).collect();
         let far = ids.into_iter().filter(|id| !self.near.has(id));
-        let needed = far.filter_map(|id| Some((id, self.locate(&id)?)));
+        let needed = far.filter_map(|id| Some((id, index.find(&id).next()?.0)));
         let limits = FetchLimits::of_link(link, fetch::requests_at_once(link));
         Some(FetchPlan::new(needed, |pack| lens.get(pack).copied(), limits))
     }
@@ -301,38 +311,31 @@ impl ChunkReader {
             scratch.encoding = None;
             return Ok(());
         }
-        let mut failed = Failed::default();
-        for at in first.into_iter().chain(self.locations(id)) {
-            if failed.attempt(at, |at| self.fetch_at(id, at, dicts, scratch)) {
+        let (mut failed, mut tried) = (Failed::default(), vec![self.indexes.best()]);
+        let mut attempt = |at: Location, told: Option<&Told>, failed: &mut Failed| {
+            failed.attempt(at, told, |at| self.fetch_at(id, at, dicts, scratch))
+        };
+        if first.is_some_and(|at| attempt(at, None, &mut failed))
+            || tried[0].find(id).any(|(at, told)| attempt(at, Some(told), &mut failed))
+        {
+            return Ok(());
+        }
+        while failed.first.as_ref().is_none_or(|e| e.kind() == ErrorKind::Damaged) {
+            let index = match self.indexes.other(&tried) {
+                Ok(Some(index)) => index,
+                Err(e) if e.kind() != ErrorKind::Damaged => return Err(e),
+                Ok(None) | Err(_) => break,
+            };
+            if let Some((_, told)) = index.find(id).find(|(at, told)| attempt(*at, Some(*told), &mut failed)) {
+                if self.is_far() {
+                    failed.blame(&self.store, told.teller);
+                    self.indexes.prefer(&index);
+                }
                 return Ok(());
             }
-        }
-        let is_lost = failed.first.as_ref().is_none_or(|e| e.kind() == ErrorKind::Damaged);
-        if is_lost && !self.is_gathered {
-            for at in self.beyond()?.iter().filter_map(|table| table.get(id)) {
-                if failed.attempt(at, |at| self.fetch_at(id, at, dicts, scratch)) {
-                    return Ok(());
-                }
-            }
+            tried.push(index);
         }
         Err(failed.first.unwrap_or_else(|| Error::MissingObject { object: format!("chunk {id}") }))
-    }
-
-    /// What all packs hold or, where they cannot be listed, what the segments say by now (format-spec §90.5). Found out
-    /// once.
-    fn beyond(&self) -> Result<Arc<Vec<Table<TableBytes>>>> {
-        let mut beyond = self.beyond.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tables) = &*beyond {
-            return Ok(Arc::clone(tables));
-        }
-        let tables = match self.store.backend().listing() {
-            Some(_) => segment::gather(&self.store)?.into_tables()?.0,
-            None => open_index(&self.store, &mut Vec::new()).map_or_else(
-                |e| if e.kind() == ErrorKind::Damaged { Ok(Vec::new()) } else { Err(e) },
-                |(tables, _)| Ok(tables),
-            )?,
-        };
-        Ok(Arc::clone(beyond.insert(Arc::new(tables))))
     }
 
     fn fetch_at(&self, id: &ChunkId, at: &Location, dicts: Dictionaries, scratch: &mut ReadScratch) -> Result<()> {
@@ -418,63 +421,29 @@ enum Dictionaries {
 struct Failed {
     places: Vec<Location>,
     first: Option<Error>,
+    /// Who said that it is in such a place, and what shows that it is not.
+    tellers: Vec<(Teller, String)>,
 }
 
 impl Failed {
     /// Whether `fetch` succeeds at a place that was not tried yet.
-    fn attempt(&mut self, at: Location, fetch: impl FnOnce(&Location) -> Result<()>) -> bool {
+    fn attempt(&mut self, at: Location, told: Option<&Told>, fetch: impl FnOnce(&Location) -> Result<()>) -> bool {
         if self.places.contains(&at) {
             return false;
         }
         let Err(error) = fetch(&at) else { return true };
         self.places.push(at);
+        if let Some(told) = told.filter(|_| error.kind() == ErrorKind::Damaged) {
+            self.tellers.push((told.teller, format!("{} leads to what is not there: {error}", told.name)));
+        }
         self.first.get_or_insert(error);
         false
     }
-}
 
-/// The live segments, or what pack footers give where these cannot be used; and whether it is the latter.
-fn open_index(store: &Store, notes: &mut Vec<String>) -> Result<(Vec<Table<TableBytes>>, bool)> {
-    let mut current = readable_current(store)?;
-    loop {
-        match open_segments(store, current.as_ref())? {
-            Ok(tables) => return Ok((tables, false)),
-            Err(why) => {
-                // A commit that ran meanwhile merges segments and removes what it merged (format-spec §90.5).
-                let now = readable_current(store)?;
-                if now.is_some() && now != current {
-                    current = now;
-                    continue;
-                }
-                if store.backend().listing().is_none() {
-                    return Err(Error::MissingObject { object: format!("the index ({why}), or a sound copy of it,") });
-                }
-                let (tables, found) = segment::gather(store)?.into_tables()?;
-                notes.push(format!("index: {why}; rebuilt in memory from pack footers"));
-                notes.extend(found);
-                return Ok((tables, true));
-            }
+    /// Tells the store's place that it was led astray, as somebody else, `right`, knew where the chunk is.
+    fn blame(self, store: &Store, right: Teller) {
+        for (teller, why) in self.tellers.into_iter().filter(|(teller, _)| *teller != right) {
+            store.backend().mistrust(teller, why);
         }
     }
-}
-
-/// `segments/current`, if it can be read.
-fn readable_current(store: &Store) -> Result<Option<SegmentsCurrent>> {
-    store.segments_current().or_else(|e| if e.is_of_one_object() { Ok(None) } else { Err(e) })
-}
-
-/// The live segments, or why they cannot be used.
-fn open_segments(store: &Store, current: Option<&SegmentsCurrent>) -> Result<Result<Vec<Table<TableBytes>>, String>> {
-    let Some(current) = current else {
-        return Ok(Err(format!("{} is missing or damaged", ObjectName::SegmentsCurrent)));
-    };
-    let mut tables = Vec::with_capacity(current.segments.len());
-    for listed in &current.segments {
-        match segment::open(store, &listed.id) {
-            Ok(table) => tables.push(table),
-            Err(e) if e.kind() != ErrorKind::Unsupported && e.is_of_one_object() => return Ok(Err(e.to_string())),
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(Ok(tables))
 }

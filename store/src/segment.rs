@@ -118,8 +118,16 @@ impl PackRecords {
 /// Of kind [`ErrorKind::Damaged`] when it is not there or not what its name says; [`ErrorKind::Unsupported`] when it is
 /// newer than this program; [`Error::Io`].
 pub(crate) fn open(store: &Store, id: &SegmentId) -> Result<Table<TableBytes>> {
+    open_within(store, id, u64::MAX)
+}
+
+/// As [`open`], for one of no more than `bytes_max` bytes.
+///
+/// # Errors
+/// As [`open`]; a longer one counts as damaged.
+pub(crate) fn open_within(store: &Store, id: &SegmentId, bytes_max: u64) -> Result<Table<TableBytes>> {
     let name = ObjectName::Segment(*id);
-    let bytes = store.backend().load(&name, id.as_bytes(), table::TABLE_BYTES_MAX)?;
+    let bytes = store.backend().load(&name, id.as_bytes(), table::TABLE_BYTES_MAX.min(bytes_max))?;
     let bytes = bytes.ok_or_else(|| Error::MissingObject { object: name.to_string() })?;
     let table = Table::decode(bytes).map_err(damaged(&name))?;
     if table.kind() != TableKind::Segment {

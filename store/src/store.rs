@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::backend::{Backend, Listing, LocalBackend, ObjectName, S3Backend, Writing};
+use crate::backend::{Backend, Listing, LocalBackend, ObjectName, S3Backend, Teller, Whom, Writing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::Timestamp;
 use crate::format::snapshot::{self, IndexRecord, Snapshot};
@@ -276,8 +276,11 @@ impl Store {
         let name = ObjectName::SnapshotIndex;
         let decode = |bytes: &[u8]| snapshot::decode_index(bytes).map_err(damaged(&name));
         let mut check = |bytes: &[u8]| decode(bytes).map(drop);
-        let bytes = self.backend.read_checked(&name, limits::SNAPSHOT_INDEX_BYTES_MAX, &mut check)?;
-        let there = decode(&bytes.ok_or_else(|| Error::MissingObject { object: name.to_string() })?)?;
+        // A mirror may be behind, and what it has is sound all the same.
+        let (cap, whom) = (limits::SNAPSHOT_INDEX_BYTES_MAX, Whom { own_first: true, ..Whom::default() });
+        let told = self.backend.read_told(&name, cap, whom, &mut check)?;
+        let (bytes, _) = told.ok_or_else(|| Error::MissingObject { object: name.to_string() })?;
+        let there = decode(&bytes)?;
         let newest = there.last().map(|record| record.id);
         Ok(SnapshotList { there, missing: Vec::new(), newest })
     }
@@ -457,6 +460,22 @@ impl Store {
         let bytes = self.read_hint(&ObjectName::SegmentsCurrent, limits::SEGMENTS_CURRENT_BYTES_MAX)?;
         let current = bytes.and_then(|bytes| SegmentsCurrent::decode(&bytes).ok());
         Ok(current.filter(|current| current.store == self.id()))
+    }
+
+    /// `segments/current`, of whatever store, as somebody else than `but` tells it, and who that is; `None` when nobody does.
+    ///
+    /// # Errors
+    /// As [`Backend::read_checked`], but for what is missing or damaged.
+    pub(crate) fn segments_told(&self, but: &[Teller]) -> Result<Option<(SegmentsCurrent, Teller)>> {
+        let name = ObjectName::SegmentsCurrent;
+        let decode = |bytes: &[u8]| SegmentsCurrent::decode(bytes).map_err(damaged(&name));
+        let whom = Whom { but, ..Whom::default() };
+        let mut check = |bytes: &[u8]| decode(bytes).map(drop);
+        match self.backend.read_told(&name, limits::SEGMENTS_CURRENT_BYTES_MAX, whom, &mut check) {
+            Ok(told) => told.map(|(bytes, teller)| Ok((decode(&bytes)?, teller))).transpose(),
+            Err(e) if e.is_of_one_object() => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 }
 

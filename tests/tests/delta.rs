@@ -354,6 +354,82 @@ fn a_server_that_spoils_deltas_costs_bytes_only() {
     }
 }
 
+/// A delta that is gone, or that nobody has sound, leaves the others that lead there.
+#[test]
+fn another_chain_is_taken_where_a_delta_is_gone() {
+    let fixture = Fixture::small();
+    let ids = releases(&fixture, 3);
+    let steps = [add_delta(&fixture, &ids[0], &ids[1]), add_delta(&fixture, &ids[1], &ids[2])];
+    let direct = ObjectName::Delta(add_delta(&fixture, &ids[0], &ids[2]).delta).to_string();
+    for manner in [Manner::Status(404, ""), Manner::Status(403, ""), Manner::Lie] {
+        let gone = direct.clone();
+        let server = {
+            let manner = manner.clone();
+            WebServer::start(
+                fixture.store.path(),
+                move |asked, _| {
+                    if asked.path == gone { manner.clone() } else { Manner::Honest }
+                },
+            )
+        };
+        let remote = Remote::new(&fixture, &open(&[&server]), &ids[0], &ids[2]);
+        remote.fetch();
+        let notes = remote.notes();
+        assert!(notes.len() == 1 && notes[0].contains(&server.url()), "{manner:?}: {notes:?}");
+        assert_eq!(remote.reader.deltas().unwrap().bytes(), steps[0].file_len + steps[1].file_len, "{manner:?}");
+        assert_eq!(of_packs(&server.asked()), 0, "{manner:?}");
+        let of_lists = server.asked().iter().filter(|asked| asked.path.ends_with("/index")).count();
+        assert!(of_lists <= 4, "{manner:?}: {:?}", server.asked());
+    }
+}
+
+/// Servers that do not answer for one payload are not asked for the others, each of which would take as long.
+#[test]
+fn dead_payloads_are_asked_for_once() {
+    let fixture = Fixture::small();
+    let ids = releases(&fixture, 3);
+    let steps = [add_delta(&fixture, &ids[0], &ids[1]), add_delta(&fixture, &ids[1], &ids[2])];
+    let is_payload = |asked: &Asked| asked.path.starts_with("deltas/") && asked.range.is_some_and(|range| range.0 > 0);
+    let server = WebServer::start(fixture.store.path(), move |asked, _| {
+        if is_payload(asked) { Manner::Status(503, "") } else { Manner::Honest }
+    });
+    let remote = Remote::new(&fixture, &open(&[&server]), &ids[0], &ids[2]);
+    remote.fetch();
+    let asked: Vec<_> = server.asked().into_iter().filter(is_payload).collect();
+    let first = ObjectName::Delta(steps[0].delta).to_string();
+    // One range may be under way while the one before is found to be of no use.
+    let later = asked.iter().filter(|asked| asked.path != first).count();
+    assert!(asked.len() <= 4 && later <= 2, "{asked:?}");
+    remote.reader.near().keep_in(evenkeel_tests::temp_dir().path()).unwrap();
+    remote.fetch();
+    assert_eq!(server.asked().into_iter().filter(is_payload).count(), asked.len(), "nor later");
+}
+
+/// A delta of which one frame after the other is of no use is left alone after some of them.
+#[test]
+fn a_delta_of_useless_frames_is_left_alone() {
+    let fixture = Fixture::small();
+    let mut ids = Vec::new();
+    for release in 0..2u8 {
+        for file in 0..40u64 {
+            fixture.tree.file(format!("f{file:02}"), [vec![release], noise(file, 9000)].concat());
+        }
+        ids.push(fixture.commit_new());
+    }
+    add_delta_with(&fixture, &ids[0], &ids[1], |_, mut plain| {
+        plain.iter_mut().step_by(500).for_each(|byte| *byte ^= 1);
+        plain
+    });
+    let server = WebServer::honest(fixture.store.path());
+    let remote = Remote::new(&fixture, &open(&[&server]), &ids[0], &ids[1]);
+    remote.fetch();
+    let notes = remote.notes();
+    assert!(
+        notes.len() == 1 && notes[0].contains("16 of its frames were of no use, and the rest was left"),
+        "{notes:?}"
+    );
+}
+
 /// The whole store is hostile: everything fits together but for what the frames give.
 #[test]
 fn a_delta_that_lies_is_found_out_chunk_by_chunk() {

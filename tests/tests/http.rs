@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use evenkeel_store::backend::http::{HttpOptions, Patience, Secret, Timing};
 use evenkeel_store::backend::{Backend, HttpBackend, ObjectName};
 use evenkeel_store::error::TransferError;
-use evenkeel_store::id::PackId;
+use evenkeel_store::id::{PackId, SnapshotId};
 use evenkeel_store::{Error, ErrorKind, Result};
 use evenkeel_tests::noise;
 use evenkeel_tests::web::{Manner, WebServer};
@@ -289,6 +289,63 @@ fn a_server_that_lies_is_named_and_avoided() {
     // With nobody else left, it is damage that is reported.
     let alone = subject.backend(&[&liar]);
     assert_eq!(subject.read(&alone, 0, 10).unwrap_err().kind(), ErrorKind::Damaged);
+}
+
+/// What no server has cannot be waited for: the store's own address says so, and a mirror does not answer. A list of deltas is
+/// often not there.
+#[test]
+fn a_dead_mirror_does_not_hold_up_what_is_missing() {
+    let subject = Subject::new();
+    let (index, list) = (ObjectName::SnapshotIndex, ObjectName::DeltaIndex(SnapshotId([7; 32])));
+    let pack = ObjectName::Pack(PackId([7; 32]));
+    for dead in [Manner::Reset, Manner::Status(503, "Retry-After: 99999\r\n")] {
+        let (mirror, own) = (subject.server(dead.clone()), subject.server(Manner::Honest));
+        let backend = subject.backend(&[&mirror, &own]);
+        for (name, times) in [(index, 1), (list, 1), (pack, 2)] {
+            let before = mirror.requests();
+            assert_eq!(backend.read(&name, 100).unwrap(), None, "{name}");
+            assert!(mirror.requests() <= before + times, "{name}: {} requests", mirror.requests() - before);
+        }
+        assert_eq!(backend.len(&index).unwrap(), None);
+        assert!(subject.timing.slept.lock().unwrap().len() <= 1, "{:?}", subject.timing.slept);
+        subject.timing.slept.lock().unwrap().clear();
+        // The other way round only the list is clear: a mirror may be behind.
+        let backend = subject.backend(&[&own, &mirror]);
+        assert_eq!(backend.read(&list, 100).unwrap(), None);
+        assert_eq!(*subject.timing.slept.lock().unwrap(), []);
+        assert_eq!(backend.read(&index, 100).unwrap_err().kind(), ErrorKind::Server);
+        subject.timing.slept.lock().unwrap().clear();
+    }
+}
+
+/// A server that is silent costs its time once, and not for each object.
+#[test]
+fn a_silent_server_rests_longer_than_it_was_silent() {
+    let subject = Subject::new();
+    let timing = Arc::clone(&subject.timing);
+    let slow = WebServer::start(subject.dir.path(), move |_, _| {
+        timing.sleep(Duration::from_secs(30));
+        Manner::Reset
+    });
+    let good = subject.server(Manner::Honest);
+    let backend = subject.backend(&[&slow, &good]);
+    for _ in 0..20 {
+        subject.assert_reads(&backend, 0, 10);
+        subject.timing.sleep(Duration::from_secs(10));
+    }
+    assert_eq!(slow.requests(), 1);
+}
+
+/// A place that somebody told may be wrong: who has something else there is not blamed for it.
+#[test]
+fn nobody_is_blamed_for_a_part_that_nobody_has() {
+    let subject = Subject::new();
+    let (one, other) = (subject.server(Manner::Honest), subject.server(Manner::Honest));
+    let backend = subject.backend(&[&one, &other]);
+    let never = |_: &[u8]| Err(Error::HashMismatch { object: "the part".into(), actual: "something else".into() });
+    let object = backend.open(&subject.pack).unwrap().unwrap();
+    assert_eq!(object.read_part(10, 10, &mut { never }).unwrap_err().kind(), ErrorKind::Damaged);
+    assert_eq!(backend.notes(), [""; 0]);
 }
 
 /// A piece of each of two servers, of which one is wrong: both are asked for the whole before one is blamed.

@@ -305,7 +305,8 @@ fn f21_redirects_are_not_followed() {
     assert_eq!(elsewhere.requests(), 0);
 }
 
-/// 22. The first mirror lies about everything: the update comes from the second, and the report names the first.
+/// 22. The first mirror lies about everything: the update comes from the second, and the report names the first. (Lies that are
+///     well formed are in `mirrors`.)
 #[test]
 fn f22_a_malicious_mirror_is_named_and_the_next_one_believed() {
     let subject = Subject::new();

@@ -80,8 +80,8 @@ fn run(args: Args, out: Output) -> Exit {
         Command::Man(args) => man::run(&session.out, args),
         command => session.load_config().and_then(|()| dispatch(&session, command)),
     };
-    // A checkout's report says it, and its record.
-    if !matches!(args.command, Command::Checkout(_) | Command::Fetch(_)) {
+    // The report of a checkout says it, and its record; where it fails there is neither.
+    if result.is_err() || !matches!(args.command, Command::Checkout(_) | Command::Fetch(_)) {
         session.tell_of_store();
     }
     match result.and_then(|exit| session.out.flush().map(|()| exit)) {

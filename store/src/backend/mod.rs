@@ -82,6 +82,22 @@ pub(crate) fn unchecked(_: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Is shown what has come of a part, from its beginning, each time that there is more. It may be wrong, and may begin anew.
+pub type Seen<'s> = &'s mut dyn FnMut(&[u8]);
+
+/// Who told something that nothing proves: the number of one of the servers that a store has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Teller(usize);
+
+/// Whom to ask for what nothing proves.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Whom<'a> {
+    /// The store's own address before its mirrors, which may be behind.
+    pub own_first: bool,
+    /// None of these.
+    pub but: &'a [Teller],
+}
+
 /// A place that holds a store's objects, as far as a reader needs it: everything is asked for by its name.
 pub trait Backend: Send + Sync + fmt::Debug {
     /// Where it is, for messages: a directory, or an address as if it were a path.
@@ -104,6 +120,31 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// What `check` says of the last copy there is; [`Error::Decode`] for more than `cap` bytes; otherwise as
     /// [`Backend::open`].
     fn read_checked(&self, name: &ObjectName, cap: u64, check: Check<'_>) -> Result<Option<Vec<u8>>>;
+
+    /// As [`Backend::read_checked`], for what `check` cannot prove: asks only some, and says who told it.
+    ///
+    /// # Errors
+    /// As [`Backend::read_checked`].
+    fn read_told(
+        &self,
+        name: &ObjectName,
+        cap: u64,
+        whom: Whom<'_>,
+        check: Check<'_>,
+    ) -> Result<Option<(Vec<u8>, Teller)>> {
+        if !whom.but.is_empty() {
+            return Ok(None);
+        }
+        Ok(self.read_checked(name, cap, check)?.map(|bytes| (bytes, Teller::default())))
+    }
+
+    /// Hears that something which `teller` told is not so. It is named, and asked after all others from now on.
+    fn mistrust(&self, _teller: Teller, _why: String) {}
+
+    /// Who that is, for people.
+    fn name_of(&self, _teller: Teller) -> String {
+        self.path().display().to_string()
+    }
 
     /// Opens an object for positioned reads; `None` when it is not there. Where opening would be a request of its own,
     /// that shows only when it is read.
@@ -180,6 +221,14 @@ pub trait Object: Send + Sync + fmt::Debug {
         let mut bytes = vec![0; len];
         self.read_checked_at(&mut bytes, offset, check)?;
         Ok(bytes)
+    }
+
+    /// As [`Object::read_part`]. Where the bytes take time, they are shown to `seen` as they come.
+    ///
+    /// # Errors
+    /// As [`Object::read_checked_at`].
+    fn read_part_seen(&self, offset: u64, len: usize, _seen: Seen<'_>, check: Check<'_>) -> Result<Vec<u8>> {
+        self.read_part(offset, len, check)
     }
 
     /// Fills `buffer` from `offset`.

@@ -3,6 +3,7 @@
 
 mod apply;
 mod fetch;
+mod look;
 mod seeds;
 mod tree;
 
@@ -11,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Instant;
 
+use self::look::{Planned, Resumed};
 use super::conflict::Conflicts;
 use super::fidelity::{Fidelity, Here, Losses, NotHeld};
 use super::journal::Journal;
@@ -22,7 +24,6 @@ use super::plan::CheckoutPlan;
 use super::record::read_applied;
 use super::refuse;
 use super::report::{AreaReport, CheckoutReport};
-use super::saved_plan::{PlannedArea, SavedPlan};
 use super::state::{AreaRoot, HeldArea, Marker, applied_path, state_path};
 use super::switch::Switched;
 use super::transaction::{self, JournalState};
@@ -70,10 +71,10 @@ pub fn checkout_telling(
         let kept = store.state_in(&options.state_dir);
         if options.dry_run { reader.near().look_in(&kept)? } else { reader.near().keep_in(&kept)? }
     }
-    let looks_only = options.dry_run || options.fetch_only;
     let own = store.dir().into_iter().chain([options.state_dir.as_path()]).map(Path::to_path_buf);
     let own = options.protected.iter().cloned().chain(own).collect();
     let options = &CheckoutOptions { protected: own, ..options.clone() };
+<<<<<<< HEAD
     let run = Run { store, options, snapshot: &snapshot, reader: &reader, progress, began };
     let mut areas = options.areas.iter().map(|target| run.prepare(target)).collect::<Result<Vec<_>>>()?;
     refuse::overlapping(areas.iter().map(|area| (area.target, area.path.as_path())))?;
@@ -117,14 +118,23 @@ pub fn checkout_telling(
     {
         progress.foresee(needed.report.foreseen());
     }
+=======
+    let run = Run { store, options, snapshot: &snapshot, reader: &reader, progress };
+    let mut packages = PackageLocks::default();
+    let mut planned = run.look(None, &mut packages)?;
+>>>>>>> wC
     let mut forgotten_bytes = 0;
     if options.fetch_only
         && !options.dry_run
-        && let Some(needed) = &mut needed
+        && let Some(needed) = &mut planned.needed
     {
-        run.fetch(&areas, needed)?;
+        run.fetch(run.staged_beside(&planned.areas)?, needed)?;
         forgotten_bytes = run.forget_unused(needed)?;
     }
+    if !planned.only {
+        (planned, packages) = run.fetch_unheld(planned, packages)?;
+    }
+    let Planned { areas, plan, mut needed, only: planned_only } = planned;
     let reports = if planned_only {
         let look = |area| {
             let would_refuse = run.check_bounds(area).err().map(|error| with_causes(&error));
@@ -133,10 +143,16 @@ pub fn checkout_telling(
         };
         areas.iter().map(look).collect()
     } else {
-        let reports = run.apply(areas, needed.as_mut())?;
-        reader.near().drop_file()?;
+        let mut reports = run.apply(areas, needed.as_mut())?;
+        // What is done is done, whatever becomes of what was kept for it.
+        if let Err(error) = reader.near().drop_file()
+            && let Some(area) = reports.first_mut()
+        {
+            area.warnings.push(format!("what was fetched could not be removed: {}", error));
+        }
         reports
     };
+    drop(packages);
     let in_sync = !planned_only && reports.iter().all(|area| area.kept.is_empty());
     let seconds = started.elapsed().as_secs_f64();
     let fetch = needed.map(|needed| needed.report);
@@ -188,8 +204,7 @@ struct AreaRun<'a> {
     /// The whole new tree, for a tree switch.
     tree: Option<Box<WholeTree>>,
     ready: Option<Ready>,
-    /// An interrupted transaction that was finished first.
-    recovered: Option<u64>,
+    resumed: Resumed,
     /// Transactions that cannot be taken back any more.
     dropped_undo: Vec<u64>,
     /// The number of this one.
@@ -272,7 +287,7 @@ impl<'a> Run<'a> {
             plan: CheckoutPlan::default(),
             tree: None,
             ready: None,
-            recovered: None,
+            resumed: Resumed::default(),
             dropped_undo: Vec::new(),
             number: None,
         })
@@ -287,11 +302,11 @@ impl<'a> Run<'a> {
                 packages.take(target, &area.path, self.progress)?;
             }
             if let Some(recovered) = transaction::recover(&mut held, self.options.asked_by.as_ref(), self.progress)? {
-                area.recovered = Some(recovered.journal.number);
-                // Asked for again, an adoption still is one: what it kept stays.
+                area.resumed.recovered = Some(recovered.journal.number);
                 let again = recovered.journal.target == Some(self.options.snapshot);
-                area.adopting = recovered.adopting.filter(|_| again);
+                area.resumed.adopting = recovered.adopting.filter(|_| again);
             }
+            area.resumed.rescued = held.rescued();
             area.marker = held.known().cloned();
             area.here.fidelity = Fidelity::probe(&held.staging()?)?;
             held.clear_staging()?;
@@ -462,16 +477,13 @@ impl<'a> Run<'a> {
         report.interrupted = area.marker.as_ref().and_then(|marker| marker.transaction);
         report.journal_lost = area.journal_lost;
         report.needs_adopt = area.needs_adopt;
-        report.recovered = area.recovered;
+        report.recovered = area.resumed.recovered;
         report.number = area.number;
         report.dropped_undo = area.dropped_undo.clone();
         report.kept_aside = done.kept_aside.clone();
         report.in_use = done.in_use.clone();
         report.not_held = area.losses.report();
-        report.warnings.extend(self.reader.notes().iter().cloned());
-        report.warnings.extend(self.store.backend().notes());
-        report.warnings.extend(self.seed_notes());
-        report.warnings.extend(self.reader.deltas().iter().flat_map(|deltas| deltas.notes()));
+        report.warnings.extend(self.source_notes());
         report.warnings.extend(done.set_aside.iter().map(|(path, name)| {
             format!("what somebody put at {path} during the switch could not stay there; it is {name} in the undo")
         }));
@@ -481,8 +493,18 @@ impl<'a> Run<'a> {
                 "switched without journal and undo: this cannot be taken back, and had it been cut off, not finished";
             report.warnings.push(warning.into());
         }
+<<<<<<< HEAD
         if let Place::Held(held) = &area.place {
             report.warnings.extend(lost_journal(held));
+=======
+        if let Place::Held(held) = &area.place
+            && let Some(number) = area.resumed.rescued
+        {
+            report.warnings.push(format!(
+                "the journal of an interrupted switch was lost; what had given way in it is in {}/{number}",
+                held.undo_path().display()
+            ));
+>>>>>>> wC
         }
         report
     }

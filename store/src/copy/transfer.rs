@@ -71,7 +71,7 @@ impl Transfer<'_> {
 
     /// The chunks by the pack that they are in.
     fn groups(&self, lacking: Needed) -> Vec<Group> {
-        let packs: HashMap<PackId, TablePack> = self.from.packs().map(|pack| (pack.id, *pack)).collect();
+        let packs: HashMap<PackId, TablePack> = self.from.packs().into_iter().map(|pack| (pack.id, pack)).collect();
         let mut by_pack = BTreeMap::new();
         let mut unlocated = Vec::new();
         for (id, kind) in lacking {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Records that were fetched, kept at hand: in memory as far as a bound allows, or in a file of the state directory, where
-//! they outlast the process. Either is a hint: who reads a record verifies it again.
+//! they outlast the process. Runs at the same time have a file each, and a later run goes on with one that was left. Either is a hint: who reads a record verifies it again.
 //!
 //! The file is this program's own and no part of the format: records one after the other, each behind a head of 48 bytes:
 //! chunk id, stored length, plain length (little-endian), encoding (0 raw, 1 zstd), 7 bytes of 0.
@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::pack::Encoding;
 use crate::fsio::{self, Lock, ScratchFile};
 use crate::id::ChunkId;
@@ -19,8 +19,8 @@ use crate::limits;
 const MEMORY_BYTES: u64 = 48 << 20;
 /// What a record is kept behind, in bytes.
 pub(super) const HEAD_LEN: usize = 48;
-const FILE: &str = "fetched";
-const LOCK: &str = "fetched.lock";
+/// Files in one directory, each of a run of its own: so many runs fetch from one store at the same time.
+const FILES_MAX: usize = 8;
 
 /// Records at hand, by chunk.
 #[derive(Debug, Default)]
@@ -48,9 +48,9 @@ impl Near {
     /// Keeps records in a file in `dir` from now on. Those that are there from an interrupted run count as fetched.
     ///
     /// # Errors
-    /// [`crate::Error::Io`]; [`crate::Error::Locked`] while another process fetches from the same store.
+    /// [`crate::Error::Io`]; [`crate::Error::Locked`] while too many others fetch from the same store.
     pub fn keep_in(&self, dir: &Path) -> Result<()> {
-        let spool = Spool::open(dir)?;
+        let spool = Spool::open_any(dir)?;
         *self.spool.write().unwrap_or_else(PoisonError::into_inner) = Some(spool);
         Ok(())
     }
@@ -88,10 +88,13 @@ impl Near {
     /// # Errors
     /// [`crate::Error::Io`].
     pub(crate) fn look_in(&self, dir: &Path) -> Result<()> {
-        let path = dir.join(FILE);
-        if !fsio::exists(&path)? {
-            return Ok(());
+        let mut there = None;
+        for path in (0..FILES_MAX).map(|number| file_in(dir, number)) {
+            if there.is_none() && fsio::exists(&path)? {
+                there = Some(path);
+            }
         }
+        let Some(path) = there else { return Ok(()) };
         let file = ScratchFile::open(&path)?;
         let state = read_heads(&file)?;
         let spool = Spool { file, path, state: Mutex::new(state), lock: None };
@@ -171,11 +174,33 @@ struct SpoolState {
     end: u64,
 }
 
+/// The file with a number; the first has none in its name.
+fn file_in(dir: &Path, number: usize) -> PathBuf {
+    dir.join(if number == 0 { "fetched".into() } else { format!("fetched-{number}") })
+}
+
 impl Spool {
-    fn open(dir: &Path) -> Result<Spool> {
+    /// One that nobody else uses, if possible one that a run has left.
+    fn open_any(dir: &Path) -> Result<Spool> {
         fsio::create_dir_all(dir)?;
-        let lock = Lock::exclusive(&dir.join(LOCK))?;
-        let path = dir.join(FILE);
+        let (mut left, mut new) = (Vec::new(), Vec::new());
+        for number in 0..FILES_MAX {
+            let is_there = fsio::exists(&file_in(dir, number))?;
+            if is_there { &mut left } else { &mut new }.push(number);
+        }
+        let mut locked = None;
+        for number in left.into_iter().chain(new) {
+            match Spool::open(dir, number) {
+                Err(error @ Error::Locked { .. }) => drop(locked.get_or_insert(error)),
+                opened => return opened,
+            }
+        }
+        Err(locked.expect("there is at least one number"))
+    }
+
+    fn open(dir: &Path, number: usize) -> Result<Spool> {
+        let path = file_in(dir, number);
+        let lock = Lock::exclusive(&path.with_extension("lock"))?;
         let file = ScratchFile::open(&path)?;
         let state = read_heads(&file)?;
         // The process may have died in the middle of a record.
@@ -273,7 +298,6 @@ fn read_head(file: &ScratchFile, offset: u64, len: u64) -> Option<(ChunkId, Plac
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
 
     #[test]
     fn what_was_fetched_outlasts_the_process_up_to_a_torn_end() {
@@ -281,12 +305,17 @@ mod tests {
         let ids = [1u8, 2, 3].map(|at| ChunkId::of(&[at]));
         let near = Near::default();
         near.keep_in(dir.path()).unwrap();
+        let others: Vec<Near> = (1..FILES_MAX).map(|_| Near::default()).collect();
+        others.iter().for_each(|other| other.keep_in(dir.path()).unwrap());
         assert!(matches!(Near::default().keep_in(dir.path()), Err(Error::Locked { .. })));
+        others[0].insert(ids[0], Encoding::Raw, 5, b"other").unwrap();
+        assert!(!near.has(&ids[0]), "each has a file of its own");
+        others.iter().for_each(|other| other.drop_file().unwrap());
         for (at, id) in ids.iter().enumerate() {
             near.insert(*id, Encoding::Zstd, 100, &vec![7; 10 + at]).unwrap();
         }
         drop(near);
-        let path = dir.path().join(FILE);
+        let path = file_in(dir.path(), 0);
         let whole = std::fs::read(&path).unwrap();
         for len in 0..=whole.len() {
             std::fs::write(&path, &whole[..len]).unwrap();

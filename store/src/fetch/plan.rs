@@ -18,6 +18,9 @@ const REQUEST_BYTES_MAX: u64 = 32 << 20;
 const IN_FLIGHT_BYTES: u64 = 96 << 20;
 /// No request is to take longer, if the line stays as it is.
 const REQUEST_TIME: Duration = Duration::from_secs(600);
+/// The same for what is kept only once all of it is there, and its least and most bytes.
+const WHOLE_TIME: Duration = Duration::from_secs(10);
+const WHOLE_RANGE: (u64, u64) = (1 << 20, 16 << 20);
 /// Where an answer takes so long, more requests are kept under way.
 const FAR: Duration = Duration::from_millis(100);
 /// Requests under way together: near and far.
@@ -48,6 +51,11 @@ impl FetchLimits {
                 .clamp(GAP_RANGE.1, REQUEST_BYTES_MAX.min(IN_FLIGHT_BYTES / at_once)),
         }
     }
+}
+
+/// Longest request for what is kept only once all of it is there, in bytes.
+pub(super) fn whole_request_bytes(link: Link) -> u64 {
+    bytes_in(WHOLE_TIME, link.bytes_per_second).clamp(WHOLE_RANGE.0, WHOLE_RANGE.1)
 }
 
 /// How many requests to keep under way.
@@ -281,5 +289,7 @@ mod tests {
         assert_eq!(FetchLimits::of_link(link(1, 1e9), 1).request_bytes, 32 << 20);
         assert_eq!(FetchLimits::of_link(link(1, 1e9), 8).request_bytes, 12 << 20);
         assert_eq!(FetchLimits::of_link(link(1, 20e3), 4).request_bytes, 3_000_000, "ten minutes of the line");
+        let whole = [20e3, 600e3, 1e9].map(|rate| whole_request_bytes(link(1, rate)));
+        assert_eq!(whole, [1 << 20, 6_000_000, 16 << 20], "ten seconds of it");
     }
 }

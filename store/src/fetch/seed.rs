@@ -82,6 +82,12 @@ impl Seeds {
         seeds.insert(at, seed);
     }
 
+    /// Takes all of them away. What was wrong with them stays noted.
+    pub(crate) fn clear(&self) {
+        let old = std::mem::take(&mut *self.seeds.write().unwrap_or_else(PoisonError::into_inner));
+        old.iter().flat_map(|seed| seed.notes()).for_each(|note| self.note(note));
+    }
+
     /// Notes that something could not be used as a seed.
     pub fn note(&self, note: String) {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);

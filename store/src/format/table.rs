@@ -222,6 +222,11 @@ impl<B: AsRef<[u8]>> Table<B> {
         Ok(Table { bytes, kind, packs, layout })
     }
 
+    /// All of its bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+
     /// Segment or locator.
     pub fn kind(&self) -> TableKind {
         self.kind

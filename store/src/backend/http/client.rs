@@ -13,6 +13,7 @@ use ureq::{Agent, Proxy, Timeout};
 use super::answer::{Answer, Asked, Body};
 use super::options::{HttpOptions, Patience, Secret, Timing};
 use super::rate::Rate;
+use crate::backend::Seen;
 use crate::error::{Error, Result, TransferError};
 
 /// Bytes read at once.
@@ -146,24 +147,25 @@ impl Client {
         is_its.then(|| bearer.line.clone())
     }
 
-    /// Appends what was asked for to `buffer`, as much of it as comes. A `fresh` answer is not one that a cache kept.
+    /// Appends what was asked for to `buffer`, as much of it as comes, and shows all of that to `seen`. A `fresh` answer is not
+    /// one that a cache kept.
     pub(in crate::backend) fn get(
         &self,
         url: &str,
-        asked: Asked,
-        fresh: bool,
+        (asked, fresh): (Asked, bool),
         buffer: &mut Vec<u8>,
+        seen: Seen<'_>,
         cost: &mut Cost,
     ) -> Result<Got, TransferError> {
-        self.follow(url, |url| self.get_here(url, asked, fresh, buffer, cost))
+        self.follow(url, |url| self.get_here(url, (asked, fresh), buffer, seen, cost))
     }
 
     fn get_here(
         &self,
         url: &str,
-        asked: Asked,
-        fresh: bool,
+        (asked, fresh): (Asked, bool),
         buffer: &mut Vec<u8>,
+        seen: Seen<'_>,
         cost: &mut Cost,
     ) -> Result<Got, TransferError> {
         let mut request = self.agent.get(url).header(header::ACCEPT_ENCODING, "identity");
@@ -186,7 +188,7 @@ impl Client {
             Err(TransferError::Status { status, retry_after }) => {
                 let mut text = Vec::new();
                 let mut reader = body.into_with_config().limit(u64::MAX).reader();
-                let _ = self.copy(&mut reader, 0, SERVICE_TEXT_BYTES_MAX, &mut text, cost);
+                let _ = self.copy(&mut reader, (0, SERVICE_TEXT_BYTES_MAX), &mut text, &mut |_| {}, cost);
                 return Err(match service_code(&text) {
                     Some(code) if retry_after.is_none() => TransferError::Service { status, code },
                     _ => TransferError::Status { status, retry_after },
@@ -200,7 +202,7 @@ impl Client {
             Body::Slice { skip, len } => (skip, len, true),
         };
         let mut reader = body.into_with_config().limit(u64::MAX).reader();
-        let copied = self.copy(&mut reader, skip, want, buffer, cost);
+        let copied = self.copy(&mut reader, (skip, want), buffer, seen, cost);
         cost.body = self.timing.now().saturating_sub(start).saturating_sub(cost.first_byte);
         let received = copied?;
         if exact && received < want {
@@ -263,7 +265,8 @@ impl Client {
         let (head, body) = response.into_parts();
         let mut text = Vec::new();
         let mut reader = body.into_with_config().limit(u64::MAX).reader();
-        let copied = self.copy(&mut reader, 0, SERVICE_TEXT_BYTES_MAX, &mut text, &mut Cost::default());
+        let mut cost = Cost::default();
+        let copied = self.copy(&mut reader, (0, SERVICE_TEXT_BYTES_MAX), &mut text, &mut |_| {}, &mut cost);
         let status = head.status.as_u16();
         if (200..300).contains(&status) || status == 404 {
             return copied.map(drop);
@@ -283,9 +286,9 @@ impl Client {
     fn copy(
         &self,
         reader: &mut impl Read,
-        mut skip: u64,
-        want: u64,
+        (mut skip, want): (u64, u64),
         buffer: &mut Vec<u8>,
+        seen: Seen<'_>,
         cost: &mut Cost,
     ) -> Result<u64, TransferError> {
         let mut received = 0;
@@ -308,6 +311,7 @@ impl Client {
             skip -= skipped as u64;
             buffer.extend_from_slice(&chunk[skipped..read]);
             received += (read - skipped) as u64;
+            seen(buffer);
             if let Some(rate) = &self.rate {
                 // What we wait for by ourselves is not the server's fault.
                 span_start += rate.pay(read, &*self.timing);

@@ -8,6 +8,10 @@ use std::time::Duration;
 use super::client::Cost;
 use super::options::{Patience, Timing};
 
+/// A server rests so many times as long as its last failure took, up to a bound.
+const REST_TIMES: u32 = 10;
+const REST_MAX: Duration = Duration::from_secs(600);
+
 /// One server.
 #[derive(Debug)]
 pub(super) struct Mirror {
@@ -63,11 +67,23 @@ impl Mirror {
         state.link = Some(mixed(state.link, cost));
     }
 
-    /// It did not answer, for now.
-    pub(super) fn failed(&self, patience: &Patience, timing: &dyn Timing) {
+    /// It did not answer, for now, and finding that out took some time for nothing: a server that is silent rests longer
+    /// than one that refuses at once.
+    pub(super) fn failed(&self, wasted: Duration, patience: &Patience, timing: &dyn Timing) {
         let mut state = self.state();
-        state.rests_until = timing.now() + pause(patience, state.failures, timing.random());
+        let rest = pause(patience, state.failures, timing.random()).max((wasted * REST_TIMES).min(REST_MAX));
+        state.rests_until = timing.now() + rest;
         state.failures = state.failures.saturating_add(1);
+    }
+
+    /// Whether it is asked after the others now.
+    pub(super) fn rests(&self, now: Duration) -> bool {
+        self.state().rests_until > now
+    }
+
+    /// Failures since it last answered as it should.
+    pub(super) fn failures(&self) -> u32 {
+        self.state().failures
     }
 
     /// It gave bytes that are not what they should be.

@@ -3,18 +3,18 @@
 //!
 //! Every request asks for one object, or for one range of one. Servers are asked in the order in which they are named: the
 //! next one when one fails, or gives bytes that are not what they should be. Nothing that a server says is believed; it can
-//! only cost time, and of that a bounded amount.
+//! only cost time, and of that a bounded amount. `ask` does the asking.
 
 mod answer;
+mod ask;
 mod client;
 mod mirrors;
 mod options;
 mod rate;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use mirrors::{Link, Traffic};
@@ -23,9 +23,8 @@ pub use options::{HttpOptions, Patience, Secret, Timing};
 pub(super) use self::answer::Asked;
 pub(super) use self::client::{Client, Cost};
 
-use self::client::Got;
 use self::mirrors::Mirror;
-use super::{Backend, Check, Loaded, Object, ObjectName};
+use super::{Backend, Check, Loaded, Object, ObjectName, Seen, Teller, Whom};
 use crate::error::{Error, Result, TransferError};
 
 /// Objects on web servers.
@@ -40,6 +39,8 @@ struct Servers {
     client: Client,
     options: HttpOptions,
     addressing: Option<Box<dyn Addressing>>,
+    /// What the store's own address should have told, and the mirror that told it first.
+    stand_in: OnceLock<(ObjectName, String)>,
 }
 
 /// How the address of an object is made where it is more than the server's with a name behind it.
@@ -69,7 +70,14 @@ impl HttpBackend {
         if let Some(token) = &options.token {
             client = client.with_token(token, &own.address)?;
         }
-        Ok(HttpBackend(Arc::new(Servers { path, mirrors, client, options, addressing: None })))
+        Ok(HttpBackend(Arc::new(Servers {
+            path,
+            mirrors,
+            client,
+            options,
+            addressing: None,
+            stand_in: OnceLock::new(),
+        })))
     }
 
     /// As [`HttpBackend::new`], for servers of which `names` tell people and `addressing` tells where an object is.
@@ -80,7 +88,8 @@ impl HttpBackend {
         options: HttpOptions,
     ) -> Result<HttpBackend> {
         let (mirrors, client) = (names.into_iter().map(Mirror::new).collect(), Client::new(&options)?);
-        Ok(HttpBackend(Arc::new(Servers { path, mirrors, client, options, addressing: Some(addressing) })))
+        let (addressing, stand_in) = (Some(addressing), OnceLock::new());
+        Ok(HttpBackend(Arc::new(Servers { path, mirrors, client, options, addressing, stand_in })))
     }
 
     /// Does something that is no reading at the first server where it can be done. It may be done twice.
@@ -108,7 +117,7 @@ impl HttpBackend {
                 match done {
                     Ok(done) => return Ok(done),
                     Err(e) if e.is_transient() => {
-                        mirror.failed(patience, &**timing);
+                        mirror.failed(Duration::ZERO, patience, &**timing);
                         last = Some(failed(e));
                     }
                     // All of them are one store: the next one would say the same.
@@ -167,194 +176,6 @@ fn is_mutable(name: &ObjectName) -> bool {
     matches!(name, Format | SegmentsCurrent | SnapshotIndex | DeltaIndex(_))
 }
 
-/// What came of asking everybody so far.
-#[derive(Debug, Default)]
-struct Outcome {
-    /// Servers that would answer the same again.
-    done: BTreeSet<usize>,
-    missing: bool,
-    wrong: Option<Error>,
-    refused: Option<Error>,
-    transient: Option<Error>,
-    /// How long a server asks to be left alone.
-    retry_after: Option<Duration>,
-}
-
-impl Outcome {
-    /// The most that can be said when nobody gave what was asked for.
-    fn verdict(self) -> Result<()> {
-        match self.transient.or(self.wrong).or(self.refused) {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Bytes so far, and who gave them.
-#[derive(Debug, Default)]
-struct Gathered {
-    bytes: Vec<u8>,
-    from: BTreeSet<usize>,
-    /// Pieces of several servers did not fit together: each must give the whole.
-    apart: bool,
-}
-
-impl Servers {
-    /// Whether all servers answer for the same store, so that what one does not have none has. Mirrors may lag behind.
-    fn is_one_store(&self) -> bool {
-        self.addressing.is_some()
-    }
-
-    fn url(&self, at: usize, name: &ObjectName, method: Method) -> String {
-        match &self.addressing {
-            Some(addressing) => addressing.url(at, &name.to_string(), method),
-            None => format!("{}{name}", self.mirrors[at].address),
-        }
-    }
-
-    /// Asks until someone gives what `check` says yes to; `None` when nobody has the object.
-    fn get(&self, name: &ObjectName, asked: Asked, check: Check<'_>) -> Result<Option<Vec<u8>>> {
-        let (patience, timing) = (&self.options.patience, &self.options.timing);
-        let deadline = timing.now() + patience.deadline;
-        let (mut outcome, mut gathered) = (Outcome::default(), Gathered::default());
-        for round in 0..patience.rounds.max(1) {
-            outcome.retry_after = None;
-            for at in mirrors::order(&self.mirrors, timing.now()) {
-                if outcome.done.contains(&at) || (timing.now() >= deadline && outcome.transient.is_some()) {
-                    continue;
-                }
-                if self.ask(at, name, asked, &mut gathered, check, &mut outcome)? {
-                    return Ok(Some(gathered.bytes));
-                }
-                if outcome.missing && self.is_one_store() {
-                    return Ok(None);
-                }
-            }
-            if outcome.done.len() == self.mirrors.len() || round + 1 >= patience.rounds {
-                break;
-            }
-            let asked_for = outcome.retry_after.unwrap_or_default().min(patience.pause_max);
-            let pause = mirrors::pause(patience, round, timing.random()).max(asked_for);
-            if timing.now() + pause >= deadline {
-                break;
-            }
-            timing.sleep(pause);
-        }
-        if outcome.done.len() == self.mirrors.len() {
-            outcome.transient = None;
-        }
-        outcome.verdict().map(|()| None)
-    }
-
-    /// Asks one server. Gives whether `gathered` now holds everything.
-    fn ask(
-        &self,
-        at: usize,
-        name: &ObjectName,
-        asked: Asked,
-        gathered: &mut Gathered,
-        check: Check<'_>,
-        outcome: &mut Outcome,
-    ) -> Result<bool> {
-        let mirror = &self.mirrors[at];
-        let failed = |source| Error::Fetch { object: name.to_string(), from: mirror.address.clone(), source };
-        let rest = match asked {
-            // Bytes that came before the end was lost need not come again.
-            Asked::Part { start, len } if !gathered.apart && (gathered.bytes.len() as u64) < len => {
-                let have = gathered.bytes.len() as u64;
-                Asked::Part { start: start + have, len: len - have }
-            }
-            _ => {
-                (gathered.bytes, gathered.from) = (Vec::new(), BTreeSet::new());
-                asked
-            }
-        };
-        gathered.from.insert(at);
-        let url = self.url(at, name, Method::Get);
-        let mut cost = Cost::default();
-        let got = self.client.get(&url, rest, is_mutable(name), &mut gathered.bytes, &mut cost);
-        mirror.count(&cost);
-        let is_web_page = match got {
-            Ok(Got::Bytes { is_web_page }) => is_web_page,
-            Ok(Got::Missing) => {
-                gathered.from.remove(&at);
-                outcome.missing = true;
-                outcome.done.insert(at);
-                return Ok(false);
-            }
-            Err(error) => {
-                if error.is_transient() {
-                    mirror.failed(&self.options.patience, &*self.options.timing);
-                    outcome.retry_after = outcome.retry_after.max(error.retry_after());
-                    outcome.transient = Some(failed(error));
-                } else {
-                    outcome.done.insert(at);
-                    outcome.refused = Some(failed(error));
-                }
-                return Ok(false);
-            }
-        };
-        match check(&gathered.bytes) {
-            Ok(()) => {
-                mirror.succeeded(&cost);
-                Ok(true)
-            }
-            Err(error @ Error::Interrupted) => Err(error),
-            Err(_) if gathered.from.len() > 1 => {
-                // Nobody knows whose piece is wrong.
-                gathered.apart = true;
-                self.ask(at, name, asked, gathered, check, outcome)
-            }
-            Err(_) if is_web_page => {
-                outcome.done.insert(at);
-                outcome.refused = Some(failed(TransferError::WebPage));
-                Ok(false)
-            }
-            Err(error) => {
-                mirror.lied(format!("{error}"));
-                gathered.apart = true;
-                outcome.done.insert(at);
-                outcome.wrong = Some(error);
-                Ok(false)
-            }
-        }
-    }
-
-    /// Length of an object, from the first server that tells.
-    fn len(&self, name: &ObjectName) -> Result<Option<u64>> {
-        let mut outcome = Outcome::default();
-        for round in 0..self.options.patience.rounds.max(1) {
-            for at in mirrors::order(&self.mirrors, self.options.timing.now()) {
-                if outcome.done.contains(&at) {
-                    continue;
-                }
-                let mirror = &self.mirrors[at];
-                let mut cost = Cost::default();
-                let found = self.client.len(&self.url(at, name, Method::Head), &mut cost);
-                mirror.count(&cost);
-                let failed = |source| Error::Fetch { object: name.to_string(), from: mirror.address.clone(), source };
-                match found {
-                    Ok(Some(len)) => return Ok(Some(len)),
-                    Ok(None) if self.is_one_store() => return Ok(None),
-                    Ok(None) => drop(outcome.done.insert(at)),
-                    Err(e) if e.is_transient() => outcome.transient = Some(failed(e)),
-                    Err(e) => {
-                        outcome.done.insert(at);
-                        outcome.refused = Some(failed(e));
-                    }
-                }
-            }
-            if outcome.done.len() == self.mirrors.len() {
-                outcome.transient = None;
-                break;
-            }
-            let random = self.options.timing.random();
-            self.options.timing.sleep(mirrors::pause(&self.options.patience, round, random));
-        }
-        outcome.verdict().map(|()| None)
-    }
-}
-
 impl Backend for HttpBackend {
     fn path(&self) -> &Path {
         &self.0.path
@@ -365,12 +186,33 @@ impl Backend for HttpBackend {
     }
 
     fn read_checked(&self, name: &ObjectName, cap: u64, check: Check<'_>) -> Result<Option<Vec<u8>>> {
-        match self.0.get(name, Asked::Whole { cap }, check) {
+        Ok(self.read_told(name, cap, Whom::default(), check)?.map(|(bytes, _)| bytes))
+    }
+
+    fn read_told(
+        &self,
+        name: &ObjectName,
+        cap: u64,
+        whom: Whom<'_>,
+        check: Check<'_>,
+    ) -> Result<Option<(Vec<u8>, Teller)>> {
+        match self.0.get(name, Asked::Whole { cap }, whom, &mut |_| {}, check) {
             Err(Error::Fetch { object, source: TransferError::TooLong { limit }, .. }) => {
                 Err(Error::too_long(&object, limit.saturating_add(1), limit))
             }
             read => read,
         }
+    }
+
+    fn mistrust(&self, Teller(at): Teller, why: String) {
+        // Who does not answer may have been right.
+        if let Some(mirror) = self.0.mirrors.get(at).filter(|mirror| mirror.failures() == 0) {
+            mirror.lied(why);
+        }
+    }
+
+    fn name_of(&self, Teller(at): Teller) -> String {
+        self.0.mirrors.get(at).map_or_else(|| self.path().display().to_string(), |mirror| mirror.address.clone())
     }
 
     fn open(&self, name: &ObjectName) -> Result<Option<Arc<dyn Object>>> {
@@ -394,7 +236,11 @@ impl Backend for HttpBackend {
 
     fn notes(&self) -> Vec<String> {
         let lies = self.0.mirrors.iter().filter_map(|mirror| Some((&mirror.address, mirror.lie()?)));
-        lies.map(|(address, lie)| format!("{address} gave wrong bytes and was avoided from then on: {lie}")).collect()
+        let lies = lies.map(|(address, lie)| format!("{address} gave wrong bytes and was avoided from then on: {lie}"));
+        let stand_in = self.0.stand_in.get().map(|(name, mirror)| {
+            format!("{} does not answer: {name} comes from {mirror}, which may be behind", self.0.path.display())
+        });
+        lies.chain(stand_in).collect()
     }
 
     fn traffic(&self) -> Traffic {
@@ -430,12 +276,17 @@ impl Object for HttpObject {
     }
 
     fn read_part(&self, offset: u64, len: usize, check: Check<'_>) -> Result<Vec<u8>> {
+        self.read_part_seen(offset, len, &mut |_| {}, check)
+    }
+
+    fn read_part_seen(&self, offset: u64, len: usize, seen: Seen<'_>, check: Check<'_>) -> Result<Vec<u8>> {
         if len == 0 {
             return check(&[]).map(|()| Vec::new());
         }
         let asked = Asked::Part { start: offset, len: len as u64 };
-        match self.servers.get(&self.name, asked, check) {
-            Ok(bytes) => bytes.ok_or_else(|| Error::MissingObject { object: self.name.to_string() }),
+        match self.servers.get(&self.name, asked, Whom::default(), seen, check) {
+            Ok(Some((bytes, _))) => Ok(bytes),
+            Ok(None) => Err(Error::MissingObject { object: self.name.to_string() }),
             Err(Error::Fetch { source: TransferError::EndsEarly, .. }) => {
                 let path = self.servers.path.join(self.name.to_string());
                 Err(Error::io("read", path, std::io::Error::from(std::io::ErrorKind::UnexpectedEof)))

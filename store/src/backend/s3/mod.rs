@@ -162,7 +162,7 @@ impl Inner {
                     let url = action.sign(SIGNED_FOR);
                     let (mut text, mut cost) = (Vec::new(), Cost::default());
                     let asked = Asked::Whole { cap: LISTING_BYTES_MAX };
-                    client.get(url.as_str(), asked, true, &mut text, &mut cost)?;
+                    client.get(url.as_str(), (asked, true), &mut text, &mut |_| {}, &mut cost)?;
                     let other = || TransferError::Protocol("its listing is not as listings are".into());
                     let text = std::str::from_utf8(&text).map_err(|_| other())?;
                     ListObjectsV2::parse_response(text).map_err(|_| other())

@@ -26,7 +26,7 @@ impl<'a> Run<'a> {
         mut areas: Vec<AreaRun<'a>>,
         mut needed: Option<&mut Needed>,
     ) -> Result<Vec<AreaReport>> {
-        let fetched = needed.as_deref_mut().map_or(Ok(()), |needed| self.fetch(&areas, needed));
+        let fetched = needed.as_deref_mut().map_or(Ok(()), |needed| self.fetch(self.staged_beside(&areas)?, needed));
         let fetch = needed.map(|needed| needed.report);
         let staged = fetched.and_then(|()| areas.iter_mut().try_for_each(|area| self.stage(area)));
         if let Err(error) = staged {
@@ -113,7 +113,7 @@ impl<'a> Run<'a> {
                 let memory = Memory::Record(Box::new(record), target, area.reference.manifest);
                 let root = held.root.try_clone().map_err(|e| Error::io("look at", held.root.path(), e))?;
                 let (plan, mode, adopt, not_held) = (&area.plan, area.mode, area.adopting, &area.losses.report());
-                let warnings = &self.seed_notes();
+                let warnings = &self.source_notes();
                 let new_record = NewRecord {
                     area: &area.target.name,
                     root: &root,

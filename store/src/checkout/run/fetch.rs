@@ -3,7 +3,6 @@
 //! in a few.
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use super::{AreaRun, Run};
 use crate::checkout::plan::Wanted;
@@ -17,7 +16,7 @@ use crate::manifest::content_runs;
 
 /// What content is needed, and what that will cost.
 pub(super) struct Needed {
-    /// Each chunk once, and its length.
+    /// Each chunk once, and its length; without those that an earlier look at the areas has dealt with.
     chunks: Vec<(ChunkId, u32)>,
     pub(super) report: FetchReport,
 }
@@ -32,11 +31,11 @@ impl<'a> Run<'a> {
     }
 
     /// Finds out what content all areas need and where it will come from; `None` where the store is at hand. Fetches nothing
-    /// but the lists of very long files.
+    /// but the lists of very long files. Of what was needed `earlier` only that counts which is not here after all.
     ///
     /// # Errors
     /// As [`crate::read::ChunkReader::fetch_ahead`].
-    pub(super) fn foresee(&self, areas: &[AreaRun<'a>]) -> Result<Option<Needed>> {
+    pub(super) fn foresee(&self, areas: &[AreaRun<'a>], earlier: Option<Needed>) -> Result<Option<Needed>> {
         if !self.reader.is_far() {
             return Ok(None);
         }
@@ -52,9 +51,18 @@ impl<'a> Run<'a> {
             let runs = content_runs(self.reader, content)?;
             chunks.extend(runs.iter().filter_map(data).filter(|(id, _)| seen.insert(*id)));
         }
+        if let Some(earlier) = &earlier {
+            let known: HashSet<ChunkId> = earlier.chunks.iter().map(|(id, _)| *id).collect();
+            let (near, seeds) = (self.reader.near(), self.reader.seeds());
+            chunks.retain(|(id, _)| !known.contains(id) || !(near.has(id) || seeds.has(id)));
+        }
         if !chunks.is_empty() {
+            self.reader.seeds().clear();
             self.seed_from_areas(areas, &contents)?;
             self.seed_from_places(areas, &contents, &chunks)?;
+        }
+        if let Some(earlier) = earlier {
+            return Ok(Some(Needed { chunks, report: earlier.report }));
         }
         let (planned, kept_bytes) = self.sources(&chunks)?;
         let bytes_to_write = areas.iter().map(|area| area.plan.counts.bytes_to_write).sum();
@@ -87,11 +95,15 @@ impl<'a> Run<'a> {
     /// to be something else is fetched with the rest.
     ///
     /// # Errors
-    /// As [`crate::read::ChunkReader::fetch_ahead`]; [`crate::Error::Io`] for too little space, before anything is fetched.
-    pub(super) fn fetch(&self, areas: &[AreaRun<'a>], needed: &mut Needed) -> Result<()> {
+    /// As [`crate::read::ChunkReader::fetch_ahead`]; [`crate::Error::Io`] for too little space, before anything is fetched:
+    /// `beside` bytes are to be staged next to it.
+    pub(super) fn fetch(&self, beside: u64, needed: &mut Needed) -> Result<()> {
+        if needed.chunks.is_empty() && needed.report.done.is_some() {
+            return Ok(());
+        }
         let before = (self.store.backend().traffic(), self.delta_bytes());
         let (near, seeds) = (self.reader.near(), self.reader.seeds());
-        let (mut done, mut far) = (FetchBytes::default(), Vec::new());
+        let (mut done, mut far) = (needed.report.done.unwrap_or_default(), Vec::new());
         self.progress.start("reading seeds", needed.chunks.len() as u64, 0);
         for (id, len) in &needed.chunks {
             self.progress.check_cancelled()?;
@@ -104,15 +116,16 @@ impl<'a> Run<'a> {
             }
             self.progress.advance(1, 0);
         }
-        if let Some(dir) = near.dir() {
+        if let Some(dir) = near.dir().filter(|_| !far.is_empty()) {
             let ahead = self.reader.foresee_ahead(far.iter().copied(), self.progress)?;
-            refuse::fetch_space(&dir, ahead.kept_bytes().saturating_add(self.staged_beside(areas, &dir)?))?;
+            refuse::fetch_space(&dir, ahead.kept_bytes().saturating_add(beside))?;
         }
         self.reader.fetch_ahead(far, self.progress)?;
         let now = self.store.backend().traffic();
-        done.requests = now.requests.saturating_sub(before.0.requests);
-        done.deltas = self.delta_bytes().saturating_sub(before.1);
-        done.packs = now.bytes.saturating_sub(before.0.bytes).saturating_sub(done.deltas);
+        let deltas = self.delta_bytes().saturating_sub(before.1);
+        done.requests += now.requests.saturating_sub(before.0.requests);
+        done.deltas += deltas;
+        done.packs += now.bytes.saturating_sub(before.0.bytes).saturating_sub(deltas);
         needed.report.done = Some(done);
         Ok(())
     }
@@ -122,10 +135,11 @@ impl<'a> Run<'a> {
         self.reader.deltas().map_or(0, Deltas::bytes)
     }
 
-    /// Bytes that are to be staged in the file system that `dir` is in.
-    fn staged_beside(&self, areas: &[AreaRun<'a>], dir: &Path) -> Result<u64> {
+    /// Bytes that are to be staged in the file system where it is kept what was fetched.
+    pub(super) fn staged_beside(&self, areas: &[AreaRun<'a>]) -> Result<u64> {
+        let Some(dir) = self.reader.near().dir() else { return Ok(0) };
         let device = |dir: &Dir| dir.stat(b"").map(|stat| stat.dev).map_err(|e| Error::io("look at", dir.path(), e));
-        let own = device(&Dir::open(dir)?)?;
+        let own = device(&Dir::open(&dir)?)?;
         let mut bytes = 0;
         for area in areas.iter().filter(|_| !self.options.fetch_only) {
             if area.root().map(device).transpose()? == Some(own) {
@@ -135,12 +149,13 @@ impl<'a> Run<'a> {
         Ok(bytes)
     }
 
-    /// What was wrong with seeds, a line each.
-    pub(super) fn seed_notes(&self) -> Vec<String> {
-        let mut notes = self.reader.seeds().notes();
-        notes.sort_unstable();
-        notes.dedup();
-        notes
+    /// What was wrong with the index, servers, seeds and deltas, a line each.
+    pub(super) fn source_notes(&self) -> Vec<String> {
+        let mut seeds = self.reader.seeds().notes();
+        seeds.sort_unstable();
+        seeds.dedup();
+        let deltas = self.reader.deltas().map(Deltas::notes).unwrap_or_default();
+        [self.reader.notes().to_vec(), self.store.backend().notes(), seeds, deltas].concat()
     }
 
     /// Keeps of what was fetched what is needed, and gives how many bytes that nobody needs any more are gone.

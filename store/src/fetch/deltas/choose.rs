@@ -14,7 +14,7 @@ const DELTA_COST: u64 = 64 << 10;
 const LISTS_MAX: usize = 8;
 
 /// Deltas with the snapshots that they lead to, in the order of their use.
-type Chain = Vec<(DeltaIndexEntry, SnapshotId)>;
+pub(super) type Chain = Vec<(DeltaIndexEntry, SnapshotId)>;
 
 /// The cheapest chain from one of `have`, or from nothing, to `target`: the delta to the target comes last. Empty when
 /// there is none. `list` gives the deltas to a snapshot.

@@ -5,16 +5,18 @@
 //! that does not hash to its name.
 
 mod choose;
+mod list;
 mod run;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::choose::FrameAt;
+use self::list::Lists;
 use super::near::Near;
+use super::plan::whole_request_bytes;
 use super::seed::Seeds;
 use crate::backend::ObjectName;
-use crate::delta::read_index;
 use crate::error::{Error, Result};
 use crate::format::delta::{Delta, DeltaIndexEntry};
 use crate::format::{DecodeError, Reason};
@@ -24,6 +26,8 @@ use crate::store::{Store, damaged};
 
 /// Fewer bytes than these are fetched from packs without looking for a delta.
 const WORTH_BYTES: u64 = 32 << 10;
+/// Times that a chain is looked for, each without what was of no use before.
+const SEARCHES_MAX: usize = 8;
 
 /// The deltas to one snapshot for somebody who has others.
 #[derive(Debug)]
@@ -37,6 +41,10 @@ pub struct Deltas {
 struct State {
     /// From what is here to the target; `None` before anybody has asked.
     chain: Option<Vec<Step>>,
+    lists: Lists,
+    searches: usize,
+    /// Deltas are not worth any further look: servers do not answer.
+    is_over: bool,
     /// Frames that turned out to be of no use.
     bad: HashSet<FrameAt>,
     notes: Vec<String>,
@@ -62,6 +70,8 @@ struct Menu {
     steps: Vec<Step>,
     tables: Vec<run::Table>,
     frames: Vec<FrameAt>,
+    /// The longest request for payloads.
+    request_bytes: u64,
 }
 
 /// One delta of the chain.
@@ -110,8 +120,10 @@ impl Deltas {
     pub(crate) fn bring(&self, wanted: &HashMap<ChunkId, u64>, kitchen: &Kitchen<'_>) -> Result<()> {
         let mut state = self.state();
         let Some(menu) = self.choose(&mut state, wanted, kitchen)? else { return Ok(()) };
-        let mut work = run::Work::new(&menu.steps, &menu.tables, kitchen);
-        let done = work.run(&menu.frames);
+        let (stopped, worth) = (run::Stopped::of(menu.steps.len()), total(wanted));
+        let mut work = run::Work::new((&menu.steps, &menu.tables), kitchen, &stopped, worth);
+        let done = work.run(&menu.frames, menu.request_bytes);
+        state.is_over |= stopped.all();
         state.bad.extend(work.bad.iter().copied());
         state.notes.append(&mut work.notes);
         state.bytes += work.bytes;
@@ -124,7 +136,7 @@ impl Deltas {
     /// [`Error::Interrupted`].
     pub(crate) fn foresee(&self, wanted: &HashMap<ChunkId, u64>, kitchen: &Kitchen<'_>) -> Result<DeltaPlan> {
         let Some(menu) = self.choose(&mut self.state(), wanted, kitchen)? else { return Ok(DeltaPlan::default()) };
-        let ranges = run::ranges(&menu.tables, &menu.frames);
+        let ranges = run::ranges(&menu.tables, &menu.frames, menu.request_bytes);
         let outputs = || menu.frames.iter().flat_map(|(step, index)| &menu.tables[*step].0.frames[*index].outputs);
         let is_new = |id: &ChunkId| !kitchen.near.has(id);
         let kept: HashMap<ChunkId, u32> =
@@ -139,8 +151,8 @@ impl Deltas {
 
     /// The frames that are worth their bytes; `None` where there are none.
     fn choose(&self, state: &mut State, wanted: &HashMap<ChunkId, u64>, kitchen: &Kitchen<'_>) -> Result<Option<Menu>> {
-        let total = wanted.values().fold(0u64, |sum, cost| sum.saturating_add(*cost));
-        if total < WORTH_BYTES {
+        let total = total(wanted);
+        if total < WORTH_BYTES || state.is_over {
             return Ok(None);
         }
         self.prepare(state, total, kitchen)?;
@@ -153,62 +165,68 @@ impl Deltas {
         let chain: Vec<&Delta> = tables.iter().map(|table| &table.0).collect();
         let at_hand = |id: &ChunkId| kitchen.near.has(id) || kitchen.seeds.has(id);
         let frames = choose::frames(&chain, wanted, at_hand, &state.bad);
-        Ok(Some(Menu { steps, tables, frames }))
+        let link = kitchen.store.backend().link();
+        let request_bytes = link.map_or(u64::MAX, whole_request_bytes);
+        Ok(Some(Menu { steps, tables, frames, request_bytes }))
     }
 
-    /// Chooses a chain and fetches its tables, where they cost less than half of the `total` bytes that are wanted now.
+    /// Chooses a chain and fetches its tables, where they cost less than half of the `total` bytes that are wanted now. A
+    /// delta whose table is of no use is left out, and another chain looked for.
     fn prepare(&self, state: &mut State, total: u64, kitchen: &Kitchen<'_>) -> Result<()> {
-        let State { chain, notes, bytes, .. } = state;
-        let mut interrupted = None;
-        let steps = chain.get_or_insert_with(|| {
-            let list = |target: &SnapshotId| {
-                kitchen.progress.check_cancelled().and_then(|()| read_index(kitchen.store, target)).unwrap_or_else(
-                    |e| {
-                        match e {
-                            Error::Interrupted => interrupted = Some(e),
-                            e => notes.push(format!("no deltas: {e}")),
-                        }
-                        Vec::new()
-                    },
-                )
-            };
-            let chain = choose::chain(&self.target, &self.have, list);
-            chain.into_iter().map(|(entry, target)| Step { entry, target, table: None }).collect()
-        });
-        if let Some(error) = interrupted {
-            *chain = None;
-            return Err(error);
-        }
-        let heads = steps.iter().map(|step| step.entry.head_len).fold(0, u64::saturating_add);
-        if heads > total / 2 {
-            return Ok(());
-        }
-        let mut failed = false;
-        for step in steps.iter_mut().filter(|step| step.table.is_none()) {
-            kitchen.progress.check_cancelled()?;
-            match table(kitchen.store, step) {
-                Ok(delta) => {
-                    *bytes += step.entry.head_len;
-                    let offsets = delta.payload_offsets(step.entry.head_len);
-                    step.table = Some(Arc::new((delta, offsets)));
+        let go_on = || kitchen.progress.check_cancelled();
+        loop {
+            let mut steps = match state.chain.take() {
+                Some(steps) => steps,
+                None if state.searches >= SEARCHES_MAX => Vec::new(),
+                None => {
+                    let State { lists, notes, .. } = state;
+                    let chain = lists.chain(kitchen.store, &self.target, &self.have, notes, go_on)?;
+                    state.searches += 1;
+                    chain.into_iter().map(|(entry, target)| Step { entry, target, table: None }).collect()
                 }
-                Err(Error::Interrupted) => return Err(Error::Interrupted),
-                Err(e) => {
-                    notes.push(format!("going on without deltas: {e}"));
-                    failed = true;
-                    break;
+            };
+            let heads = steps.iter().map(|step| step.entry.head_len).fold(0, u64::saturating_add);
+            let fetched = if heads > total / 2 { Ok(()) } else { fetch_tables(&mut steps, &mut state.bytes, kitchen) };
+            match fetched {
+                Ok(()) => {
+                    state.chain = Some(steps);
+                    return Ok(());
+                }
+                Err((_, Error::Interrupted)) => return Err(Error::Interrupted),
+                Err((at, e)) => {
+                    state.is_over = e.is_retryable();
+                    let (step, store) = (&steps[at], kitchen.store);
+                    let teller = state.lists.refuse(&step.target, &step.entry);
+                    let lister = teller.map_or_else(String::new, |teller| {
+                        format!(", which {} lists", store.backend().name_of(teller))
+                    });
+                    let what =
+                        if state.is_over { "deltas".into() } else { format!("delta {}", short(&step.entry.delta)) };
+                    state.notes.push(format!("going on without {what}{lister}: {e}"));
+                    if state.is_over {
+                        state.chain = Some(Vec::new());
+                        return Ok(());
+                    }
                 }
             }
         }
-        if failed {
-            steps.clear();
-        }
-        Ok(())
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Fetches the tables that are not there yet; or says which one cannot be had.
+fn fetch_tables(steps: &mut [Step], bytes: &mut u64, kitchen: &Kitchen<'_>) -> Result<(), (usize, Error)> {
+    for (at, step) in steps.iter_mut().enumerate().filter(|(_, step)| step.table.is_none()) {
+        let fetched = kitchen.progress.check_cancelled().and_then(|()| table(kitchen.store, step));
+        let delta = fetched.map_err(|e| (at, e))?;
+        *bytes += step.entry.head_len;
+        let offsets = delta.payload_offsets(step.entry.head_len);
+        step.table = Some(Arc::new((delta, offsets)));
+    }
+    Ok(())
 }
 
 /// The table of a delta, which is what the index says.
@@ -233,6 +251,10 @@ fn table(store: &Store, step: &Step) -> Result<Delta> {
     let object = store.backend().open(&name)?.ok_or_else(missing)?;
     let bytes = object.read_part(0, len, &mut check)?;
     decode(&bytes).map_err(damaged(&name))
+}
+
+fn total(wanted: &HashMap<ChunkId, u64>) -> u64 {
+    wanted.values().fold(0u64, |sum, cost| sum.saturating_add(*cost))
 }
 
 /// For a note.
