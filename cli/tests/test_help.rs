@@ -609,7 +609,7 @@ fn the_whole_tree() {
           --max-per-address <N>  Connections at once from one address [default: 64]
           --header-timeout <S>   Seconds for the head of a request to be there [default: 10]
           --idle-timeout <S>     Seconds for the next request on a connection to begin [default: 60]
-          --write-timeout <S>    Seconds for a piece of an answer to be taken [default: 30]
+          --write-timeout <S>    Seconds for anything more of an answer to be taken [default: 30]
           --min-rate <BYTES>     Bytes a second that a client must take [default: 1024]
       -h, --help                 Print help
 
