@@ -9,6 +9,7 @@ mod answer;
 mod client;
 mod mirrors;
 mod options;
+mod plain_proxy;
 mod rate;
 
 use std::collections::BTreeSet;
