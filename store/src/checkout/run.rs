@@ -56,6 +56,10 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
         let kept = store.state_in(&options.state_dir);
         if options.dry_run { reader.near().look_in(&kept)? } else { reader.near().keep_in(&kept)? }
     }
+    for path in &options.seeds {
+        // A wrong name is one whether or not anything would have come of it.
+        Dir::open_following(path)?;
+    }
     let looks_only = options.dry_run || options.fetch_only;
     let own = store.dir().into_iter().chain([options.state_dir.as_path()]).map(Path::to_path_buf);
     let own = options.protected.iter().cloned().chain(own).collect();
@@ -97,6 +101,7 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
         areas.iter().try_for_each(|area| run.check_bounds(area))?;
     }
     let mut needed = run.foresee(&areas)?;
+    let bases = needed.as_ref().map_or(Ok(()), |needed| run.require_bases(&areas, &needed.absent));
     if let Some(needed) = &needed
         && !planned_only
     {
@@ -112,11 +117,13 @@ pub fn checkout(store: &Store, options: &CheckoutOptions, progress: &Progress) -
     }
     let reports = if planned_only {
         let look = |area| {
-            let would_refuse = run.check_bounds(area).err().map(|error| error.to_string());
+            let refused = run.check_bounds(area).err();
+            let would_refuse = refused.as_ref().or(bases.as_ref().err()).map(Error::to_string);
             AreaReport { would_refuse, ..run.report(area, &Switched::default()) }
         };
         areas.iter().map(look).collect()
     } else {
+        bases?;
         let reports = run.apply(areas, needed.as_mut())?;
         reader.near().drop_file()?;
         reports
