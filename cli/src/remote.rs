@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A store on a web server: what of the configuration and the environment says how to get there.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,6 +26,19 @@ const SECRET_BYTES_MAX: u64 = 1 << 20;
 pub fn is_address(store: &Path) -> bool {
     let begins = |scheme| store.to_str().is_some_and(|store| store.starts_with(scheme));
     begins("http://") || begins("https://") || bucket::is_address(store)
+}
+
+/// Whether what is sent to `address` can be read on its way: without TLS, and to another machine.
+pub fn is_in_the_clear(address: &Path) -> bool {
+    let Some(rest) = address.to_str().and_then(|address| address.strip_prefix("http://")) else { return false };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let is_own = |ip: IpAddr| ip.to_canonical().is_loopback();
+    !host.eq_ignore_ascii_case("localhost") && !host.parse().is_ok_and(is_own)
 }
 
 /// Opens the store at `address`, through the mirrors of the configuration first.
@@ -99,4 +113,23 @@ fn authorities(named: Option<&Path>) -> Result<Vec<u8>> {
     fsio::read_capped(path, AUTHORITIES_BYTES_MAX).map_err(|e| {
         CommandError::caused_by(Kind::Usage, format!("cannot use the certificates in {}", text::path(path)), e)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_read_on_its_way() {
+        for clear in
+            ["http://a.example/s", "http://192.0.2.1:8080", "http://[2001:db8::1]:80/", "http://127.0.0.1@a.example/"]
+        {
+            assert!(is_in_the_clear(Path::new(clear)), "{clear}");
+        }
+        for own in
+            ["https://a.example/s", "http://127.0.0.2:1/", "http://localhost/s", "http://[::1]:80/s", "/srv/store"]
+        {
+            assert!(!is_in_the_clear(Path::new(own)), "{own}");
+        }
+    }
 }

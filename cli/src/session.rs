@@ -83,6 +83,9 @@ impl Session {
         let store = if bucket::is_address(path) {
             Store::open_at(Arc::new(bucket::open(path, &self.config, &self.state_dir()?)?))?
         } else if remote::is_address(path) {
+            if self.config.http.token_file.is_some() && self.opened.get().is_none() && remote::is_in_the_clear(path) {
+                self.out.warning("without TLS, the token can be read on its way: use an https:// address");
+            }
             remote::open(path, &self.config.http, self.limit_rate.get())?
         } else if BundleBackend::is_one(path) {
             Store::open_at(Arc::new(BundleBackend::open(path)?))?

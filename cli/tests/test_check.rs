@@ -20,7 +20,7 @@ fn nothing_is_wrong() {
     insta::assert_snapshot!(world.run(&["check", "--json"]), @r#"
     exit 0
     --- stdout
-    {"schema":"evenkeel/check/1","damaged":false,"findings":[],"snapshots":2,"packs":4,"packs_read":0,"chunks":9,"bytes_read":0,"seconds":0}
+    {"schema":"evenkeel/check/1","damaged":false,"findings":[],"snapshots":2,"packs":4,"packs_read":0,"chunks":9,"chunks_left_out":0,"deltas":0,"bytes_read":0,"seconds":0}
     "#);
     insta::assert_snapshot!(world.run(&["check", "--sample", "5%"]), @"
     exit 2

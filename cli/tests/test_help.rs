@@ -533,12 +533,13 @@ fn the_whole_tree() {
 
     Options:
           --read-data    Read and hash all stored data
-          --sample <P%>  With --read-data: only this part of the packs, chosen anew each time
+          --sample <P%>  With --read-data: only this part of the packs and deltas, chosen anew each time
       -h, --help         Print help
 
     Checks that every object is there, has its structure and its place in the index, and that every
-    chunk that a snapshot names is in a pack. --read-data also reads every pack and compares every chunk
-    with its hash. Goes on past damage, names the snapshots that it hurts, and exits 12.
+    chunk that a snapshot names is in a pack. --read-data also reads every pack and delta and compares
+    every chunk and payload with its hash. Goes on past damage, names the snapshots that it hurts, and
+    exits 12.
 
     Examples:
       evenkeel check
@@ -559,8 +560,8 @@ fn the_whole_tree() {
       -h, --help        Print help
 
     Copies what the target lacks, verified on the way, and a snapshot last, when everything it needs is
-    there. Parents that are not named are not copied. Stopped at any time, the same command goes on
-    where it was.
+    there; then the deltas that lead to it. Parents that are not named are not copied. Stopped at any
+    time, the same command goes on where it was.
 
     Examples:
       evenkeel copy --to /mnt/usb/store @latest       to carry to a site without a line
@@ -581,8 +582,8 @@ fn the_whole_tree() {
       -h, --help  Print help
 
     A bundle is a store that is only read: every command that reads takes it as --store FILE, checkout
-    and copy too. With --base it leaves out what those snapshots have, and is for stores that have one
-    of them.
+    and copy too. With --base it leaves out what those snapshots have, and is for servers that are at
+    one of them, and for stores that have one.
 
     Examples:
       evenkeel bundle create @latest -o web.bundle
@@ -609,7 +610,7 @@ fn the_whole_tree() {
           --max-per-address <N>  Connections at once from one address [default: 64]
           --header-timeout <S>   Seconds for the head of a request to be there [default: 10]
           --idle-timeout <S>     Seconds for the next request on a connection to begin [default: 60]
-          --write-timeout <S>    Seconds for a piece of an answer to be taken [default: 30]
+          --write-timeout <S>    Seconds for anything more of an answer to be taken [default: 30]
           --min-rate <BYTES>     Bytes a second that a client must take [default: 1024]
       -h, --help                 Print help
 

@@ -25,8 +25,11 @@ fn answer(root: &Path, mut stream: &TcpStream) -> Option<()> {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     let request = lines.next()?;
     let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+    let request = request.replace(" http://", " //");
     let (method, rest) = request.split_once(" /")?;
     let path = rest.split_once(' ')?.0;
+    // As a proxy is asked.
+    let path = path.strip_prefix("/store.example.org/").unwrap_or(path);
     let Ok(bytes) = std::fs::read(root.join(path)) else {
         return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").ok();
     };
@@ -181,4 +184,79 @@ fn a_fetch_says_what_it_will_cost_before_it_begins() {
     let foretold = told.find("progress: to fetch: ").unwrap_or_else(|| panic!("{told}"));
     let fetching = told.find("progress: fetching").unwrap_or_else(|| panic!("{told}"));
     assert!(foretold < fetching && told.contains(" of free space needed"), "{told}");
+}
+
+/// The server warned of it, the client did not.
+#[test]
+fn a_token_that_can_be_read_on_its_way() {
+    let world = World::committed();
+    let proxy = serve(world.path("st"));
+    world.write("token", "0123456789abcdef0123456789abcdef\n");
+    world.write("c.toml", &format!("[http]\nproxy = \"{proxy}\"\nno-proxy = \"127.0.0.1\"\ntoken-file = \"token\"\n"));
+    let list = |store: &str| world.run(&["--config", "c.toml", "--store", store, "log", "--oneline"]);
+    let told = list("http://store.example.org/");
+    assert!(told.starts_with("exit 0\n") && told.contains("warning: without TLS, the token can be read"), "{told}");
+    let own = list(&proxy);
+    assert!(own.starts_with("exit 0\n") && !own.contains("warning"), "{own}");
+}
+
+/// A descriptor was held for every directory that waited, and what could not be opened was left out without a word.
+#[test]
+fn a_seed_of_many_directories_needs_few_descriptors() {
+    let world = World::with_tree();
+    for at in 0..120u32 {
+        world.write(format!("m/wide/{at}/f"), &format!("{at} ").repeat(2000));
+    }
+    world.settle("m");
+    world.commit("wide");
+    assert!(
+        std::process::Command::new("cp")
+            .arg("-a")
+            .arg(world.path("m"))
+            .arg(world.path("seed"))
+            .status()
+            .unwrap()
+            .success()
+    );
+    let url = serve(world.path("st"));
+    let args = ["--store", &url, "fetch", "@latest", "--area", "os=far", "--seed", "seed", "--json"];
+    let mut limited = std::process::Command::new("sh");
+    let command = world.command(&args);
+    limited.args(["-c", "ulimit -n 80; exec \"$@\"", "sh"]).arg(command.get_program()).args(command.get_args());
+    limited.current_dir(world.path("")).env_clear();
+    limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = limited.output().unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+    let done = &told["fetch"]["done"];
+    assert_eq!((&done["packs"], &done["requests"]), (&0.into(), &0.into()), "{told}");
+    if !rustix::process::geteuid().is_root() {
+        world.mode("seed/wide/7", 0);
+        let told = world.run(&["--store", &url, "checkout", "@latest", "--area", "os=other", "--seed", "seed"]);
+        assert!(told.contains("seed/wide/7 could not be used as a seed: Permission denied"), "{told}");
+        world.mode("seed/wide/7", 0o755);
+    }
+}
+
+/// A name that is wrong was one only where content was needed from afar.
+#[test]
+fn a_seed_that_is_not_there() {
+    let world = World::committed();
+    let url = serve(world.path("st"));
+    for store in ["st", &url] {
+        for _ in 0..2 {
+            let told = world.run(&["--store", store, "checkout", "@latest", "--area", "os=far", "--seed", "nowhere"]);
+            assert!(told.contains("nowhere") && !told.starts_with("exit 0"), "{store}: {told}");
+            assert!(world.output(&["--store", store, "checkout", "@latest", "--area", "os=far"]).status.success());
+        }
+    }
+}
+
+/// What came from where was in the record, and only `--json` showed it.
+#[test]
+fn a_record_shows_where_content_came_from() {
+    let world = World::with_history();
+    let url = serve(world.path("st"));
+    assert!(world.output(&["--store", &url, "checkout", "@latest~1", "--area", "os=far"]).status.success());
+    let told = world.run(&["show-record", "1", "--area", "os=far"]);
+    assert!(told.contains("\n  foreseen 1 request, ") && told.contains("\n  fetched  1 request, "), "{told}");
 }

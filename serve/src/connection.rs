@@ -234,12 +234,16 @@ impl Connection<'_> {
         }
     }
 
-    /// Writes one piece in time: no single one may stall, and all together are no slower than the lowest rate.
+    /// Writes one piece in time: something of it must be taken again and again, and all together no slower than at the
+    /// lowest rate.
     fn write(&mut self, bytes: &[u8], start: Instant, sent: u64) -> io::Result<()> {
         let limits = &self.shared.limits;
-        let due = (sent + bytes.len() as u64) / limits.rate.max(1);
-        let slowest = start + limits.write + Duration::from_secs(due);
-        self.stream.pace().deadline = slowest.min(Instant::now() + limits.write.max(Duration::from_secs(1)));
+        let takes = |bytes: u64| limits.write + Duration::from_secs(bytes / limits.rate.max(1));
+        // Who was fast at first may not live on that for hours.
+        let (len, now) = (bytes.len() as u64, Instant::now());
+        let pace = self.stream.pace();
+        pace.deadline = (start + takes(sent + len)).min(now + takes(len));
+        pace.stall = Some(limits.write.max(Duration::from_secs(1)));
         self.stream.write_all(bytes)?;
         self.stream.flush()
     }

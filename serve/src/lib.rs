@@ -7,7 +7,8 @@
 mod access;
 mod connection;
 mod files;
-pub mod name;
+pub mod log;
+mod name;
 mod pace;
 pub mod plan;
 mod record;

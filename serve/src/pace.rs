@@ -17,20 +17,22 @@ pub(crate) struct Paced {
     pub(crate) socket: Arc<TcpStream>,
     /// Until when the operations under way may last.
     pub(crate) deadline: Instant,
+    /// How long a write may wait until anything of it is taken; without it, until the deadline.
+    pub(crate) stall: Option<Duration>,
     /// Between requests: ends the waiting when it becomes true.
     pub(crate) stop: Option<Arc<AtomicBool>>,
 }
 
 impl Paced {
     pub(crate) fn new(socket: Arc<TcpStream>, deadline: Instant) -> Paced {
-        Paced { socket, deadline, stop: None }
+        Paced { socket, deadline, stall: None, stop: None }
     }
 
-    fn left(&self) -> io::Result<Duration> {
+    fn left(&self, deadline: Instant) -> io::Result<Duration> {
         if self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
             return Err(ErrorKind::ConnectionAborted.into());
         }
-        let left = self.deadline.saturating_duration_since(Instant::now());
+        let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left.min(LOOK)) }
     }
 }
@@ -42,7 +44,7 @@ fn is_later(error: &io::Error) -> bool {
 impl Read for Paced {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            self.socket.set_read_timeout(Some(self.left()?))?;
+            self.socket.set_read_timeout(Some(self.left(self.deadline)?))?;
             match (&*self.socket).read(buffer) {
                 Err(e) if is_later(&e) => {}
                 done => return done,
@@ -53,8 +55,10 @@ impl Read for Paced {
 
 impl Write for Paced {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let stalled = self.stall.and_then(|stall| Instant::now().checked_add(stall));
+        let deadline = stalled.map_or(self.deadline, |stalled| stalled.min(self.deadline));
         loop {
-            self.socket.set_write_timeout(Some(self.left()?))?;
+            self.socket.set_write_timeout(Some(self.left(deadline)?))?;
             match (&*self.socket).write(bytes) {
                 Err(e) if is_later(&e) => {}
                 done => return done,

@@ -41,7 +41,7 @@ impl Line<'_> {
                 let milliseconds = self.took.as_secs_f64() * 1e3;
                 let or_dash = |text: Option<&str>| text.map_or("-".into(), |text| text.escape_debug().to_string());
                 format!(
-                    "{time} {} {} {} {} {}{} {milliseconds:.1}ms range={} agent=\"{}\"\n",
+                    "{time} {} {} {} {} {}{} {milliseconds:.1}ms range=\"{}\" agent=\"{}\"\n",
                     self.peer,
                     self.method.escape_debug(),
                     self.target.escape_debug(),
@@ -83,7 +83,7 @@ pub(crate) struct Metrics {
     pub(crate) evicted: AtomicU64,
     /// Connections without a request: TLS failed, silence, or too slow.
     pub(crate) fruitless: AtomicU64,
-    /// Lines of the access log that could not be written.
+    /// Lines of the access log that could not be written, or came faster than they could be.
     pub(crate) unlogged: AtomicU64,
     /// When secrets were read again, and could not be.
     pub(crate) reloads: AtomicU64,
@@ -122,7 +122,11 @@ impl Metrics {
             ("refused_connections_total", "Connections turned away: too many.", &self.refused),
             ("evicted_connections_total", "Waiting connections that gave way to others.", &self.evicted),
             ("fruitless_connections_total", "Connections without a whole request.", &self.fruitless),
-            ("unlogged_total", "Lines of the access log that could not be written.", &self.unlogged),
+            (
+                "unlogged_total",
+                "Lines of the access log that were not written: it could not be, or too slowly.",
+                &self.unlogged,
+            ),
             ("reloads_total", "Times that certificates and tokens were read again.", &self.reloads),
             ("failed_reloads_total", "Times that they could not be; the old ones stay.", &self.failed_reloads),
         ] {
@@ -142,7 +146,7 @@ mod tests {
             peer: IpAddr::from([127, 0, 0, 1]),
             method: "GET",
             target: "/x\n\u{1b}[2J\"",
-            range: None,
+            range: Some("bytes=0-0\" agent=\"curl"),
             agent: Some("a\"\r\nb"),
             status: 404,
             sent: 0,
@@ -153,6 +157,8 @@ mod tests {
             let text = line.render(format);
             assert!(text.ends_with('\n') && !text.trim_end().contains(char::is_control), "{text:?}");
         }
+        let text = line.render(LogFormat::Text);
+        assert_eq!(text.matches(" agent=\"").count(), 1, "{text}: a client says what another one is");
         let json: serde_json::Value = serde_json::from_str(&line.render(LogFormat::Json)).unwrap();
         assert_eq!(json["path"], line.target);
     }

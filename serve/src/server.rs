@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Listening, and how many may be served at once.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use crate::ServeError;
 use crate::access::{Access, Secrets};
 use crate::connection;
 use crate::files::Root;
+use crate::log::Log;
 use crate::record::{Line, LogFormat, Metrics};
 
 /// How often the server looks whether it is to stop, in nanoseconds.
@@ -29,7 +30,7 @@ const METRICS_CONNECTIONS: usize = 8;
 pub struct Limits {
     /// Connections at once; each has a thread. Beyond them the one that has waited longest without a request gives way.
     pub connections: usize,
-    /// Of these, from one address; an IPv6 network of 64 bits counts as one.
+    /// Of these, from one address; an IPv6 network of 64 bits counts as one. Beyond them one of the same address gives way.
     pub per_address: usize,
     /// Header lines of a request; at most 128.
     pub headers: usize,
@@ -39,9 +40,9 @@ pub struct Limits {
     pub header: Duration,
     /// For the next request on a connection to begin.
     pub idle: Duration,
-    /// For a piece of an answer to be taken.
+    /// For anything more of an answer to be taken.
     pub write: Duration,
-    /// Bytes a second that a client must take, once `write` has passed.
+    /// Bytes a second that a client must take on average, once `write` has passed.
     pub rate: u64,
     /// For the answers under way to end when the server stops.
     pub goodbye: Duration,
@@ -88,11 +89,11 @@ pub(crate) enum Role {
 pub(crate) struct Shared {
     pub(crate) root: Root,
     pub(crate) limits: Limits,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) is_private: bool,
     access: RwLock<Arc<Access>>,
-    log: Mutex<Option<(Box<dyn Write + Send>, LogFormat)>>,
+    log: Option<Log>,
     open: Mutex<Open>,
 }
 
@@ -103,11 +104,19 @@ struct Open {
     metrics: usize,
     by_address: HashMap<IpAddr, usize>,
     /// Those that wait for the head of a request, in the order in which they began to.
-    waiting: BTreeMap<u64, (u64, Arc<TcpStream>)>,
-    /// Those that had to give way and are not gone yet.
-    leaving: HashSet<u64>,
+    waiting: BTreeMap<u64, Waiter>,
+    /// Those that had to give way and are not gone yet, and where they are from.
+    leaving: HashMap<u64, IpAddr>,
     /// Counts connections, and times that one began to wait.
     turns: u64,
+}
+
+/// A connection that waits for the head of a request.
+#[derive(Debug)]
+struct Waiter {
+    connection: u64,
+    network: IpAddr,
+    socket: Arc<TcpStream>,
 }
 
 impl Open {
@@ -125,24 +134,29 @@ impl Open {
         self.store += 1;
         let of_address = self.by_address.entry(network).or_default();
         *of_address += 1;
-        *of_address <= shared.limits.per_address
-            && (self.store - self.leaving.len() <= shared.limits.connections || self.give_way(&shared.metrics))
+        let of_address = *of_address - self.leaving.values().filter(|of| **of == network).count();
+        // Many clients may have one address: silence of one must not keep out another one either.
+        (of_address <= shared.limits.per_address || self.give_way(&shared.metrics, |of| *of == network))
+            && (self.store - self.leaving.len() <= shared.limits.connections
+                || self.give_way(&shared.metrics, |_| true))
     }
 
-    /// Ends the connection that has waited longest for a request: silence must not keep out who has something to ask.
-    /// Gives whether there was one. Its thread takes notice at once, so there is one connection too many for a moment only.
-    fn give_way(&mut self, metrics: &Metrics) -> bool {
-        let Some((_, (connection, socket))) = self.waiting.pop_first() else { return false };
-        self.leaving.insert(connection);
+    /// Ends the connection that has waited longest for a request, of those from some addresses: silence must not keep out
+    /// who has something to ask. Gives whether there was one. Its thread takes notice at once, so there is one connection
+    /// too many for a moment only.
+    fn give_way(&mut self, metrics: &Metrics, is_from: impl Fn(&IpAddr) -> bool) -> bool {
+        let longest = self.waiting.iter().find(|(_, waiter)| is_from(&waiter.network)).map(|(turn, _)| *turn);
+        let Some(waiter) = longest.and_then(|turn| self.waiting.remove(&turn)) else { return false };
+        self.leaving.insert(waiter.connection, waiter.network);
         metrics.evicted.fetch_add(1, Ordering::Relaxed);
-        let _ = socket.shutdown(Shutdown::Both);
+        let _ = waiter.socket.shutdown(Shutdown::Both);
         true
     }
 
     /// Lets a connection wait from now on. Gives its turn.
-    fn wait(&mut self, connection: u64, socket: &Arc<TcpStream>) -> u64 {
+    fn wait(&mut self, connection: u64, network: IpAddr, socket: &Arc<TcpStream>) -> u64 {
         let turn = self.turn();
-        self.waiting.insert(turn, (connection, Arc::clone(socket)));
+        self.waiting.insert(turn, Waiter { connection, network, socket: Arc::clone(socket) });
         turn
     }
 }
@@ -198,14 +212,15 @@ impl Server {
         for (listener, _) in &listeners {
             listener.set_nonblocking(true).map_err(|source| ServeError::Listen { source })?;
         }
+        let metrics = Arc::<Metrics>::default();
         let shared = Shared {
             root,
             limits: options.limits,
-            metrics: Metrics::default(),
+            log: options.log.map(|(out, format)| Log::start(out, format, &metrics)),
+            metrics,
             stop: Arc::default(),
             is_private: access.is_private(has_authorities),
             access: RwLock::new(Arc::new(access)),
-            log: Mutex::new(options.log),
             open: Mutex::default(),
         };
         Ok(Server { shared: Arc::new(shared), listeners })
@@ -238,6 +253,9 @@ impl Server {
         while self.shared.open_connections() > 0 && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(20));
         }
+        if let Some(log) = &self.shared.log {
+            log.finish(end);
+        }
         Ok(())
     }
 
@@ -261,7 +279,7 @@ fn admit(shared: &Arc<Shared>, socket: TcpStream, network: IpAddr, peer: IpAddr,
         let id = open.turn();
         let is_allowed = open.count(shared, network, role);
         // From here on, not from when its thread comes to it: who came first has waited longest.
-        let turn = (is_allowed && role == Role::Store).then(|| open.wait(id, &socket));
+        let turn = (is_allowed && role == Role::Store).then(|| open.wait(id, network, &socket));
         (Place { shared: Arc::clone(shared), network, role, id }, is_allowed.then_some(turn))
     };
     if let Some(turn) = turn {
@@ -346,7 +364,10 @@ impl Drop for Waiting<'_> {
 impl Shared {
     /// From here on the connection waits for the head of a request. Those that ask for metrics have places of their own.
     pub(crate) fn wait(&self, client: Client, socket: &Arc<TcpStream>) -> Option<Waiting<'_>> {
-        (client.role == Role::Store).then(|| Waiting { shared: self, turn: self.open().wait(client.id, socket) })
+        (client.role == Role::Store).then(|| {
+            let turn = self.open().wait(client.id, network(client.peer), socket);
+            Waiting { shared: self, turn }
+        })
     }
 
     fn open(&self) -> std::sync::MutexGuard<'_, Open> {
@@ -366,9 +387,8 @@ impl Shared {
     }
 
     pub(crate) fn log(&self, line: &Line<'_>) {
-        if let Some((log, format)) = self.log.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            let written = log.write_all(line.render(*format).as_bytes()).and_then(|()| log.flush());
-            self.metrics.unlogged.fetch_add(u64::from(written.is_err()), Ordering::Relaxed);
+        if let Some(log) = &self.log {
+            log.line(line);
         }
     }
 }

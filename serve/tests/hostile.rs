@@ -8,17 +8,22 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use evenkeel_serve::{Handle, Limits, Options, Secrets, Server};
+use evenkeel_serve::{Handle, Limits, LogFormat, Options, Secrets, Server};
 
 struct Serving {
     dir: tempfile::TempDir,
     address: SocketAddr,
+    metrics_address: SocketAddr,
     handle: Handle,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Serving {
     fn start(limits: Limits) -> Serving {
+        Serving::logging(limits, None)
+    }
+
+    fn logging(limits: Limits, log: Option<(Box<dyn Write + Send>, LogFormat)>) -> Serving {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("format"), "0123456789").unwrap();
         std::fs::write(dir.path().join("secret"), "secret").unwrap();
@@ -26,11 +31,13 @@ impl Serving {
         let address = listener.local_addr().unwrap();
         let root = dir.path().to_owned();
         let secrets = Secrets::default();
-        let options = Options { root, listen: vec![listener], metrics: None, secrets, limits, log: None };
+        let metrics = TcpListener::bind("127.0.0.1:0").unwrap();
+        let metrics_address = metrics.local_addr().unwrap();
+        let options = Options { root, listen: vec![listener], metrics: Some(metrics), secrets, limits, log };
         let server = Server::new(options).unwrap();
         let handle = server.handle();
         let thread = Some(std::thread::spawn(move || server.run().unwrap()));
-        Serving { dir, address, handle, thread }
+        Serving { dir, address, metrics_address, handle, thread }
     }
 
     fn connect(&self) -> TcpStream {
@@ -48,6 +55,17 @@ impl Serving {
 
     fn get(&self, target: &str, lines: &str) -> String {
         self.ask(format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{lines}\r\n"))
+    }
+}
+
+impl Serving {
+    /// One of the numbers for Prometheus.
+    fn metric(&self, name: &str) -> u64 {
+        let mut stream = TcpStream::connect(self.metrics_address).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let text = rest(&mut stream);
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("evenkeel_serve_{name} ")));
+        line.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
     }
 }
 
@@ -172,16 +190,105 @@ fn who_takes_nothing_is_cut_off() {
     assert!(taken < 1 << 29, "{taken}");
 }
 
+/// Who is being answered keeps the place, from one address too.
 #[test]
 fn too_many_connections_are_turned_away_and_places_become_free() {
     let serving = Serving::start(Limits { per_address: 3, ..Limits::default() });
-    let held: Vec<TcpStream> = (0..3).map(|_| serving.connect()).collect();
+    let object = serving.dir.path().join("format");
+    std::fs::File::options().write(true).open(&object).unwrap().set_len(1 << 30).unwrap();
+    let mut held: Vec<TcpStream> = (0..3).map(|_| serving.connect()).collect();
+    for stream in &mut held {
+        stream.write_all(b"GET /format HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+    }
     let mut more = serving.connect();
     assert!(rest(&mut more).starts_with("HTTP/1.1 503 "));
+    std::fs::File::options().write(true).open(&object).unwrap().set_len(10).unwrap();
     drop(held);
     let start = Instant::now();
     while !serving.get("/format", "").starts_with("HTTP/1.1 200 ") {
         assert!(start.elapsed() < Duration::from_secs(10), "no place becomes free");
+    }
+}
+
+/// Machines behind one address were refused while connections of it were idle.
+#[test]
+fn who_waits_longest_gives_way_to_others_of_the_same_address() {
+    let serving = Serving::start(Limits { per_address: 3, ..Limits::default() });
+    let mut held: Vec<TcpStream> = (0..3).map(|_| serving.connect()).collect();
+    for stream in &mut held {
+        stream.write_all(b"GET /format HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"0123456789") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+    }
+    assert!(serving.get("/format", "").starts_with("HTTP/1.1 200 "));
+    let is_gone = |mut stream: &TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        matches!(stream.read(&mut [0]), Ok(0))
+    };
+    assert_eq!(held.iter().filter(|stream| is_gone(stream)).count(), 1, "one, and one only, gives way");
+    assert_eq!(serving.metric("evicted_connections_total"), 1);
+    assert_eq!(serving.metric("refused_connections_total"), 0);
+}
+
+/// A log that takes nothing, until it is told to.
+struct Stalled(std::sync::mpsc::Receiver<()>, std::sync::mpsc::Sender<Vec<u8>>);
+
+impl Write for Stalled {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _ = self.0.recv();
+        self.1.send(bytes.to_vec()).unwrap();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whoever reads the log through a pipe and stops held up every request.
+#[test]
+fn a_log_that_nobody_reads_holds_up_nobody() {
+    const REQUESTS: u64 = 600;
+    let (go_on, stalled) = std::sync::mpsc::channel();
+    let (send, lines) = std::sync::mpsc::channel();
+    let serving = Serving::logging(Limits::default(), Some((Box::new(Stalled(stalled, send)), LogFormat::Text)));
+    let one = "GET /format HTTP/1.1\r\nHost: a\r\n";
+    let all = format!("{one}\r\n").repeat(usize::try_from(REQUESTS).unwrap() - 1);
+    let answers = serving.ask(format!("{all}{one}Connection: close\r\n\r\n"));
+    assert_eq!(answers.matches("HTTP/1.1 200 ").count() as u64, REQUESTS);
+    let unlogged = serving.metric("unlogged_total");
+    assert!(unlogged > 0 && unlogged < REQUESTS, "{unlogged}");
+    drop(go_on);
+    drop(serving);
+    assert_eq!(lines.iter().count() as u64, REQUESTS - unlogged, "what had room is written at the end");
+}
+
+/// 64 KiB had to be taken within the time for a piece, which is faster than the lowest rate.
+#[test]
+fn who_is_slow_and_above_the_lowest_rate_is_served() {
+    let write = Duration::from_secs(2);
+    let serving = Serving::start(Limits { write, ..Limits::default() });
+    std::fs::File::create(serving.dir.path().join("format")).unwrap().set_len(1 << 30).unwrap();
+    let mut stream = serving.connect();
+    rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 16 << 10).unwrap();
+    stream.write_all(b"GET /format HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let start = Instant::now();
+    while start.elapsed() < 4 * write {
+        stream.read_exact(&mut [0; 2 << 10]).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // More than can have been under way.
+    let mut left = 32 << 20;
+    let mut piece = vec![0; 1 << 20];
+    while left > 0 {
+        let len = stream.read(&mut piece).unwrap();
+        assert!(len > 0, "cut off with {left} bytes to go");
+        left -= len.min(left);
     }
 }
 

@@ -262,6 +262,11 @@ impl ChunkReader {
         self.store.backend().link().is_some()
     }
 
+    /// Whether content may have to come from elsewhere on this machine: the store is far, or leaves out what its bases have.
+    pub fn wants_seeds(&self) -> bool {
+        self.is_far() || !self.store.backend().bases().is_empty()
+    }
+
     /// Where what is fetched ahead is kept.
     pub fn near(&self) -> &Near {
         &self.near
@@ -303,9 +308,11 @@ impl ChunkReader {
         if self.take_near(id, scratch)? {
             return Ok(());
         }
+        let known = first.or_else(|| self.locate(id));
+        // What is in a store at hand is nearer than any seed.
         if !self.seeds.is_empty()
-            && let Some(at) = first.or_else(|| self.locate(id))
-            && let Some(plain) = self.seeds.take(id, at.plain_len)
+            && (known.is_none() || self.is_far())
+            && let Some(plain) = self.seeds.take(id, known.map(|at| at.plain_len))
         {
             scratch.plain = plain;
             scratch.encoding = None;

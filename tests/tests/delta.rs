@@ -21,7 +21,7 @@ use evenkeel_tests::web::{Asked, Manner, WebServer};
 use evenkeel_tests::{Fixture, noise};
 
 /// Releases of three files, of which each differs from the one before in a few bytes of every chunk.
-fn releases(fixture: &Fixture, count: u8) -> Vec<SnapshotId> {
+pub(crate) fn releases(fixture: &Fixture, count: u8) -> Vec<SnapshotId> {
     (0..count)
         .map(|release| {
             for file in 0..3u64 {
@@ -69,7 +69,7 @@ fn compress(base: &[u8], output: &[u8]) -> Vec<u8> {
 }
 
 /// Adds a delta with a frame for each file; `change` may replace its outputs' plain bytes.
-fn add_delta_with(
+pub(crate) fn add_delta_with(
     fixture: &Fixture,
     base: &SnapshotId,
     target: &SnapshotId,
@@ -86,7 +86,7 @@ fn add_delta_with(
     entry
 }
 
-fn add_delta(fixture: &Fixture, base: &SnapshotId, target: &SnapshotId) -> DeltaIndexEntry {
+pub(crate) fn add_delta(fixture: &Fixture, base: &SnapshotId, target: &SnapshotId) -> DeltaIndexEntry {
     add_delta_with(fixture, base, target, |_, plain| plain)
 }
 
@@ -108,6 +108,10 @@ impl Seed for Here {
         self.ids.contains(id)
     }
 
+    fn len_of(&self, id: &ChunkId) -> Option<u32> {
+        self.reader.locate(id).filter(|_| self.has(id)).map(|at| at.plain_len)
+    }
+
     fn read(&self, id: &ChunkId, len: u32) -> Option<Vec<u8>> {
         let mut scratch = ReadScratch::default();
         let found = self.has(id) && !self.is_hollow;
@@ -117,7 +121,7 @@ impl Seed for Here {
     }
 }
 
-fn open(servers: &[&WebServer]) -> Store {
+pub(crate) fn open(servers: &[&WebServer]) -> Store {
     let patience = Patience {
         first_byte: Duration::from_secs(5),
         stall: Duration::from_secs(5),
@@ -462,7 +466,7 @@ fn a_seed_that_has_less_than_it_says_costs_bytes_only() {
     assert_eq!(server.requests(), asked, "a frame that was of no use is not fetched again");
 }
 
-fn publish_index(fixture: &Fixture, target: &SnapshotId, entries: &[DeltaIndexEntry]) {
+pub(crate) fn publish_index(fixture: &Fixture, target: &SnapshotId, entries: &[DeltaIndexEntry]) {
     let bytes = evenkeel_store::format::delta::encode_index(target, entries);
     fixture.store.writing().unwrap().publish(&ObjectName::DeltaIndex(*target), &bytes).unwrap();
 }

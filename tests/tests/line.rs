@@ -64,24 +64,28 @@ fn an_update_waits_for_few_round_trips() {
     }
 }
 
-/// A proxy that passes on what it is asked for, and remembers it.
+/// A proxy that passes on what it is asked for, and remembers it: the request lines, and who said who asks.
 fn proxy() -> (String, Arc<Mutex<Vec<String>>>) {
+    proxy_to(None)
+}
+
+/// As [`proxy`], with a port of this machine where all tunnels end.
+fn proxy_to(tunnel: Option<u16>) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
+    let address = listener.local_addr().unwrap().to_string();
     let asked = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&asked);
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
             let heard = Arc::clone(&heard);
-            std::thread::spawn(move || serve_proxy(client, &heard));
+            std::thread::spawn(move || serve_proxy(&client, &heard, tunnel));
         }
     });
     (address, asked)
 }
 
-/// `CONNECT HOST:PORT`, or an absolute address in the request line.
-fn serve_proxy(client: TcpStream, heard: &Mutex<Vec<String>>) -> Option<()> {
-    let mut reader = BufReader::new(client.try_clone().ok()?);
+/// The lines of a head, the first one apart.
+fn read_head(reader: &mut impl BufRead) -> Option<(String, Vec<String>)> {
     let mut head = Vec::new();
     loop {
         let mut line = String::new();
@@ -91,25 +95,50 @@ fn serve_proxy(client: TcpStream, heard: &Mutex<Vec<String>>) -> Option<()> {
         }
         head.push(line);
     }
-    let request = head.first()?.clone();
-    heard.lock().unwrap().push(request.trim_end().to_owned());
-    let mut words = request.split(' ');
-    let (method, target) = (words.next()?, words.next()?);
-    let host = target.trim_start_matches("http://").split('/').next()?;
-    let mut server = TcpStream::connect(host).ok()?;
-    let mut client = client;
-    if method == "CONNECT" {
-        client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok()?;
-    } else {
-        let path = target.strip_prefix("http://").map_or(target, |rest| &rest[rest.find('/').unwrap_or(rest.len())..]);
-        write!(server, "{method} {path} HTTP/1.1\r\n{}\r\n", head[1..].concat()).ok()?;
-    }
-    let (mut from_server, mut to_client) = (server.try_clone().ok()?, client.try_clone().ok()?);
-    std::thread::spawn(move || std::io::copy(&mut from_server, &mut to_client));
-    let mut buffer = [0; 4096];
+    let request = head.first()?.trim_end().to_owned();
+    Some((request, head.split_off(1)))
+}
+
+/// Passes requests on that name the whole address, one after the other. As squid's own rules have it, tunnels lead to port 443
+/// only.
+fn serve_proxy(mut client: &TcpStream, heard: &Mutex<Vec<String>>, tunnel: Option<u16>) -> Option<()> {
+    let mut reader = BufReader::new(client);
     loop {
-        let len = reader.read(&mut buffer).ok().filter(|len| *len > 0)?;
-        server.write_all(&buffer[..len]).ok()?;
+        let (request, lines) = read_head(&mut reader)?;
+        let asks = lines.iter().filter(|line| line.to_ascii_lowercase().starts_with("proxy-"));
+        heard.lock().unwrap().push(request.clone());
+        heard.lock().unwrap().extend(asks.map(|line| line.trim_end().to_owned()));
+        let (method, rest) = request.split_once(' ')?;
+        let target = rest.split(' ').next()?;
+        if method == "CONNECT" {
+            let Some(port) = tunnel.filter(|_| target.ends_with(":443")) else {
+                client.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").ok()?;
+                continue;
+            };
+            let server = TcpStream::connect(("127.0.0.1", port)).ok()?;
+            client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok()?;
+            let (mut from_server, mut to_client) = (server.try_clone().ok()?, client.try_clone().ok()?);
+            std::thread::spawn(move || std::io::copy(&mut from_server, &mut to_client));
+            return std::io::copy(&mut reader, &mut &server).ok().map(drop);
+        }
+        let Some(rest) = target.strip_prefix("http://") else {
+            client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").ok()?;
+            continue;
+        };
+        let (host, path) = rest.split_at(rest.find('/')?);
+        let mut server = TcpStream::connect(host).ok()?;
+        let own = lines.iter().filter(|line| !line.to_ascii_lowercase().starts_with("proxy-"));
+        let own: String = own.map(String::as_str).collect();
+        write!(server, "{method} {path} HTTP/1.1\r\nConnection: close\r\n{own}\r\n").ok()?;
+        let mut answers = BufReader::new(server);
+        let (status, lines) = read_head(&mut answers)?;
+        write!(client, "{status}\r\n{}\r\n", lines.concat()).ok()?;
+        let len = lines
+            .iter()
+            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+        if method != "HEAD" {
+            std::io::copy(&mut answers.take(len?), &mut client).ok()?;
+        }
     }
 }
 
@@ -121,7 +150,7 @@ fn a_proxy_is_asked_but_for_hosts_that_need_none() {
     let server = WebServer::honest(fixture.store.path());
     let (address, asked) = proxy();
     let through = |no_proxy: Option<&str>| HttpOptions {
-        proxy: Some(address.clone()),
+        proxy: Some(format!("http://user:p%40ss@{address}")),
         no_proxy: no_proxy.map(str::to_owned),
         ..options()
     };
@@ -130,13 +159,21 @@ fn a_proxy_is_asked_but_for_hosts_that_need_none() {
     place.checkout(&id, Mode::Full);
     assert_same(&read_tree(&place.root), &fixture.read(&id));
     let heard = std::mem::take(&mut *asked.lock().unwrap());
-    assert!(!heard.is_empty() && heard.iter().all(|line| line.contains("127.0.0.1")), "{heard:?}");
+    let (who, requests): (Vec<_>, Vec<_>) = heard.into_iter().partition(|line| line.starts_with("Proxy-"));
+    // Tunnels were asked for, which a proxy refuses to any port but 443.
+    let is_whole = |line: &String| line.starts_with(&format!("GET {}", server.url()));
+    assert!(!requests.is_empty() && requests.iter().all(is_whole), "{requests:?}");
+    assert_eq!(who.len(), requests.len());
+    assert!(who.iter().all(|line| line == "Proxy-Authorization: Basic dXNlcjpwQHNz"), "{who:?}");
     for none in ["127.0.0.1", "elsewhere.example.org, 127.0.0.1", "*"] {
         open(server.url(), through(Some(none))).unwrap();
         assert_eq!(*asked.lock().unwrap(), [""; 0], "{none}");
     }
-    let dead = HttpOptions { proxy: Some("http://127.0.0.1:1".into()), ..options() };
-    assert_eq!(open(server.url(), dead).unwrap_err().kind(), ErrorKind::Server);
+    let with = |proxy: &str| HttpOptions { proxy: Some(proxy.into()), ..options() };
+    assert_eq!(open(server.url(), with("http://127.0.0.1:1")).unwrap_err().kind(), ErrorKind::Server);
+    for other in ["socks5://127.0.0.1:1", "socks4a://127.0.0.1:1", "ftp://127.0.0.1:1", "no address"] {
+        assert_eq!(open(server.url(), with(other)).unwrap_err().kind(), ErrorKind::Refused, "{other}");
+    }
 }
 
 /// nginx with a certificate of its own.
@@ -201,6 +238,20 @@ fn root_only_a_trusted_server_is_believed() {
     place.store = open(good.url(), trusting("ours.pem")).unwrap();
     place.checkout(&id, Mode::Full);
     assert_same(&read_tree(&place.root), &fixture.read(&id));
+
+    // Through a tunnel: the certificate is the server's, and the proxy sees nothing of what is asked.
+    let (address, asked) = proxy_to(Some(good.port));
+    let through = HttpOptions { proxy: Some(format!("http://user:secret@{address}")), ..trusting("ours.pem") };
+    place.store = open("https://127.0.0.1/".into(), through).unwrap();
+    place.try_checkout(&id, |options| options.mode = Some(Mode::Force)).unwrap();
+    let heard = std::mem::take(&mut *asked.lock().unwrap());
+    assert!(
+        heard.iter().all(|line| line.starts_with("CONNECT 127.0.0.1:443 ")
+            || line.starts_with("proxy-")
+            || line.starts_with("Proxy-")),
+        "{heard:?}"
+    );
+    assert!(!heard.is_empty());
 
     let other_host = TlsServer::serve(dir, fixture.store.path(), "other-host");
     for (server, ca) in [(&good, "theirs.pem"), (&other_host, "ours.pem")] {

@@ -22,6 +22,7 @@ mod content;
 mod copy;
 mod damage;
 mod delta;
+mod delta_store;
 mod downloads;
 mod faults;
 mod fetch_killed;

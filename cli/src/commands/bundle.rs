@@ -8,9 +8,10 @@ use evenkeel_store::backend::BundleBackend;
 use evenkeel_store::copy::CopyOptions;
 use evenkeel_store::copy::bundle::assemble;
 use evenkeel_store::format::bundle::BundleHead;
+use evenkeel_store::{Error as StoreError, fsio};
 use serde::Serialize;
 
-use crate::error::{CommandError, Result};
+use crate::error::{CommandError, NOTHING_CHANGED, Result};
 use crate::exit::Exit;
 use crate::output::json::PathField;
 use crate::output::text::{self, bytes, counted};
@@ -18,7 +19,7 @@ use crate::session::Session;
 
 const AFTER_HELP: &str = "\
 A bundle is a store that is only read: every command that reads takes it as --store FILE, checkout and copy too. With \
---base it leaves out what those snapshots have, and is for stores that have one of them.
+--base it leaves out what those snapshots have, and is for servers that are at one of them, and for stores that have one.
 
 Examples:
   evenkeel bundle create @latest -o web.bundle
@@ -59,9 +60,12 @@ struct Create {
     /// Leave out what this snapshot has; may be repeated: then what all of them have.
     #[arg(long = "base", value_name = "SNAP")]
     bases: Vec<String>,
-    /// The file; - for standard output.
+    /// The file; - for standard output. Of files that are there only a bundle gives way.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// Replace a file that is something else than a bundle.
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Serialize)]
@@ -96,6 +100,9 @@ fn make(session: &Session, args: &Create) -> Result<()> {
     if is_pipe && session.out.json {
         return Err(CommandError::usage("with `-o -` standard output is the bundle: there is no place for --json"));
     }
+    if !is_pipe {
+        check_place(&args.output, args.force)?;
+    }
     let store = session.open_store()?;
     let target = session.resolve(&store, &args.snapshot)?;
     let bases = args.bases.iter().map(|name| session.resolve(&store, name)).collect::<Result<Vec<_>>>()?;
@@ -109,6 +116,24 @@ fn make(session: &Session, args: &Create) -> Result<()> {
         Ok(bundle)
     })?;
     if is_pipe { Ok(()) } else { tell(session, &args.output, bundle.head(), "made ") }
+}
+
+/// Refuses to write a bundle in the place of anything but a bundle, or of any other file unless that is meant.
+fn check_place(file: &Path, is_meant: bool) -> Result<()> {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = file.file_name().unwrap_or_default().as_bytes();
+    let parent = fsio::Dir::open_following(parent)?;
+    let found = parent.stat_opt(name).map_err(|e| StoreError::io("look at", file, e))?;
+    let Some(found) = found.filter(|_| !name.is_empty()) else {
+        return if name.is_empty() { Err(CommandError::usage("`--output` names no file")) } else { Ok(()) };
+    };
+    let is_file = found.file_type == fsio::FileType::File;
+    if is_file && (is_meant || BundleBackend::is_one(file)) {
+        return Ok(());
+    }
+    let error = CommandError::usage(format!("{} is there, and no bundle", text::path(file)));
+    let hint = if is_file { "name a new file, or say --force to replace it" } else { "name a new file" };
+    Err(error.hint(format!("{NOTHING_CHANGED}{hint}")))
 }
 
 fn tell(session: &Session, path: &Path, head: &BundleHead, what: &str) -> Result<()> {

@@ -12,8 +12,8 @@ use crate::session::Session;
 
 const AFTER_HELP: &str = "\
 Checks that every object is there, has its structure and its place in the index, and that every chunk that a snapshot \
-names is in a pack. --read-data also reads every pack and compares every chunk with its hash. Goes on past damage, names \
-the snapshots that it hurts, and exits 12.
+names is in a pack. --read-data also reads every pack and delta and compares every chunk and payload with its hash. Goes on \
+past damage, names the snapshots that it hurts, and exits 12.
 
 Examples:
   evenkeel check
@@ -30,7 +30,7 @@ pub struct Args {
     /// Read and hash all stored data.
     #[arg(long)]
     read_data: bool,
-    /// With --read-data: only this part of the packs, chosen anew each time.
+    /// With --read-data: only this part of the packs and deltas, chosen anew each time.
     #[arg(long, value_name = "P%", value_parser = parse_percent, requires = "read_data")]
     sample: Option<u8>,
 }
@@ -43,6 +43,8 @@ struct Report {
     packs: u64,
     packs_read: u64,
     chunks: u64,
+    chunks_left_out: u64,
+    deltas: u64,
     bytes_read: u64,
     seconds: f64,
 }
@@ -88,6 +90,8 @@ impl Report {
             packs: report.packs,
             packs_read: report.packs_read,
             chunks: report.chunks,
+            chunks_left_out: report.chunks_left_out,
+            deltas: report.deltas,
             bytes_read: report.bytes_read,
             seconds,
         }
@@ -119,17 +123,23 @@ fn print(session: &Session, report: &CheckReport, took: f64) -> Result<()> {
             out.line(format_args!("  hurts {}: {}", counted(finding.hurts.len() as u64, "snapshot"), hurt.join(", ")))?;
         }
     }
-    let looked = [
-        counted(report.snapshots, "snapshot"),
-        counted(report.packs, "pack"),
-        counted(report.chunks, "chunk"),
-        format!("{} read in {}", bytes(report.bytes_read), seconds(took)),
-    ];
+    let mut looked =
+        vec![counted(report.snapshots, "snapshot"), counted(report.packs, "pack"), counted(report.chunks, "chunk")];
+    if report.deltas > 0 {
+        looked.push(counted(report.deltas, "delta"));
+    }
+    looked.push(format!("{} read in {}", bytes(report.bytes_read), seconds(took)));
     let damaged = report.findings.iter().filter(|finding| finding.severity == Severity::Damaged).count() as u64;
     let verdict =
         if damaged == 0 { out.paint.good("no damage") } else { out.paint.bad(counted(damaged, "damaged object")) };
     out.line(format_args!("{verdict}  {}", looked.join(", ")))?;
     out.flush()?;
+    if report.chunks_left_out > 0 {
+        out.note(format_args!(
+            "left to the snapshots that the bundle needs: {}",
+            counted(report.chunks_left_out, "chunk")
+        ));
+    }
     for hint in hints(report) {
         out.hint(hint);
     }

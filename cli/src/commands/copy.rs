@@ -20,8 +20,8 @@ use crate::remote;
 use crate::session::Session;
 
 const AFTER_HELP: &str = "\
-Copies what the target lacks, verified on the way, and a snapshot last, when everything it needs is there. Parents that \
-are not named are not copied. Stopped at any time, the same command goes on where it was.
+Copies what the target lacks, verified on the way, and a snapshot last, when everything it needs is there; then the deltas \
+that lead to it. Parents that are not named are not copied. Stopped at any time, the same command goes on where it was.
 
 Examples:
   evenkeel copy --to /mnt/usb/store @latest       to carry to a site without a line
@@ -49,6 +49,7 @@ struct Report {
     there: Vec<String>,
     absent_parents: Vec<String>,
     chunks: u64,
+    deltas: u64,
     packs_adopted: u64,
     stored_bytes: u64,
     seconds: f64,
@@ -107,6 +108,7 @@ impl Report {
             there: hex(&report.there),
             absent_parents: hex(&report.absent_parents),
             chunks: report.chunks,
+            deltas: report.deltas,
             packs_adopted: report.packs_adopted,
             stored_bytes: report.stored_bytes,
             seconds: report.seconds,
@@ -122,8 +124,9 @@ fn print(session: &Session, args: &Args, made: bool, report: &CopyReport) -> Res
     }
     let target = if made { "the new store" } else { "the store" };
     let there = if report.there.is_empty() { String::new() } else { format!(", {} there before", report.there.len()) };
+    let deltas = if report.deltas == 0 { String::new() } else { format!(", {}", counted(report.deltas, "delta")) };
     out.line(format_args!(
-        "{} to {target} in {}{there}: {}, {} written in {}",
+        "{} to {target} in {}{there}: {}{deltas}, {} written in {}",
         counted(report.copied.len() as u64, "snapshot"),
         text::path(&args.to),
         counted(report.chunks, "chunk"),

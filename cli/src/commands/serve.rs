@@ -71,7 +71,7 @@ pub struct Args {
     /// Seconds for the next request on a connection to begin.
     #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
     idle_timeout: u32,
-    /// Seconds for a piece of an answer to be taken.
+    /// Seconds for anything more of an answer to be taken.
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
     write_timeout: u32,
     /// Bytes a second that a client must take.

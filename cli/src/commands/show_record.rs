@@ -2,11 +2,13 @@
 //! `evenkeel show-record`: tells what a checkout or rollback did, why, and who asked for it.
 
 use evenkeel_store::checkout::{self, ChangeLine, ChangeRecord, EndLine, HeaderLine, JournalState, Line, Record};
+use evenkeel_store::fetch::FetchReport;
 use evenkeel_store::format::manifest::Timestamp;
 use evenkeel_store::json::TimeField;
 
 use self::by_directory::ByDirectory;
 use self::first::First;
+use super::checkout::words;
 use crate::aftermath::{JOURNAL_LOST, MIXED};
 use crate::areas::{self, AreaArg};
 use crate::error::Result;
@@ -65,14 +67,21 @@ pub fn run(session: &Session, args: &Args) -> Result<Exit> {
     let journal_lost = checkout::journal_state(&target, &state)? != JournalState::Fine;
     print_head(session, &record, known, journal_lost)?;
     let (mut first, mut changes) = (First::default(), ByDirectory::default());
+    let mut fetch = None;
     for line in record.lines()? {
         let (_, line) = line?;
         first.add(&line);
+        if let Line::Fetch(told) = &line {
+            fetch = Some(**told);
+        }
         if let Line::Change(change) = &line
             && !args.all
         {
             changes.add(change);
         }
+    }
+    if let Some(fetch) = &fetch {
+        print_fetch(session, fetch)?;
     }
     first.print(session, args.all)?;
     if record.header.changes == 0 {
@@ -97,7 +106,7 @@ fn print_head(session: &Session, record: &ChangeRecord, known: Option<&Record>, 
     let (out, header) = (&session.out, &record.header);
     let title = format!("number {}: {} of {} at {}", header.number, header.what, header.area, header.root.escaped());
     out.line(out.paint.bold(title))?;
-    let field = |name: &str, value: &str| out.line(format_args!("  {name:<8} {value}"));
+    let field = |name: &str, value: &str| print_field(session, name, value);
     field("when", &when(header, record.end.as_ref()))?;
     field("asked by", &asked_by(header))?;
     field("snapshot", &snapshots(header))?;
@@ -107,6 +116,19 @@ fn print_head(session: &Session, record: &ChangeRecord, known: Option<&Record>, 
         field("undo", &undo)?;
     }
     Ok(())
+}
+
+fn print_field(session: &Session, name: &str, value: &str) -> Result<()> {
+    session.out.line(format_args!("  {name:<8} {value}"))
+}
+
+/// Where the content came from, and what had been foreseen.
+fn print_fetch(session: &Session, fetch: &FetchReport) -> Result<()> {
+    print_field(session, "foreseen", &words::sources(&fetch.planned))?;
+    match &fetch.done {
+        Some(done) => print_field(session, "fetched", &words::sources(done)),
+        None => Ok(()),
+    }
 }
 
 fn when(header: &HeaderLine, end: Option<&EndLine>) -> String {

@@ -187,8 +187,8 @@ impl Backend for BundleBackend {
         Some(self)
     }
 
-    fn bases(&self) -> &[SnapshotId] {
-        &self.head.bases
+    fn bundle(&self) -> Option<&BundleHead> {
+        Some(&self.head)
     }
 }
 

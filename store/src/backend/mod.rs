@@ -21,6 +21,7 @@ pub use s3::S3Backend;
 use self::http::{Link, Traffic};
 
 use crate::error::{Error, Result};
+use crate::format::bundle::BundleHead;
 use crate::fsio::{Mapped, TempFile};
 use crate::id::{DeltaId, PackId, SegmentId, SnapshotId};
 
@@ -182,9 +183,14 @@ pub trait Backend: Send + Sync + fmt::Debug {
         None
     }
 
+    /// What it says it is, where it is a bundle: a store that is only read, and may leave out what its bases have.
+    fn bundle(&self) -> Option<&BundleHead> {
+        None
+    }
+
     /// Snapshots of which one must be at hand elsewhere, for what is left out here; none where everything is here.
     fn bases(&self) -> &[SnapshotId] {
-        &[]
+        self.bundle().map_or(&[], |head| &head.bases)
     }
 
     /// What was asked of servers so far, and came from them.

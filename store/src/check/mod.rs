@@ -5,6 +5,7 @@
 //!
 //! Invariant: writes nothing.
 
+mod deltas;
 mod packs;
 mod snapshots;
 
@@ -23,9 +24,9 @@ use crate::store::Store;
 /// How thoroughly to look.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CheckOptions {
-    /// Read every pack whole, decode every record and hash every chunk.
+    /// Read every pack whole, decode every record and hash every chunk; read every delta whole.
     pub read_data: bool,
-    /// With `read_data`: only this percentage of the packs, chosen anew each time; 0 = all.
+    /// With `read_data`: only this percentage of the packs and deltas, chosen anew each time; 0 = all.
     pub sample_percent: u8,
     /// Threads that read packs; 0 = one per core.
     pub threads: usize,
@@ -66,7 +67,11 @@ pub struct CheckReport {
     pub packs_read: u64,
     /// Chunks that the packs hold.
     pub chunks: u64,
-    /// Bytes read from packs.
+    /// Deltas looked at.
+    pub deltas: u64,
+    /// Chunks that a bundle leaves out, as its bases have them.
+    pub chunks_left_out: u64,
+    /// Bytes read from packs and deltas.
     pub bytes_read: u64,
 }
 
@@ -129,6 +134,8 @@ pub(super) struct Held {
     lens: BTreeMap<PackId, u64>,
     /// Whether chunks without a place can be read all the same: a segment may list what a damaged footer does not.
     tried: HashMap<ChunkId, bool>,
+    /// Chunks that nothing here tells of, where the store is a bundle with bases that have them.
+    left_out: Option<HashSet<ChunkId>>,
 }
 
 impl Held {
@@ -136,6 +143,16 @@ impl Held {
     fn gives(&mut self, id: &ChunkId, reader: &ChunkReader, scratch: &mut ReadScratch) -> bool {
         let read = || reader.read(id, scratch).is_ok();
         self.places.contains_key(id) || *self.tried.entry(*id).or_insert_with(read)
+    }
+
+    /// Whether a bundle leaves a data chunk to its bases: neither a pack nor an index here tells of it.
+    fn is_left_out(&mut self, id: &ChunkId, findings: &Findings) -> bool {
+        let Some(left_out) = &mut self.left_out else { return false };
+        if self.places.contains_key(id) || findings.lost.contains_key(id) {
+            return false;
+        }
+        left_out.insert(*id);
+        true
     }
 
     /// Takes in packs of a table that came after all packs were listed: a commit may be running.
@@ -172,8 +189,11 @@ pub fn check(store: &Store, options: &CheckOptions, progress: &Progress) -> Resu
     let mut report = CheckReport::default();
     let listed = snapshots::list(store)?;
     let mut held = packs::check_packs(store, options, progress, &mut findings, &mut report)?;
+    held.left_out = (!store.backend().bases().is_empty()).then(HashSet::new);
     check_index(store, &mut held, &mut findings)?;
     snapshots::check_snapshots(store, &listed, &mut held, progress, &mut findings, &mut report)?;
+    report.chunks_left_out = held.left_out.map_or(0, |left_out| left_out.len() as u64);
+    deltas::check_deltas(store, &listed, options, progress, &mut findings, &mut report)?;
     // The worst first, then by name.
     findings.list.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.object.cmp(&b.object)));
     report.findings = findings.list;

@@ -106,7 +106,7 @@ fn read_packs(
     footers: &[Footer],
     report: &mut CheckReport,
 ) -> Result<Vec<BadPack>> {
-    let chosen = sample(footers, options.sample_percent)?;
+    let chosen = sample(footers, |footer| footer.pack.id.as_bytes(), options.sample_percent)?;
     let bytes: u64 = chosen.iter().map(|footer| footer.pack.len).sum();
     progress.start("reading packs", chosen.len() as u64, bytes);
     let threads = match options.threads {
@@ -138,18 +138,17 @@ fn read_packs(
     Ok(bad.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// `percent` of the packs, at least one, drawn at random; all for 0.
-fn sample(footers: &[Footer], percent: u8) -> Result<Vec<&Footer>> {
+/// `percent` of what is there, at least one, drawn at random; all for 0.
+pub(super) fn sample<T>(all: &[T], id: impl Fn(&T) -> &[u8; 32], percent: u8) -> Result<Vec<&T>> {
     if percent == 0 || percent >= 100 {
-        return Ok(footers.iter().collect());
+        return Ok(all.iter().collect());
     }
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|e| Error::io("draw random bytes", "/dev/urandom", std::io::Error::other(e)))?;
-    let mut drawn: Vec<(ChunkId, &Footer)> =
-        footers.iter().map(|footer| (ChunkId::of(&[seed, *footer.pack.id.as_bytes()].concat()), footer)).collect();
+    let mut drawn: Vec<(ChunkId, &T)> = all.iter().map(|one| (ChunkId::of(&[seed, *id(one)].concat()), one)).collect();
     drawn.sort_unstable_by_key(|(order, _)| *order);
-    let count = (footers.len() * usize::from(percent)).div_ceil(100);
-    Ok(drawn.into_iter().take(count).map(|(_, footer)| footer).collect())
+    let count = (all.len() * usize::from(percent)).div_ceil(100);
+    Ok(drawn.into_iter().take(count).map(|(_, one)| one).collect())
 }
 
 fn read_pack(

@@ -277,6 +277,21 @@ pub(super) fn fetch_space(dir: &std::path::Path, needed: u64) -> Result<()> {
     Err(Error::io("keep what is fetched in", dir, io::Error::new(io::ErrorKind::StorageFull, reason)))
 }
 
+/// What a bundle leaves out, as its bases have it, must be here.
+pub(super) fn no_base(bundle: &Path, bases: &[SnapshotId], absent: usize, example: Option<&Path>) -> Error {
+    let names: Vec<String> = bases.iter().map(|id| id.short(12)).collect();
+    let (chunks, are) = if absent == 1 { ("chunk", "is") } else { ("chunks", "are") };
+    let example = example.map_or(String::new(), |path| format!(", for {}", path.display()));
+    let reason = format!(
+        "{} needs the snapshot {}: {absent} {chunks} that it has {are} neither in the bundle nor on this machine{example}",
+        bundle.display(),
+        names.join(" or "),
+    );
+    let hint =
+        "check out that snapshot here first, name a directory that has it with --seed, or make a bundle without --base";
+    refused(reason, hint)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

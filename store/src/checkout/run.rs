@@ -71,73 +71,40 @@ pub fn checkout_telling(
         let kept = store.state_in(&options.state_dir);
         if options.dry_run { reader.near().look_in(&kept)? } else { reader.near().keep_in(&kept)? }
     }
+    for path in &options.seeds {
+        // A wrong name is one whether or not anything would have come of it.
+        Dir::open_following(path)?;
+    }
     let own = store.dir().into_iter().chain([options.state_dir.as_path()]).map(Path::to_path_buf);
     let own = options.protected.iter().cloned().chain(own).collect();
     let options = &CheckoutOptions { protected: own, ..options.clone() };
-<<<<<<< HEAD
     let run = Run { store, options, snapshot: &snapshot, reader: &reader, progress, began };
-    let mut areas = options.areas.iter().map(|target| run.prepare(target)).collect::<Result<Vec<_>>>()?;
-    refuse::overlapping(areas.iter().map(|area| (area.target, area.path.as_path())))?;
-    refuse::overlapping_known(areas.iter().map(|area| (area.target, area.path.as_path())), &options.state_dir)?;
-    // Held to the end.
-    let mut packages = PackageLocks::default();
-    if !looks_only {
-        areas = areas.into_iter().map(|area| run.hold(area, &mut packages)).collect::<Result<_>>()?;
-    }
-    for area in &mut areas {
-        run.choose_mode(area)?;
-    }
-    run.use_deltas(&areas);
-    for area in &mut areas {
-        run.plan(area)?;
-        if !looks_only && !area.needs_adopt {
-            run.lock_packages(area, &mut packages)?;
-        }
-    }
-    let saved = || {
-        let planned = areas.iter().map(|area| PlannedArea {
-            name: &area.target.name,
-            mode: area.mode,
-            before: area.base,
-            plan: &area.plan,
-        });
-        SavedPlan::new(options, &planned.collect::<Vec<_>>())
-    };
-    let plan = (options.save_plan || options.approved.is_some()).then(saved);
-    if let Some((approved, plan)) = options.approved.as_ref().zip(plan.as_ref()) {
-        approved.require_fit(plan)?;
-    }
-    let planned_only = looks_only || areas.iter().any(|area| area.needs_adopt);
-    if !planned_only {
-        areas.iter().try_for_each(|area| run.check_bounds(area))?;
-        areas.iter().for_each(|area| before(&area.target.name, &area.losses.report()));
-    }
-    let mut needed = run.foresee(&areas)?;
-    if let Some(needed) = &needed
-        && !planned_only
-    {
-        progress.foresee(needed.report.foreseen());
-    }
-=======
-    let run = Run { store, options, snapshot: &snapshot, reader: &reader, progress };
     let mut packages = PackageLocks::default();
     let mut planned = run.look(None, &mut packages)?;
->>>>>>> wC
+    if !planned.only {
+        planned.areas.iter().for_each(|area| before(&area.target.name, &area.losses.report()));
+    }
+    let absent = planned.needed.as_ref().map_or(&[][..], |needed| &needed.absent);
+    let mut no_base = run.require_bases(&planned.areas, absent).err();
     let mut forgotten_bytes = 0;
     if options.fetch_only
         && !options.dry_run
         && let Some(needed) = &mut planned.needed
     {
-        run.fetch(run.staged_beside(&planned.areas)?, needed)?;
+        run.fetch(&planned.areas, run.staged_beside(&planned.areas)?, needed)?;
         forgotten_bytes = run.forget_unused(needed)?;
     }
     if !planned.only {
+        if let Some(error) = no_base.take() {
+            return Err(error);
+        }
         (planned, packages) = run.fetch_unheld(planned, packages)?;
     }
     let Planned { areas, plan, mut needed, only: planned_only } = planned;
     let reports = if planned_only {
         let look = |area| {
-            let would_refuse = run.check_bounds(area).err().map(|error| with_causes(&error));
+            let refused = run.check_bounds(area).err();
+            let would_refuse = refused.as_ref().or(no_base.as_ref()).map(with_causes);
             let would_keep_aside = area.plan.kept_aside().cloned().collect();
             AreaReport { would_refuse, would_keep_aside, ..run.report(area, &Switched::default()) }
         };
@@ -306,7 +273,7 @@ impl<'a> Run<'a> {
                 let again = recovered.journal.target == Some(self.options.snapshot);
                 area.resumed.adopting = recovered.adopting.filter(|_| again);
             }
-            area.resumed.rescued = held.rescued();
+            area.resumed.lost_journal = lost_journal(&held);
             area.marker = held.known().cloned();
             area.here.fidelity = Fidelity::probe(&held.staging()?)?;
             held.clear_staging()?;
@@ -493,19 +460,7 @@ impl<'a> Run<'a> {
                 "switched without journal and undo: this cannot be taken back, and had it been cut off, not finished";
             report.warnings.push(warning.into());
         }
-<<<<<<< HEAD
-        if let Place::Held(held) = &area.place {
-            report.warnings.extend(lost_journal(held));
-=======
-        if let Place::Held(held) = &area.place
-            && let Some(number) = area.resumed.rescued
-        {
-            report.warnings.push(format!(
-                "the journal of an interrupted switch was lost; what had given way in it is in {}/{number}",
-                held.undo_path().display()
-            ));
->>>>>>> wC
-        }
+        report.warnings.extend(area.resumed.lost_journal.clone());
         report
     }
 }

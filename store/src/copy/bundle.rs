@@ -17,6 +17,7 @@ use crate::format::pack::PackKind;
 use crate::format::snapshot::{IndexRecord, encode_index};
 use crate::fsio::{self, Batch, Lock, TempFile};
 use crate::id::SnapshotId;
+use crate::limits;
 use crate::progress::Progress;
 use crate::store::{InitOptions, Store};
 
@@ -38,7 +39,8 @@ pub struct Assembled {
 /// Puts a bundle together for `snapshot`, without the data chunks that all of `bases` have in common with it.
 ///
 /// # Errors
-/// As [`super::copy`]; [`Error::Locked`] while another bundle of the store is made with this state directory.
+/// As [`super::copy`]; [`Error::LimitExceeded`] for what nobody could read; [`Error::Locked`] while another bundle of the store is
+/// made with this state directory.
 pub fn assemble(
     from: &Store,
     snapshot: &SnapshotId,
@@ -50,6 +52,11 @@ pub fn assemble(
     let mut bases: Vec<SnapshotId> = bases.iter().filter(|base| *base != snapshot).copied().collect();
     bases.sort_unstable();
     bases.dedup();
+    let within = |what, found: usize, limit: u32| match found as u64 {
+        found if found > u64::from(limit) => Err(Error::LimitExceeded { what, found, limit: limit.into() }),
+        _ => Ok(()),
+    };
+    within("bases of a bundle", bases.len(), limits::BUNDLE_BASES_MAX)?;
     let state_dir = from.state_in(&options.state_dir);
     fsio::create_dir_all(&state_dir)?;
     let lock = Lock::exclusive(&state_dir.join("bundle.lock"))?;
@@ -90,6 +97,7 @@ pub fn assemble(
         IndexRecord { id: *snapshot, parent: document.parent, time: document.time.secs, len: bytes.len() as u64 };
     store.writing()?.publish(&ObjectName::SnapshotIndex, &encode_index(&[record]))?;
     let (names, entries) = objects(&store, snapshot)?;
+    within("objects of a bundle", entries.len(), limits::BUNDLE_ENTRIES_MAX)?;
     let head = BundleHead { target: *snapshot, bases, entries };
     Ok(Assembled { head, names, store, dir, left_out, _lock: lock })
 }

@@ -5,12 +5,13 @@
 //!  snapshot → needed chunks → lacking in the target → read, verified → packs → segment → locator → snapshot → index
 //! ```
 //!
-//! [`needed`] walks manifests, [`transfer`] moves records, [`publish`] makes them known. One snapshot after the other,
+//! [`needed`] walks manifests, [`transfer`] moves records, [`publish`] makes them known, and [`deltas`] follow. One snapshot after the other,
 //! parents first: a snapshot's document appears once everything that it needs is durable. Records are moved as they are
 //! stored. A pack of which everything is needed comes out byte for byte, under its own name; of others only the needed
 //! records go into new packs.
 
 pub mod bundle;
+mod deltas;
 mod needed;
 mod publish;
 mod transfer;
@@ -53,6 +54,8 @@ pub struct CopyReport {
     pub absent_parents: Vec<SnapshotId>,
     /// Chunks that were moved.
     pub chunks: u64,
+    /// Deltas that the target did not have.
+    pub deltas: u64,
     /// Packs that an interrupted copy or commit had left, and that are used now.
     pub packs_adopted: u64,
     /// Bytes added to the target, everything included.
@@ -76,7 +79,8 @@ pub fn open_target(path: &Path, like: &Store) -> Result<(Store, bool)> {
     }
 }
 
-/// Copies `snapshots`, or all there are when none is named, with everything that they need and `to` lacks.
+/// Copies `snapshots`, or all there are when none is named, with everything that they need and the deltas that lead to them,
+/// as far as `to` lacks it.
 ///
 /// # Errors
 /// [`Error::Refused`] when the stores cut files differently, or when `to` can only be read; [`Error::Locked`]; kind
@@ -103,6 +107,7 @@ pub fn copy(
         let document = from.snapshot(&id)?;
         if target.has(&id)? {
             report.there.push(id);
+            deltas::copy(from, &target, &id, progress, &mut report)?;
             continue;
         }
         let reader = from.reader_of(&[id])?;
@@ -118,6 +123,7 @@ pub fn copy(
         target.publish(id, &document, moved, progress, &mut report)?;
         give_up(reader.near(), &mut report);
         report.copied.push(id);
+        deltas::copy(from, &target, &id, progress, &mut report)?;
     }
     target.finish(&mut report)?;
     report.seconds = started.elapsed().as_secs_f64();

@@ -35,24 +35,45 @@ pub fn read_index(store: &Store, target: &SnapshotId) -> Result<Vec<DeltaIndexEn
     bytes.map_or(Ok(Vec::new()), |bytes| decode(&bytes).map_err(damaged(&name)))
 }
 
-/// Adds a delta to the index of `target`, where it takes the place of another one from the same base. An index that is
-/// damaged is begun anew. Only the holder of the writer's lock may.
+/// Adds a delta to the index of `target`, where it takes the place of another one from the same base, whose file is then
+/// removed. An index that is damaged is begun anew. Only the holder of the writer's lock may.
 ///
 /// # Errors
 /// [`Error::LimitExceeded`] for a full index; [`Error::Decode`] for one of a newer program; [`Error::Io`].
 pub fn add_to_index(store: &Store, target: &SnapshotId, entry: DeltaIndexEntry) -> Result<()> {
-    let mut entries = match read_index(store, target) {
-        Err(Error::Decode { object, source }) if source.is_unsupported() => {
-            return Err(Error::Decode { object, source });
-        }
-        Err(e) if e.kind() == ErrorKind::Damaged => Vec::new(),
-        read => read?,
-    };
-    entries.retain(|other| other.base != entry.base);
+    let listed = writable_index(store, target)?;
+    require_room_in(&listed, entry.base)?;
+    let (replaced, mut entries): (Vec<_>, Vec<_>) = listed.into_iter().partition(|other| other.base == entry.base);
     entries.push(entry);
-    let (found, limit) = (entries.len() as u64, u64::from(limits::DELTA_INDEX_ENTRIES_MAX));
+    let writing = store.writing()?;
+    writing.publish(&ObjectName::DeltaIndex(*target), &delta::encode_index(target, &entries))?;
+    // A delta leads to one snapshot, so no other index names it.
+    let gone = replaced.iter().filter(|other| other.delta != entry.delta);
+    gone.map(|other| ObjectName::Delta(other.delta)).try_for_each(|name| writing.remove(&name))
+}
+
+/// Requires that the index of `target` can take a delta from `base`: to be asked before it is made.
+///
+/// # Errors
+/// As [`add_to_index`].
+pub(crate) fn require_room(store: &Store, target: &SnapshotId, base: Option<SnapshotId>) -> Result<()> {
+    require_room_in(&writable_index(store, target)?, base)
+}
+
+fn require_room_in(entries: &[DeltaIndexEntry], base: Option<SnapshotId>) -> Result<()> {
+    let found = entries.iter().filter(|other| other.base != base).count() as u64 + 1;
+    let limit = u64::from(limits::DELTA_INDEX_ENTRIES_MAX);
     if found > limit {
         return Err(Error::LimitExceeded { what: "deltas to one snapshot", found, limit });
     }
-    store.writing()?.publish(&ObjectName::DeltaIndex(*target), &delta::encode_index(target, &entries))
+    Ok(())
+}
+
+/// What an index lists that is about to be written. One of a newer program is left alone.
+fn writable_index(store: &Store, target: &SnapshotId) -> Result<Vec<DeltaIndexEntry>> {
+    match read_index(store, target) {
+        Err(Error::Decode { object, source }) if source.is_unsupported() => Err(Error::Decode { object, source }),
+        Err(e) if e.kind() == ErrorKind::Damaged => Ok(Vec::new()),
+        read => read,
+    }
 }

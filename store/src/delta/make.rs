@@ -9,7 +9,7 @@ use super::codec::{self, Effort};
 use super::inventory::{FileChunks, Inventory};
 use super::plan::{self, DeltaPlan, PlannedFrame};
 use super::zipped::{self, Job, Jobs, Zipped};
-use super::{DeltaWriter, add_to_index};
+use super::{DeltaWriter, add_to_index, require_room};
 use crate::error::{Error, Result};
 use crate::format::delta::{CHUNK_LEN, DeltaChunk, DeltaIndexEntry, FRAME_LEN, REF_LEN};
 use crate::id::{ChunkId, SnapshotId};
@@ -60,8 +60,8 @@ pub struct MakeReport {
 /// equal bytes.
 ///
 /// # Errors
-/// [`Error::Refused`] for a store that is only read; [`Error::Interrupted`]; as [`ChunkReader::read`]; as
-/// [`DeltaWriter::finish`].
+/// [`Error::Refused`] for a store that is only read; [`Error::LimitExceeded`] where the target has as many deltas as there
+/// may be; [`Error::Interrupted`]; as [`ChunkReader::read`]; as [`DeltaWriter::finish`].
 pub fn make(
     store: &Store,
     base: SnapshotId,
@@ -70,6 +70,7 @@ pub fn make(
     _lock: &WriterLock,
     progress: &Progress,
 ) -> Result<MakeReport> {
+    require_room(store, &target, Some(base))?;
     let reader = store.reader()?;
     progress.start("comparing", 0, 0);
     let before = Inventory::read(&reader, &store.snapshot(&base)?, progress)?;

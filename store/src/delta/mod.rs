@@ -11,9 +11,12 @@ mod index;
 mod inventory;
 mod make;
 mod plan;
+mod whole;
 mod zipped;
 
 pub use codec::Effort;
 pub use file::DeltaWriter;
+pub(crate) use index::require_room;
 pub use index::{add_to_index, read_index};
 pub use make::{MakeOptions, MakeReport, make};
+pub(crate) use whole::{read_head, read_whole, require_len};

@@ -3,8 +3,10 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::tree_seed::TreeIndex;
 use crate::chunk::Chunker;
@@ -37,36 +39,81 @@ pub(crate) struct Scan<'a> {
     pub(crate) progress: &'a Progress,
 }
 
+/// What could not be read of a directory.
+#[derive(Debug, Default)]
+pub(crate) struct Unread {
+    count: u64,
+    example: Option<(PathBuf, io::Error)>,
+}
+
+impl Unread {
+    /// Who removes something meanwhile keeps nothing back.
+    fn add(&mut self, root: &Dir, path: &[u8], error: io::Error) {
+        if error.kind() != io::ErrorKind::NotFound {
+            self.count += 1;
+            self.example.get_or_insert_with(|| (root.path_of(path), error));
+        }
+    }
+
+    /// For the report.
+    pub(crate) fn note(&self) -> Option<String> {
+        let (path, error) = self.example.as_ref()?;
+        let path = path.display();
+        Some(match self.count {
+            1 => format!("{path} could not be used as a seed: {error}"),
+            count => format!("{count} files and directories could not be used as seeds, {path} among them: {error}"),
+        })
+    }
+}
+
 impl Scan<'_> {
-    /// Scans everything below `root`. What cannot be read is left out: a seed need not have anything. Other file systems
-    /// are not gone into.
+    /// Scans everything below `root`. What cannot be read is left out, and told of: a seed need not have anything. Other file
+    /// systems are not gone into. One directory is open at a time, however many there are.
     ///
     /// # Errors
     /// [`crate::Error::Interrupted`].
-    pub(crate) fn tree(&self, root: &Dir, index: &mut TreeIndex) -> Result<()> {
-        let Ok(device) = root.stat(b"").map(|stat| stat.dev) else { return Ok(()) };
-        let Ok(top) = root.try_clone() else { return Ok(()) };
-        let mut todo = vec![(Vec::new(), top, 0)];
-        while let Some((path, dir, depth)) = todo.pop() {
+    pub(crate) fn tree(&self, root: &Dir, index: &mut TreeIndex) -> Result<Unread> {
+        let mut unread = Unread::default();
+        let mut device = None;
+        let mut todo = vec![(Vec::new(), 0)];
+        while let Some((path, depth)) = todo.pop() {
             self.progress.check_cancelled()?;
-            for name in dir.names().unwrap_or_default() {
-                if index.is_full() {
-                    return Ok(());
+            let listed = open(root, &path).and_then(|dir| {
+                let own = dir.stat(b"")?.dev;
+                Ok((if own == *device.get_or_insert(own) { dir.names()? } else { Vec::new() }, dir))
+            });
+            let (names, dir) = match listed {
+                Ok(listed) => listed,
+                Err(e) => {
+                    unread.add(root, &path, e);
+                    continue;
                 }
-                let Ok(stat) = dir.stat(&name) else { continue };
+            };
+            for name in names {
+                if index.is_full() {
+                    return Ok(unread);
+                }
                 let path = [&path[..], if path.is_empty() { b"" } else { b"/" }, &name].concat();
+                let stat = match dir.stat(&name) {
+                    Ok(stat) => stat,
+                    Err(e) => {
+                        unread.add(root, &path, e);
+                        continue;
+                    }
+                };
                 if stat.is_dir() {
-                    if let (true, true, Ok(dir)) = (depth < DEPTH_MAX, stat.dev == device, dir.open_dir(&name)) {
-                        todo.push((path, dir, depth + 1));
+                    if depth < DEPTH_MAX {
+                        todo.push((path, depth + 1));
                     }
                 } else if self.is_worth(&stat)
                     && let Ok(path) = TreePath::new(path)
+                    && let Some(e) = self.file(root, &path, None, index)?
                 {
-                    self.file(root, &path, None, index)?;
+                    unread.add(root, path.as_bytes(), e);
                 }
             }
         }
-        Ok(())
+        Ok(unread)
     }
 
     fn is_worth(&self, stat: &Stat) -> bool {
@@ -74,7 +121,7 @@ impl Scan<'_> {
         stat.file_type == FileType::File && stat.size > 0 && (may_share || self.sizes.contains(&stat.size))
     }
 
-    /// Cuts one file, if it still is the inode that `print` says.
+    /// Cuts one file, if it still is the inode that `print` says. Gives why it could not be read.
     ///
     /// # Errors
     /// [`crate::Error::Interrupted`].
@@ -84,20 +131,43 @@ impl Scan<'_> {
         path: &TreePath,
         print: Option<Fingerprint>,
         index: &mut TreeIndex,
-    ) -> Result<()> {
+    ) -> Result<Option<io::Error>> {
         let below = Path::new(OsStr::from_bytes(path.as_bytes()));
         // Looked at before it is opened: to open a device may do something.
         let is_file = |stat: &Stat| stat.file_type == FileType::File;
-        if !root.stat_below(below).is_ok_and(|stat| is_file(&stat)) {
-            return Ok(());
-        }
-        let Ok(fd) = root.open_below(below) else { return Ok(()) };
-        let Ok(stat) = Stat::of_fd(&fd) else { return Ok(()) };
+        let opened = root.stat_below(below).and_then(|stat| match is_file(&stat) {
+            true => root.open_below(below).and_then(|fd| Ok(Some((Stat::of_fd(&fd)?, fd)))),
+            false => Ok(None),
+        });
+        let (stat, fd) = match opened {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return Ok(None),
+            Err(e) => return Ok(Some(e)),
+        };
         let now = Fingerprint::of(&stat);
         if !is_file(&stat) || print.is_some_and(|print| print != now) {
-            return Ok(());
+            return Ok(None);
         }
-        let Ok(runs) = fsio::data_runs(&fd, stat.size) else { return Ok(()) };
+        match self.cut(&fd, stat.size)? {
+            Ok(chunks) => {
+                index.push(path, stat.size, Some(now), chunks);
+                Ok(None)
+            }
+            // It has become shorter meanwhile.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(e) => Ok(Some(e)),
+        }
+    }
+
+    /// The chunks of an open file, with offset and length.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    fn cut(&self, fd: &OwnedFd, size: u64) -> Result<io::Result<Vec<(ChunkId, u64, u32)>>> {
+        let runs = match fsio::data_runs(fd, size) {
+            Ok(runs) => runs,
+            Err(e) => return Ok(Err(e)),
+        };
         let mut chunks = Vec::new();
         let mut window = Vec::new();
         for run in runs {
@@ -106,16 +176,20 @@ impl Scan<'_> {
                 self.progress.check_cancelled()?;
                 let len = usize::try_from(run.end - at).unwrap_or(usize::MAX).min(self.chunker.max());
                 window.resize(len, 0);
-                if fsio::read_exact_at(&fd, &mut window, at).is_err() {
-                    return Ok(());
+                if let Err(e) = fsio::read_exact_at(fd, &mut window, at) {
+                    return Ok(Err(e));
                 }
                 let cut = self.chunker.next_cut(&window);
-                let Ok(short) = u32::try_from(cut) else { return Ok(()) };
+                let short = u32::try_from(cut).expect("no longer than the longest chunk");
                 chunks.push((ChunkId::of(&window[..cut]), at, short));
                 at += u64::from(short);
             }
         }
-        index.push(path, stat.size, Some(now), chunks);
-        Ok(())
+        Ok(Ok(chunks))
     }
+}
+
+/// The directory at `path` below `root`, looked up without following a symlink.
+fn open(root: &Dir, path: &[u8]) -> io::Result<Dir> {
+    if path.is_empty() { root.try_clone() } else { root.open_dir_below(Path::new(OsStr::from_bytes(path))) }
 }

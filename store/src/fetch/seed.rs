@@ -57,6 +57,9 @@ pub trait Seed: std::fmt::Debug + Send + Sync {
     /// Whether it seems to have a chunk. Reads no content.
     fn has(&self, id: &ChunkId) -> bool;
 
+    /// How long a chunk seems to be, where it seems to have it.
+    fn len_of(&self, id: &ChunkId) -> Option<u32>;
+
     /// A chunk of `len` bytes, verified by its hash; `None` when it is not there, or is something else by now.
     fn read(&self, id: &ChunkId, len: u32) -> Option<Vec<u8>>;
 
@@ -115,9 +118,11 @@ impl Seeds {
         seeds.iter().find_map(|seed| Some((seed.source(), seed.read(id, len)?)))
     }
 
-    /// As [`Seeds::read`], for content that is needed: it is counted.
-    pub(crate) fn take(&self, id: &ChunkId, len: u32) -> Option<Vec<u8>> {
-        let (source, plain) = self.read(id, len)?;
+    /// As [`Seeds::read`], for content that is needed: it is counted. Without `len` each is asked for what it has.
+    pub(crate) fn take(&self, id: &ChunkId, len: Option<u32>) -> Option<Vec<u8>> {
+        let seeds = self.seeds.read().unwrap_or_else(PoisonError::into_inner);
+        let read = |seed: &Arc<dyn Seed>| seed.read(id, len.or_else(|| seed.len_of(id))?);
+        let (source, plain) = seeds.iter().find_map(|seed| Some((seed.source(), read(seed)?)))?;
         self.given[source.index()].fetch_add(plain.len() as u64, Ordering::Relaxed);
         Some(plain)
     }

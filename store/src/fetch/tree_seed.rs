@@ -118,6 +118,10 @@ impl Seed for TreeSeed {
         self.places(id).any(|chunk| self.is_as_known(chunk.file))
     }
 
+    fn len_of(&self, id: &ChunkId) -> Option<u32> {
+        self.places(id).find(|chunk| self.is_as_known(chunk.file)).map(|chunk| chunk.len)
+    }
+
     fn read(&self, id: &ChunkId, len: u32) -> Option<Vec<u8>> {
         let places = self.places(id).filter(|chunk| chunk.len == len && self.is_as_known(chunk.file));
         places.take(4).find_map(|chunk| self.read_at(id, chunk))

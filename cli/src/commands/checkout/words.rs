@@ -61,7 +61,7 @@ pub(in super::super) fn print_fetch(session: &Session, fetch: &FetchReport) -> R
 }
 
 /// `3 requests, 1.20 MiB; here already: 4.00 MiB (live tree)`.
-fn sources(fetch: &FetchBytes) -> String {
+pub(in super::super) fn sources(fetch: &FetchBytes) -> String {
     let here: Vec<String> = [
         (fetch.live, "live tree"),
         (fetch.undo, "undo"),

@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One request to one server. The only file that knows the HTTP library.
+//! One request to one server. This file and `plain_proxy` are the only ones that know the HTTP library.
 
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ureq::config::Config;
 use ureq::http::header::HeaderValue;
 use ureq::http::{Uri, header};
 use ureq::tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig};
-use ureq::{Agent, Proxy, Timeout};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector, TcpConnector};
+use ureq::{Agent, Proxy, ProxyProtocol, Timeout};
 
 use super::answer::{Answer, Asked, Body};
 use super::options::{HttpOptions, Patience, Secret, Timing};
+use super::plain_proxy::PlainProxy;
 use super::rate::Rate;
 use crate::backend::Seen;
 use crate::error::{Error, Result, TransferError};
@@ -75,27 +79,17 @@ impl Client {
         let patience = options.patience;
         let identity = options.identity.as_ref().map(|pem| identity(&pem.0)).transpose()?;
         let tls = TlsConfig::builder().root_certs(authorities(&options.authorities)?).client_cert(identity).build();
-        let config = Agent::config_builder()
-            .tls_config(tls)
-            // Said outright: left alone, the library would look into the environment.
-            .proxy(proxy(options)?)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(concat!("evenkeel/", env!("CARGO_PKG_VERSION")))
-            .max_response_header_size(HEADER_BYTES_MAX)
-            .max_idle_connections(IDLE_CONNECTIONS)
-            .max_idle_connections_per_host(IDLE_CONNECTIONS)
-            .timeout_resolve(Some(patience.connect))
-            .timeout_connect(Some(patience.connect))
-            .timeout_send_request(Some(patience.stall))
-            .timeout_recv_response(Some(patience.first_byte))
-            .timeout_per_read(Some(patience.stall))
-            .timeout_per_write(Some(patience.stall))
-            .timeout_global(Some(patience.request))
-            .build();
+        let agent = match proxy(options)? {
+            None => config(&tls, None, patience).new_agent(),
+            Some(proxy) => {
+                let plain = PlainProxy::new(proxy.clone(), config(&tls, None, patience));
+                let connector = ().chain(plain).chain(ConnectProxyConnector::default());
+                let connector = connector.chain(TcpConnector::default()).chain(RustlsConnector::default());
+                Agent::with_parts(config(&tls, Some(proxy), patience), connector, DefaultResolver::default())
+            }
+        };
         let (rate, timing) = (options.bytes_per_second.map(Rate::new), Arc::clone(&options.timing));
-        Ok(Client { agent: config.new_agent(), patience, timing, rate, bearer: None, redirects: Vec::new() })
+        Ok(Client { agent, patience, timing, rate, bearer: None, redirects: Vec::new() })
     }
 
     /// Gives a token to the server of `address`, and to no other.
@@ -360,6 +354,29 @@ impl Client {
     }
 }
 
+/// What the HTTP library is told.
+fn config(tls: &TlsConfig, proxy: Option<Proxy>, patience: Patience) -> Config {
+    Agent::config_builder()
+        .tls_config(tls.clone())
+        // Said outright: left alone, the library would look into the environment.
+        .proxy(proxy)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(concat!("evenkeel/", env!("CARGO_PKG_VERSION")))
+        .max_response_header_size(HEADER_BYTES_MAX)
+        .max_idle_connections(IDLE_CONNECTIONS)
+        .max_idle_connections_per_host(IDLE_CONNECTIONS)
+        .timeout_resolve(Some(patience.connect))
+        .timeout_connect(Some(patience.connect))
+        .timeout_send_request(Some(patience.stall))
+        .timeout_recv_response(Some(patience.first_byte))
+        .timeout_per_read(Some(patience.stall))
+        .timeout_per_write(Some(patience.stall))
+        .timeout_global(Some(patience.request))
+        .build()
+}
+
 /// Where `location` in an answer of `url` leads, if it may be followed: with the same scheme, and to the same server or to one
 /// of `hosts`. Without hosts, nowhere.
 fn redirected(url: &str, location: &str, hosts: &[String]) -> Option<String> {
@@ -442,6 +459,9 @@ fn proxy(options: &HttpOptions) -> Result<Option<Proxy>> {
         hint: Some("a proxy is named as http://[USER:PASSWORD@]HOST:PORT".into()),
     };
     let parsed = Proxy::new(address).map_err(|_| refused())?;
+    if !matches!(parsed.protocol(), ProxyProtocol::Http | ProxyProtocol::Https) {
+        return Err(refused());
+    }
     let mut builder = Proxy::builder(parsed.protocol()).host(parsed.host()).port(parsed.port());
     if let Some(user) = parsed.username() {
         builder = builder.username(user);

@@ -10,6 +10,7 @@ mod ask;
 mod client;
 mod mirrors;
 mod options;
+mod plain_proxy;
 mod rate;
 
 use std::fmt;

@@ -3,6 +3,8 @@
 //! in a few.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 use super::{AreaRun, Run};
 use crate::checkout::plan::Wanted;
@@ -18,6 +20,8 @@ use crate::manifest::content_runs;
 pub(super) struct Needed {
     /// Each chunk once, and its length; without those that an earlier look at the areas has dealt with.
     chunks: Vec<(ChunkId, u32)>,
+    /// Those that neither the store nor this machine seems to have.
+    pub(super) absent: Vec<ChunkId>,
     pub(super) report: FetchReport,
 }
 
@@ -30,13 +34,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Finds out what content all areas need and where it will come from; `None` where the store is at hand. Fetches nothing
-    /// but the lists of very long files. Of what was needed `earlier` only that counts which is not here after all.
+    /// Finds out what content all areas need and where it will come from; `None` where the store is at hand and has all of
+    /// it. Fetches nothing but the lists of very long files. Of what was needed `earlier` only that counts which is not here
+    /// after all.
     ///
     /// # Errors
     /// As [`crate::read::ChunkReader::fetch_ahead`].
     pub(super) fn foresee(&self, areas: &[AreaRun<'a>], earlier: Option<Needed>) -> Result<Option<Needed>> {
-        if !self.reader.is_far() {
+        if !self.reader.wants_seeds() {
             return Ok(None);
         }
         let wanted = areas.iter().flat_map(|area| &area.plan.actions).filter_map(|action| action.wanted());
@@ -51,6 +56,10 @@ impl<'a> Run<'a> {
             let runs = content_runs(self.reader, content)?;
             chunks.extend(runs.iter().filter_map(data).filter(|(id, _)| seen.insert(*id)));
         }
+        if !self.reader.is_far() {
+            // What the bundle has is at hand.
+            chunks.retain(|(id, _)| self.reader.locate(id).is_none());
+        }
         if let Some(earlier) = &earlier {
             let known: HashSet<ChunkId> = earlier.chunks.iter().map(|(id, _)| *id).collect();
             let (near, seeds) = (self.reader.near(), self.reader.seeds());
@@ -62,21 +71,38 @@ impl<'a> Run<'a> {
             self.seed_from_places(areas, &contents, &chunks)?;
         }
         if let Some(earlier) = earlier {
-            return Ok(Some(Needed { chunks, report: earlier.report }));
+            return Ok(Some(Needed { chunks, absent: earlier.absent, report: earlier.report }));
         }
-        let (planned, kept_bytes) = self.sources(&chunks)?;
+        let (planned, kept_bytes, absent) = self.sources(&chunks)?;
         let bytes_to_write = areas.iter().map(|area| area.plan.counts.bytes_to_write).sum();
         // What was fetched lies beside what is staged until the end.
         let disk_needed = kept_bytes + if self.options.fetch_only { 0 } else { bytes_to_write };
         let report = FetchReport { planned, done: None, bytes_to_write, disk_needed };
-        Ok(Some(Needed { chunks, report }))
+        Ok(Some(Needed { chunks, absent, report }))
     }
 
-    /// Where chunks would come from now, and how many bytes would be kept of what is fetched.
+    /// A bundle leaves out what its bases have: that must be here.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], naming the bases.
+    pub(super) fn require_bases(&self, areas: &[AreaRun<'a>], absent: &[ChunkId]) -> Result<()> {
+        let Some(first) = absent.first() else { return Ok(()) };
+        let needs = |content: &FileContent| {
+            content_runs(self.reader, content)
+                .is_ok_and(|runs| runs.iter().filter_map(data).any(|(id, _)| id == *first))
+        };
+        let actions = areas.iter().flat_map(|area| area.plan.actions.iter().map(move |action| (area, action)));
+        let mut files = actions.filter(|(_, action)| action.wanted().and_then(new_content).is_some_and(needs));
+        let example = files.next().map(|(area, action)| area.path.join(OsStr::from_bytes(action.path.as_bytes())));
+        let backend = self.store.backend();
+        Err(refuse::no_base(backend.path(), backend.bases(), absent.len(), example.as_deref()))
+    }
+
+    /// Where chunks would come from now, how many bytes would be kept of what is fetched, and what cannot be had.
     ///
     /// # Errors
     /// [`Error::Interrupted`].
-    fn sources(&self, chunks: &[(ChunkId, u32)]) -> Result<(FetchBytes, u64)> {
+    fn sources(&self, chunks: &[(ChunkId, u32)]) -> Result<(FetchBytes, u64, Vec<ChunkId>)> {
         let mut bytes = FetchBytes::default();
         let mut far = Vec::new();
         for (id, len) in chunks {
@@ -86,9 +112,12 @@ impl<'a> Run<'a> {
                 (None, None) => far.push(*id),
             }
         }
+        if !self.reader.is_far() {
+            return Ok((bytes, 0, far));
+        }
         let ahead = self.reader.foresee_ahead(far, self.progress)?;
         bytes.count_plan(&ahead);
-        Ok((bytes, ahead.kept_bytes()))
+        Ok((bytes, ahead.kept_bytes(), Vec::new()))
     }
 
     /// Fetches what is needed and this machine does not have. What it has is read and verified once, so that what turns out
@@ -96,8 +125,8 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// As [`crate::read::ChunkReader::fetch_ahead`]; [`crate::Error::Io`] for too little space, before anything is fetched:
-    /// `beside` bytes are to be staged next to it.
-    pub(super) fn fetch(&self, beside: u64, needed: &mut Needed) -> Result<()> {
+    /// `beside` bytes are to be staged next to it; [`Error::Refused`] for what a bundle leaves out and is not here.
+    pub(super) fn fetch(&self, areas: &[AreaRun<'a>], beside: u64, needed: &mut Needed) -> Result<()> {
         if needed.chunks.is_empty() && needed.report.done.is_some() {
             return Ok(());
         }
@@ -115,6 +144,9 @@ impl<'a> Run<'a> {
                 far.push(*id);
             }
             self.progress.advance(1, 0);
+        }
+        if !self.reader.is_far() {
+            self.require_bases(areas, &far)?;
         }
         if let Some(dir) = near.dir().filter(|_| !far.is_empty()) {
             let ahead = self.reader.foresee_ahead(far.iter().copied(), self.progress)?;

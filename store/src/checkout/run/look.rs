@@ -25,22 +25,22 @@ pub(super) struct Earlier {
 }
 
 /// What taking an area has brought to an end, or to light.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Resumed {
     /// An interrupted transaction that was finished first.
     pub(super) recovered: Option<u64>,
     /// Asked for again, an adoption still is one: what it kept stays.
     pub(super) adopting: Option<Adopt>,
-    /// The undo that has what an interrupted switch had displaced whose journal is lost.
-    pub(super) rescued: Option<u64>,
+    /// What became of a journal that was lost or damaged.
+    pub(super) lost_journal: Option<String>,
 }
 
 impl Resumed {
-    fn or(self, earlier: Resumed) -> Resumed {
+    fn or(self, earlier: &Resumed) -> Resumed {
         Resumed {
             recovered: self.recovered.or(earlier.recovered),
             adopting: self.adopting.or(earlier.adopting),
-            rescued: self.rescued.or(earlier.rescued),
+            lost_journal: self.lost_journal.or_else(|| earlier.lost_journal.clone()),
         }
     }
 }
@@ -61,7 +61,7 @@ impl<'a> Run<'a> {
             areas = areas.into_iter().map(|area| self.hold(area, packages)).collect::<Result<_>>()?;
         }
         for (area, earlier) in areas.iter_mut().zip(earlier.iter().flat_map(|earlier| &earlier.areas)) {
-            area.resumed = area.resumed.or(*earlier);
+            area.resumed = std::mem::take(&mut area.resumed).or(earlier);
         }
         for area in &mut areas {
             area.adopting = area.resumed.adopting;
@@ -124,9 +124,9 @@ impl<'a> Run<'a> {
             packages = PackageLocks::default();
         }
         let beside = self.staged_beside(&planned.areas)?;
-        let areas = planned.areas.iter().map(|area| area.resumed).collect();
+        let areas = planned.areas.iter().map(|area| area.resumed.clone()).collect();
         drop(planned.areas);
-        self.fetch(beside, &mut needed)?;
+        self.fetch(&[], beside, &mut needed)?;
         let planned = self.look(Some(Earlier { areas, needed }), &mut packages)?;
         Ok((planned, packages))
     }

@@ -115,16 +115,19 @@ impl<'a> Run<'a> {
     ) -> Result<()> {
         let chunker = Chunker::new(self.store.format().chunker);
         let seeds = self.reader.seeds();
+        // The last pass reads what those before it read, and more.
+        let mut note = None;
         for &worth in passes {
             if needed.iter().all(|(id, _)| self.reader.near().has(id) || seeds.has(id)) {
                 break;
             }
             self.progress.start("looking through seeds", 0, 0);
             let mut index = TreeIndex::default();
-            Scan { chunker: &chunker, sizes, worth, progress: self.progress }.tree(dir, &mut index)?;
+            note = Scan { chunker: &chunker, sizes, worth, progress: self.progress }.tree(dir, &mut index)?.note();
             let dir = dir.try_clone().map_err(|e| Error::io("open", dir.path(), e))?;
             seeds.add(Arc::new(index.into_seed(source, dir)));
         }
+        note.into_iter().for_each(|note| seeds.note(note));
         Ok(())
     }
 }

@@ -16,13 +16,12 @@ use self::list::Lists;
 use super::near::Near;
 use super::plan::whole_request_bytes;
 use super::seed::Seeds;
-use crate::backend::ObjectName;
+use crate::delta::read_head;
 use crate::error::{Error, Result};
 use crate::format::delta::{Delta, DeltaIndexEntry};
-use crate::format::{DecodeError, Reason};
 use crate::id::{ChunkId, DeltaId, SnapshotId};
 use crate::progress::Progress;
-use crate::store::{Store, damaged};
+use crate::store::Store;
 
 /// Fewer bytes than these are fetched from packs without looking for a delta.
 const WORTH_BYTES: u64 = 32 << 10;
@@ -220,37 +219,13 @@ impl Deltas {
 /// Fetches the tables that are not there yet; or says which one cannot be had.
 fn fetch_tables(steps: &mut [Step], bytes: &mut u64, kitchen: &Kitchen<'_>) -> Result<(), (usize, Error)> {
     for (at, step) in steps.iter_mut().enumerate().filter(|(_, step)| step.table.is_none()) {
-        let fetched = kitchen.progress.check_cancelled().and_then(|()| table(kitchen.store, step));
+        let fetched = kitchen.progress.check_cancelled().and_then(|()| read_head(kitchen.store, &step.target, &step.entry));
         let delta = fetched.map_err(|e| (at, e))?;
         *bytes += step.entry.head_len;
         let offsets = delta.payload_offsets(step.entry.head_len);
         step.table = Some(Arc::new((delta, offsets)));
     }
     Ok(())
-}
-
-/// The table of a delta, which is what the index says.
-fn table(store: &Store, step: &Step) -> Result<Delta> {
-    let entry = &step.entry;
-    let name = ObjectName::Delta(entry.delta);
-    let decode = |bytes: &[u8]| {
-        let delta = Delta::decode(bytes, entry.file_len)?;
-        if (delta.base, delta.target) == (entry.base, step.target) {
-            return Ok(delta);
-        }
-        let reason = Reason::Rule("between other snapshots than the index says");
-        Err(DecodeError { object: "delta", offset: 32, field: "target", reason })
-    };
-    // What is newer than this program is no lie of a server.
-    let mut check = |bytes: &[u8]| match decode(bytes) {
-        Err(e) if !e.is_unsupported() => Err(damaged(&name)(e)),
-        _ => Ok(()),
-    };
-    let missing = || Error::MissingObject { object: name.to_string() };
-    let len = usize::try_from(entry.head_len).map_err(|_| missing())?;
-    let object = store.backend().open(&name)?.ok_or_else(missing)?;
-    let bytes = object.read_part(0, len, &mut check)?;
-    decode(&bytes).map_err(damaged(&name))
 }
 
 fn total(wanted: &HashMap<ChunkId, u64>) -> u64 {
