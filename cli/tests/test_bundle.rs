@@ -138,3 +138,19 @@ fn only_a_bundle_gives_way_to_a_bundle() {
         assert!(refused.starts_with("exit 2\n"), "{place}: {refused}");
     }
 }
+
+/// A bundle has one snapshot, and so does not know what is between it and a base that is not its parent.
+#[test]
+fn with_a_base_that_is_further_back() {
+    let world = World::with_history();
+    assert!(world.output(&["checkout", "@latest~1", "--area", "os=far"]).status.success());
+    world.write("m/etc/new.conf", "newer\n");
+    world.settle("m");
+    world.commit("third");
+    let make = ["bundle", "create", "@latest", "--base", "@latest~2", "-o", "new.bundle"];
+    says(&world, &make, &["exit 0\n"]);
+    let apply = ["--store", "new.bundle", "checkout", "@latest", "--area", "os=far"];
+    says(&world, &apply, &["exit 2\n", "whether ", " follows it is not known here", "hint: say --full"]);
+    says(&world, &[&apply[..], &["--full"]].concat(), &["exit 0\n"]);
+    says(&world, &["--store", "new.bundle", "verify", "--area", "os=far"], &["exit 0\n"]);
+}

@@ -39,9 +39,17 @@ pub(super) fn other_area(target: &AreaTarget, found: &str) -> Error {
     refused(reason, "check --area and the configuration")
 }
 
-pub(super) fn mode_must_be_said(target: &AreaTarget, base: &SnapshotId, snapshot: &SnapshotId) -> Error {
-    let reason =
-        format!("area `{}` is at {}, which is not an ancestor of {}", target.name, base.short(12), snapshot.short(12));
+pub(super) fn mode_must_be_said(
+    target: &AreaTarget,
+    base: &SnapshotId,
+    snapshot: &SnapshotId,
+    is_known: bool,
+) -> Error {
+    let (base, snapshot) = (base.short(12), snapshot.short(12));
+    let reason = match is_known {
+        true => format!("area `{}` is at {base}, which is not an ancestor of {snapshot}", target.name),
+        false => format!("area `{}` is at {base}, and whether {snapshot} follows it is not known here", target.name),
+    };
     refused(reason, "say --full to make it equal, or --incremental to keep local changes and what was dropped")
 }
 

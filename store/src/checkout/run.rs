@@ -308,9 +308,14 @@ impl<'a> Run<'a> {
         area.adopting = begun.or(area.adopting).map(|begun| options.adopt.unwrap_or(begun));
         area.mode = match options.mode {
             Some(mode) => mode,
-            None if base == options.snapshot || self.descends_from(&base)? => Mode::Incremental,
-            None if options.fetch_only => Mode::Full,
-            None => return Err(refuse::mode_must_be_said(area.target, &base, &options.snapshot)),
+            None => match self.descends_from(&base)? {
+                Some(true) => Mode::Incremental,
+                _ if options.fetch_only => Mode::Full,
+                known => {
+                    let is_known = known.is_some();
+                    return Err(refuse::mode_must_be_said(area.target, &base, &options.snapshot, is_known));
+                }
+            },
         };
         // What is there of a first checkout was brought by it, or is what an adoption decides over.
         let was_other = area.marker.as_ref().is_some_and(|marker| marker.applied.is_some());
@@ -333,10 +338,11 @@ impl<'a> Run<'a> {
         Ok(marker.applied.or(marker.transaction).unwrap_or(self.options.snapshot))
     }
 
-    fn descends_from(&self, base: &SnapshotId) -> Result<bool> {
+    /// Whether the reference follows `base`; `None` where the store does not have what is between them.
+    fn descends_from(&self, base: &SnapshotId) -> Result<Option<bool>> {
         match self.store.is_ancestor(base, &self.options.snapshot) {
-            Err(Error::UnknownSnapshot { .. }) => Ok(false),
-            found => found,
+            Err(Error::UnknownSnapshot { .. }) => Ok(None),
+            found => found.map(Some),
         }
     }
 
