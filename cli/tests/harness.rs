@@ -160,6 +160,10 @@ impl World {
         if !args.contains(&"--state") {
             command.args(["--state", "state"]);
         }
+        if !args.contains(&"--progress") {
+            // On a busy machine a phase takes more than the second after which it is told of.
+            command.args(["--progress", "none"]);
+        }
         command
     }
 

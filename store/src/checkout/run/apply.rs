@@ -26,7 +26,8 @@ impl<'a> Run<'a> {
         mut areas: Vec<AreaRun<'a>>,
         mut needed: Option<&mut Needed>,
     ) -> Result<Vec<AreaReport>> {
-        let fetched = needed.as_deref_mut().map_or(Ok(()), |needed| self.fetch(&areas, self.staged_beside(&areas)?, needed));
+        let fetched =
+            needed.as_deref_mut().map_or(Ok(()), |needed| self.fetch(&areas, self.staged_beside(&areas)?, needed));
         let fetch = needed.map(|needed| needed.report);
         let staged = fetched.and_then(|()| areas.iter_mut().try_for_each(|area| self.stage(area)));
         if let Err(error) = staged {

@@ -219,7 +219,8 @@ impl Deltas {
 /// Fetches the tables that are not there yet; or says which one cannot be had.
 fn fetch_tables(steps: &mut [Step], bytes: &mut u64, kitchen: &Kitchen<'_>) -> Result<(), (usize, Error)> {
     for (at, step) in steps.iter_mut().enumerate().filter(|(_, step)| step.table.is_none()) {
-        let fetched = kitchen.progress.check_cancelled().and_then(|()| read_head(kitchen.store, &step.target, &step.entry));
+        let fetched =
+            kitchen.progress.check_cancelled().and_then(|()| read_head(kitchen.store, &step.target, &step.entry));
         let delta = fetched.map_err(|e| (at, e))?;
         *bytes += step.entry.head_len;
         let offsets = delta.payload_offsets(step.entry.head_len);
