@@ -5,6 +5,7 @@ use evenkeel_store::checkout::{self, AreaRecovery};
 use evenkeel_store::in_use::InUse;
 use serde::Serialize;
 
+use super::rollback::{SetAsideFields, print_set_aside};
 use crate::areas::{self, AreaArg};
 use crate::error::{Kind, Result};
 use crate::exit::Exit;
@@ -75,6 +76,7 @@ struct AreaFields {
     finished: Option<u64>,
     at: Option<String>,
     left_alone: Vec<PathField>,
+    set_aside: Vec<SetAsideFields>,
     in_use: InUse,
 }
 
@@ -87,6 +89,7 @@ impl AreaFields {
             finished: area.number,
             at: area.at.map(|id| id.to_hex()),
             left_alone: area.left_alone.iter().map(|path| PathField::new(path.as_bytes())).collect(),
+            set_aside: area.set_aside.iter().map(SetAsideFields::new).collect(),
             in_use: area.in_use.clone(),
         }
     }
@@ -103,6 +106,7 @@ fn print(session: &Session, area: &AreaRecovery) -> Result<()> {
     for path in &area.left_alone {
         out.line(format_args!("  {}", out.paint.changed(format_args!("{path}  changed meanwhile; left alone"))))?;
     }
+    print_set_aside(session, &area.set_aside, area.number.unwrap_or(0))?;
     in_use::print(out, &area.in_use)?;
     match area.at {
         Some(id) => out.line(format_args!("{} {}", out.paint.good("at"), out.paint.id(id.short(12)))),

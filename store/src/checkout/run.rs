@@ -21,7 +21,7 @@ use super::packages::PackageLocks;
 use super::plan::CheckoutPlan;
 use super::record::read_applied;
 use super::refuse;
-use super::report::{AreaReport, CheckoutReport};
+use super::report::{AreaReport, CheckoutReport, SetAside};
 use super::saved_plan::{PlannedArea, SavedPlan};
 use super::state::{AreaRoot, HeldArea, Marker, applied_path, state_path};
 use super::switch::Switched;
@@ -170,6 +170,8 @@ struct AreaRun<'a> {
     ready: Option<Ready>,
     /// An interrupted transaction that was finished first.
     recovered: Option<u64>,
+    /// What could not have its place in that, and its number.
+    set_aside_before: Vec<(u64, SetAside)>,
     /// Transactions that cannot be taken back any more.
     dropped_undo: Vec<u64>,
     /// The number of this one.
@@ -252,6 +254,7 @@ impl<'a> Run<'a> {
             tree: None,
             ready: None,
             recovered: None,
+            set_aside_before: Vec::new(),
             dropped_undo: Vec::new(),
             number: None,
         })
@@ -266,7 +269,9 @@ impl<'a> Run<'a> {
                 packages.take(target, &area.path, self.progress)?;
             }
             if let Some(recovered) = transaction::recover(&mut held, self.options.asked_by.as_ref(), self.progress)? {
-                area.recovered = Some(recovered.journal.number);
+                let number = recovered.journal.number;
+                area.recovered = Some(number);
+                area.set_aside_before = recovered.switched.set_aside.into_iter().map(|aside| (number, aside)).collect();
                 // Asked for again, an adoption still is one: what it kept stays.
                 let again = recovered.journal.target == Some(self.options.snapshot);
                 area.adopting = recovered.adopting.filter(|_| again);
@@ -430,9 +435,16 @@ impl<'a> Run<'a> {
         report.warnings.extend(self.store.backend().notes());
         report.warnings.extend(self.seed_notes());
         report.warnings.extend(self.reader.deltas().iter().flat_map(|deltas| deltas.notes()));
-        report.warnings.extend(done.set_aside.iter().map(|(path, name)| {
-            format!("what somebody put at {path} during the switch could not stay there; it is {name} in the undo")
+        report.warnings.extend(done.set_aside.iter().map(|SetAside { path, kept_as }| {
+            format!("what somebody put at {path} during the switch could not stay there; it is {kept_as} in the undo")
         }));
+        for (number, SetAside { path, kept_as }) in &area.set_aside_before {
+            let undo = area.path.join(".evenkeel/undo").join(number.to_string());
+            report.warnings.push(format!(
+                "number {number} was finished first; what could not have its place at {path} is {}",
+                undo.join(kept_as).display()
+            ));
+        }
         report.leave_alone(&area.plan, &done.changed_meanwhile);
         if self.options.switch == SwitchMode::Direct {
             let warning =

@@ -203,6 +203,7 @@ impl HeldArea {
             return Err(Error::Locked { path: held.private.path_of(LOCK), holder: None });
         }
         transaction::sweep(&held.state)?;
+        held.settle_given_back()?;
         if transaction::open(&held.state)?.is_none() {
             held.leave_no_staging()?;
         }
