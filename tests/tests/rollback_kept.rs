@@ -28,8 +28,10 @@ const LOCAL: [(&str, &str); 5] = [
     ("p/a/was-file", "precious: a file that becomes a directory"),
 ];
 
+type Happens = fn(&Place<'_>);
+
 /// What somebody does to the directory of all of these before the rollback.
-const FATES: [(&str, fn(&Place<'_>)); 6] = [
+const FATES: [(&str, Happens); 6] = [
     ("moved", |place| {
         place.tree().rename("p/a", "p/elsewhere");
     }),
