@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Users of the server who work against a checkout in real time, with no rights but their own.
 //!
-//! `EVENKEEL_RACE_SECONDS` says how long each kind of operation is attacked; without it, a quarter of a second.
+//! `EVENKEEL_RACE_SECONDS` says how long each kind of operation is attacked; without it, a quarter of a second, and
+//! `cargo xtask test` says two, or ten with `--long`.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -10,14 +11,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use evenkeel_store::checkout::{Adopt, CheckoutOptions, Mode};
+use evenkeel_store::checkout::{Adopt, CheckoutOptions, CheckoutReport, Mode};
 use evenkeel_store::id::SnapshotId;
+use evenkeel_store::path::TreePath;
 use evenkeel_tests::neighbour::{Canary, differences};
 use evenkeel_tests::{Fixture, NOBODY, Place, Tree, become_nobody, noise, read_tree};
 use rustix::fs::{CWD, RenameFlags};
 
 /// How often an operation is attacked at the least.
 const RUNS_MIN: u64 = 3;
+/// How many checkouts under attack, of all kinds together, must have changed something where they are attacked.
+const CHANGED_MIN: u64 = 3;
 /// How long an attack may last beyond its time: with four of them and eight busy loops on two processors it took seconds.
 const OVERTIME: Duration = Duration::from_secs(180);
 
@@ -182,15 +186,42 @@ fn place<'f>(fixture: &'f Fixture, name: &str) -> Place<'f> {
     place
 }
 
+/// What came of the checkouts under attack.
+#[derive(Debug, Default)]
+struct Rounds {
+    count: u64,
+    /// Checkouts that went through the attacked directory and changed something in it: proof that the race was run.
+    changed: u64,
+    /// Checkouts that were disturbed, and left something alone.
+    disturbed: u64,
+}
+
+impl Rounds {
+    fn see(&mut self, report: &CheckoutReport) {
+        let is_inside = |path: &TreePath| path.as_bytes().starts_with(b"pub/dir");
+        let kept = report.areas[0].kept.iter().filter(|kept| is_inside(&kept.path)).count();
+        let through = |path: &TreePath| path.as_bytes().starts_with(b"pub/dir/");
+        let changes = || report.areas[0].changes.iter().map(|change| &change.path);
+        // Where the directory itself was brought, nobody went through it.
+        let went_through = changes().any(through) && !changes().any(|path| path.as_bytes() == b"pub/dir");
+        self.changed += u64::from(went_through);
+        self.disturbed += u64::from(kept > 0);
+    }
+}
+
 /// Both ways, each of them also as if it were cut off and gone back.
-fn there_and_back(place: &Place<'_>, releases: [&SnapshotId; 2], round: &mut u64) -> bool {
-    *round += 1;
-    let mode = if (*round).is_multiple_of(3) { Mode::Incremental } else { Mode::Full };
+fn there_and_back(place: &Place<'_>, releases: [&SnapshotId; 2], rounds: &mut Rounds) -> bool {
+    rounds.count += 1;
+    let round = rounds.count;
+    let mode = if round.is_multiple_of(3) { Mode::Incremental } else { Mode::Full };
     for id in releases {
         let done = place.try_checkout(id, |options| (options.mode, options.threads) = (Some(mode), 1));
+        if let Ok(report) = &done {
+            rounds.see(report);
+        }
         let interrupted = place.status().areas[0].interrupted;
         assert!(interrupted.is_none(), "it ended half-way: {done:?}");
-        if (*round).is_multiple_of(4) && done.is_ok() {
+        if round.is_multiple_of(4) && done.is_ok() {
             let back = place.rollback();
             assert!(place.status().areas[0].interrupted.is_none(), "it ended half-way: {back:?}");
         }
@@ -201,6 +232,7 @@ fn there_and_back(place: &Place<'_>, releases: [&SnapshotId; 2], round: &mut u64
 #[test]
 #[ignore = "root: other users' threads"]
 fn root_a_directory_exchanged_with_a_symlink_leads_nowhere() {
+    let mut changed = 0;
     for (kind, change) in KINDS {
         let field = Field::new();
         let first = field.fixture.commit_new();
@@ -209,12 +241,14 @@ fn root_a_directory_exchanged_with_a_symlink_leads_nowhere() {
         let place = place(&field.fixture, "server");
         place.checkout_exactly(&first);
         let before = field.canary.look(false);
-        let mut round = 0;
+        let mut rounds = Rounds::default();
         let public = place.root.join("pub");
-        let (runs, exchanges) = field.attack(public, || there_and_back(&place, [&second, &first], &mut round));
+        let (_, exchanges) = field.attack(public, || there_and_back(&place, [&second, &first], &mut rounds));
         field.assert_untouched(kind, &before);
-        println!("{kind}: {runs} runs, {exchanges} exchanges, no escape");
+        println!("{kind}: {rounds:?}, {exchanges} exchanges, no escape");
+        changed += rounds.changed;
     }
+    assert!(changed >= CHANGED_MIN, "only {changed} checkouts went through the attacked directory");
 }
 
 /// A commit under the same attack never has anything of the canary in it.

@@ -331,9 +331,17 @@ fn releases() -> (Fixture, [SnapshotId; 2]) {
     tool(tree, "setfacl", &["-d", "-m", "u:1234:rwx"], "acl");
     tool(tree, "setcap", &["cap_net_raw+ep"], "ping");
     tool(tree, "chattr", &["+d"], "flags/nodump");
-    tool(tree, "chattr", &["+i"], "flags/locked");
+    // Programs that may not be changed, and are to lose and get their rights all the same.
+    for path in ["flags/su", "gone/deep/su", "flags/group/su"] {
+        tree.file(path, "one").mode(path, 0o6755);
+    }
+    tree.link("flags/group/su", "flags/group/su-2");
+    let locked = ["flags/locked", "flags/su", "gone/deep/su", "flags/group/su"];
+    locked.iter().for_each(|path| tool(tree, "chattr", &["+i"], path));
     let first = commit();
-    tool(tree, "chattr", &["-i"], "flags/locked");
+    locked.iter().for_each(|path| tool(tree, "chattr", &["-i"], path));
+    tree.remove("flags/su").file("flags/su", "two").mode("flags/su", 0o6755).remove("flags/group/su-2");
+    tree.remove("flags/group/su").file("flags/group/su", "two");
     tree.file("usr/both", "v2").file("usr/bin/tool", noise(2, 50_000)).remove("gone").remove("kind");
     tree.file("kind/was-dir", "now a file").file("kind/was-link/x", "x").symlink("kind/was-file", "x");
     tree.mode("read-only", 0o755).file("read-only/f", "2").file("read-only/g", "g").mode("read-only", 0o555);
@@ -345,7 +353,7 @@ fn releases() -> (Fixture, [SnapshotId; 2]) {
     tool(tree, "setfacl", &["-d", "-m", "u:1234:r"], "acl");
     tool(tree, "setcap", &["cap_net_raw+ep"], "ping");
     tool(tree, "chattr", &["+d"], "flags/gets");
-    tool(tree, "chattr", &["+i"], "flags/locked");
+    ["flags/locked", "flags/su"].iter().for_each(|path| tool(tree, "chattr", &["+i"], path));
     let second = commit();
     (fixture, [first, second])
 }

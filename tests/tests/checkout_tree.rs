@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use evenkeel_store::checkout::{AreaTarget, BackOptions, CheckoutReport, Mode, SwitchMode, recover};
 use evenkeel_store::fsio::script::Script;
 use evenkeel_store::id::SnapshotId;
+use evenkeel_store::path::TreePath;
 use evenkeel_store::{Progress, Result};
 use evenkeel_tests::fixture::assert_same;
 use evenkeel_tests::place::{Place, summary};
@@ -72,6 +73,38 @@ fn assert_exact(place: &Place<'_>, id: &SnapshotId) {
     assert_eq!(again.areas[0].counts.unproven, 0, "a second run only walks");
     assert_eq!(place.private_names(), ["lock", "marker", "undo"]);
     assert_nothing_beside(place);
+}
+
+/// The first name of a hard-link group is no part of the area here: nobody had staged the inode that the others share.
+#[test]
+fn the_first_name_of_a_group_may_be_excluded_here() {
+    let fixture = Fixture::small();
+    fixture.tree.file("h1", "one").link("h1", "h2").link("h1", "h3").file("f", "1").file("s1", "same").link("s1", "s2");
+    let first = fixture.commit_new();
+    fixture.tree.remove("h1").remove("h2").remove("h3").file("h1", "two").link("h1", "h2").link("h1", "h3");
+    let second = fixture.commit_new();
+    let mut place = Place::new(&fixture, "server");
+    place.exclude = vec!["/h1".into(), "/s1".into()];
+    let linked = |names: [&str; 2]| {
+        let [a, b] = names.map(|name| std::fs::metadata(place.root.join(name)).unwrap());
+        (a.ino() == b.ino(), a.nlink())
+    };
+    place.try_checkout(&first, |options| options.mode = Some(Mode::Full)).unwrap();
+    let before = read_tree(&place.root);
+    for (id, content) in [(&second, "two"), (&first, "one"), (&second, "two")] {
+        let report = switch_tree(&place, id).unwrap();
+        assert!(report.in_sync, "{:?}", report.areas[0].kept);
+        for name in ["h2", "h3"] {
+            assert_eq!(std::fs::read(place.root.join(name)).unwrap(), content.as_bytes());
+        }
+        assert_eq!((linked(["h2", "h3"]), linked(["s2", "s2"])), ((true, 2), (true, 1)));
+        assert!(!place.root.join("h1").exists());
+        assert!(place.verify().in_sync() && switch_tree(&place, id).unwrap().is_empty());
+    }
+    for _ in 0..3 {
+        place.rollback().unwrap();
+    }
+    assert_same(&read_tree(&place.root), &before);
 }
 
 #[test]
@@ -141,8 +174,11 @@ fn what_changed_since_lies_in_the_undo_of_the_rollback() {
     place.tree().file("content", "mine now").file("mine", "my own").remove("was-dir");
     let done = place.rollback().unwrap();
     assert_same(&read_tree(&place.root), &before);
-    let changed: Vec<String> = done.changed_since.iter().map(ToString::to_string).collect();
-    assert_eq!(changed, ["content", "mine", "was-dir"]);
+    let text = |paths: &[TreePath]| paths.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        (text(&done.changed_since), text(&done.removed_since)),
+        (vec!["content".into(), "mine".into()], vec!["was-dir".into()])
+    );
     let undo = place.root.join(".evenkeel/undo").join(done.number.to_string()).join("0");
     assert_eq!(std::fs::read(undo.join("content")).unwrap(), b"mine now");
     assert_eq!(std::fs::read(undo.join("mine")).unwrap(), b"my own");
@@ -176,7 +212,8 @@ fn what_changed_since_a_recovery_is_named_too() {
     let done = place.rollback().unwrap();
     assert_same(&read_tree(&place.root), &before);
     let changed: Vec<String> = done.changed_since.iter().map(ToString::to_string).collect();
-    assert_eq!(changed, ["content", "d/g", "new/deep/n", "same"]);
+    assert_eq!(changed, ["content", "new/deep/n", "same"]);
+    assert_eq!(done.removed_since.iter().map(ToString::to_string).collect::<Vec<_>>(), ["d/g"]);
 }
 
 #[test]

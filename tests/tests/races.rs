@@ -98,6 +98,9 @@ impl Races {
         let neighbour = Neighbour::new(&place.root, &own);
         CANARY_NAMES.iter().for_each(|(name, is_dir)| neighbour.canary.with(name, *is_dir));
         let before = neighbour.canary.look(true);
+        let goes_back = matches!(self.operation, Operation::Rollback | Operation::Undo | Operation::TurnAround);
+        let kept = ["undo", "staging"].map(|name| place.root.join(".evenkeel").join(name));
+        let only_copies = kept.iter().filter(|_| goes_back).flat_map(|dir| files(dir)).collect::<Vec<File>>();
         let raced = Arc::new(Raced::default());
         let script = raced.script(&place.root, neighbour.clone(), act, at, times);
         let paths = place.paths();
@@ -116,6 +119,8 @@ impl Races {
             for mark in raced.marks.lock().unwrap().iter() {
                 assert!(holds(&place.root, mark) || holds(&own, mark), "{what}: {mark} is lost");
             }
+            let destroyed = raced.destroyed.lock().unwrap();
+            assert_none_lost(&what, &only_copies, &destroyed, [&place.root, &own]);
             assert_no_rights_kept(&what, &own, &place.root);
             self.goes_on(&what, &place);
         }
@@ -138,6 +143,36 @@ impl Races {
         assert!(next.in_sync, "{what}: {:?}", next.areas[0].kept);
         place.assert_is(target);
         assert!(place.private_names().iter().all(|name| name != "staging"), "{what}");
+    }
+}
+
+/// A regular file: its inode number, time and content.
+type File = (u64, (i64, i64), Vec<u8>);
+
+/// Every regular file at or below a path.
+fn files(path: &Path) -> Vec<File> {
+    let Ok(stat) = path.symlink_metadata() else { return Vec::new() };
+    match stat.file_type() {
+        kind if kind.is_dir() => {
+            std::fs::read_dir(path).into_iter().flatten().flat_map(|entry| files(&entry.unwrap().path())).collect()
+        }
+        kind if kind.is_file() => {
+            vec![(stat.ino(), (stat.mtime(), stat.mtime_nsec()), std::fs::read(path).unwrap_or_default())]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What lay in the undo before it was to be brought back is somewhere: it, or a copy of it. What the neighbour has removed
+/// or overwritten themselves apart.
+#[track_caller]
+fn assert_none_lost(what: &str, before: &[File], destroyed: &[u64], places: [&Path; 2]) {
+    let after: Vec<File> = places.iter().flat_map(|place| files(place)).collect();
+    for (ino, time, content) in before.iter().filter(|(ino, ..)| !destroyed.contains(ino)) {
+        let is_it = |file: &File| file.0 == *ino && file.2 == *content;
+        let is_copy = |file: &File| (&file.1, &file.2) == (time, content);
+        let shown = String::from_utf8_lossy(content);
+        assert!(after.iter().any(|file| is_it(file) || is_copy(file)), "{what}: {shown} of the undo is lost");
     }
 }
 
@@ -175,6 +210,8 @@ struct Raced {
     path: Mutex<Option<PathBuf>>,
     /// What they have put somewhere.
     marks: Mutex<Vec<String>>,
+    /// Inodes that were in their way, or that they wrote to.
+    destroyed: Mutex<Vec<u64>>,
 }
 
 impl Raced {
@@ -188,6 +225,12 @@ impl Raced {
             let again = victim.as_ref().is_some_and(|victim| *victim == path);
             if is_it || (again && acts.load(Ordering::Relaxed) < times) {
                 let number = acts.fetch_add(1, Ordering::Relaxed);
+                let in_their_way = match (act, path.parent()) {
+                    (Act::RemoveParent, Some(parent)) if parent != inside => files(parent),
+                    (Act::RemoveParent | Act::SwapParent | Act::Fill | Act::Link | Act::Mode, _) => Vec::new(),
+                    _ => files(&path),
+                };
+                raced.destroyed.lock().unwrap().extend(in_their_way.iter().map(|(ino, ..)| ino));
                 // What they replace or overwrite themselves need not be kept.
                 if neighbour.act(act, &path, number) {
                     *raced.marks.lock().unwrap() = vec![Neighbour::mark(number)];

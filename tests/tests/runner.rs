@@ -39,6 +39,7 @@ mod races;
 mod remote;
 mod repair;
 mod rollback;
+mod rollback_kept;
 mod rules;
 mod running;
 mod seeds;

@@ -23,6 +23,7 @@ usage: cargo xtask COMMAND
 
   test   [--only GROUP]… [--list]      run every group of tests, end with a table
          [--fuzz-seconds N]            seconds a fuzz target (30)
+         [--long]                      every call, act and error that is usually sampled: hours
   crash  [--fs ext4|xfs|btrfs]         power cuts on a real file system
          [--states N] [--seed S]       how many, and which
          [--workload NAME]…            only these

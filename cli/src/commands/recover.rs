@@ -5,6 +5,7 @@ use evenkeel_store::checkout::{self, AreaRecovery};
 use evenkeel_store::in_use::InUse;
 use serde::Serialize;
 
+use super::rollback::{SetAsideFields, print_set_aside};
 use crate::areas::{self, AreaArg};
 use crate::error::{Kind, Result};
 use crate::exit::Exit;
@@ -76,6 +77,7 @@ struct AreaFields {
     at: Option<String>,
     kept: Option<u64>,
     left_alone: Vec<PathField>,
+    set_aside: Vec<SetAsideFields>,
     in_use: InUse,
 }
 
@@ -89,6 +91,7 @@ impl AreaFields {
             at: area.at.map(|id| id.to_hex()),
             kept: area.kept,
             left_alone: area.left_alone.iter().map(|path| PathField::new(path.as_bytes())).collect(),
+            set_aside: area.set_aside.iter().map(SetAsideFields::new).collect(),
             in_use: area.in_use.clone(),
         }
     }
@@ -105,6 +108,7 @@ fn print(session: &Session, area: &AreaRecovery) -> Result<()> {
     for path in &area.left_alone {
         out.line(format_args!("  {}", out.paint.changed(format_args!("{path}  changed meanwhile; left alone"))))?;
     }
+    print_set_aside(session, &area.set_aside, area.number.unwrap_or(0))?;
     in_use::print(out, &area.in_use)?;
     match (area.at, area.kept) {
         (Some(id), Some(kept @ 1..)) => {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `evenkeel rollback`: takes the last checkout back.
 
-use evenkeel_store::checkout::{self, AreaRollback};
+use std::collections::BTreeSet;
+
+use evenkeel_store::checkout::{self, AreaRollback, SetAside};
 use evenkeel_store::in_use::InUse;
 use evenkeel_store::path::TreePath;
 use serde::Serialize;
@@ -104,8 +106,10 @@ struct AreaFields {
     after: Option<String>,
     changes: u64,
     changed_since: Vec<PathField>,
+    removed_since: Vec<PathField>,
     left_alone: Vec<PathField>,
     not_kept: Vec<PathField>,
+    set_aside: Vec<SetAsideFields>,
     in_use: InUse,
 }
 
@@ -124,11 +128,41 @@ impl AreaFields {
             after: area.after.map(|id| id.to_hex()),
             changes: area.changes,
             changed_since: paths(&area.changed_since),
+            removed_since: paths(&area.removed_since),
             left_alone: paths(&area.left_alone),
             not_kept: paths(&area.not_kept),
+            set_aside: area.set_aside.iter().map(SetAsideFields::new).collect(),
             in_use: area.in_use.clone(),
         }
     }
+}
+
+/// What is kept in the undo because it could not have its place.
+#[derive(Serialize)]
+pub struct SetAsideFields {
+    #[serde(flatten)]
+    path: PathField,
+    kept_as: String,
+}
+
+impl SetAsideFields {
+    /// Of one path.
+    pub fn new(aside: &SetAside) -> Self {
+        SetAsideFields { path: PathField::new(aside.path.as_bytes()), kept_as: aside.kept_as.clone() }
+    }
+}
+
+/// Tells where what could not have its place is kept.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn print_set_aside(session: &Session, set_aside: &[SetAside], number: u64) -> Result<()> {
+    let out = &session.out;
+    for SetAside { path, kept_as } in set_aside {
+        let why = format!("what could not come back to its place is .evenkeel/undo/{number}/{kept_as}");
+        out.line(format_args!("  {}", out.paint.changed(format_args!("{path}  {why}"))))?;
+    }
+    Ok(())
 }
 
 fn print(session: &Session, area: &AreaRollback) -> Result<()> {
@@ -146,6 +180,7 @@ fn print(session: &Session, area: &AreaRollback) -> Result<()> {
     let undo = format!("changed since the checkout; what was there is in .evenkeel/undo/{}", area.number);
     let lists = [
         (&area.changed_since, undo.as_str()),
+        (&area.removed_since, "removed since the checkout"),
         (&area.left_alone, "not as the checkout left it; left alone"),
         (&area.not_kept, "does not come back: it is not kept any more"),
     ];
@@ -157,9 +192,11 @@ fn print(session: &Session, area: &AreaRollback) -> Result<()> {
             out.line(format_args!("  … and {} more (-v lists all)", paths.len() - shown))?;
         }
     }
+    print_set_aside(session, &area.set_aside, area.number)?;
     in_use::print(out, &area.in_use)?;
     // What was different before is different again, so this is no claim to be in sync.
-    let but = match (area.left_alone.len() + area.not_kept.len()) as u64 {
+    let paths = area.left_alone.iter().chain(&area.not_kept).chain(area.set_aside.iter().map(|aside| &aside.path));
+    let but = match paths.collect::<BTreeSet<_>>().len() as u64 {
         0 => String::new(),
         paths => out.paint.changed(format_args!(" but for {}", counted(paths, "path"))).to_string(),
     };

@@ -3,8 +3,8 @@
 //! `docs/reference/schemas/record.json`).
 //!
 //! ```text
-//! record.<number>   header · change … · kept … · skipped … · not-held … · changed-since …    durable before the first rename
-//! end.<number>      changed-meanwhile … · kept-aside … · in-use … · end · seal               durable before it counts as finished
+//! record.<number>   header · change … · kept … · skipped … · not-held … · changed-since … · set-aside …    durable before the first rename
+//! end.<number>      changed-meanwhile … · kept-aside … · set-aside … · in-use … · end · seal               durable before it counts as finished
 //! ```
 //!
 //! Both lie beside the journal, and stay when that is dropped. The first says what will be done and why; an interrupted

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Modes and flags that forbid a step, lifted for a moment and put back.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+use super::chain::{DirChain, is_other_now};
+use crate::error::{Error, Result};
 use crate::format::cbor::{Reader, Writer};
 use crate::format::manifest::{InodeFlags, Timestamp};
 use crate::fsio::{self, AppendFile, Dir, FdAttrs, FileType, Stat};
@@ -18,19 +20,34 @@ const BYTES_MAX: u64 = 1 << 28;
 /// Where the lists are: of directories that stay where they are, and of inodes that move.
 pub(super) const DIRS: &str = "lifted";
 pub(super) const MOVING: &str = "lifted.moving";
+/// The same of what is given its rights again before the transaction begins that brings it back.
+const GIVING_BACK: &str = "lifted.back";
 
-/// A directory that was made writable, or an inode that was to be moved, and what it was before.
+/// Where an inode is, or is to be: its path in the tree, and below the directory of what is staged and what gave way.
+pub(super) type At<'a> = (&'a TreePath, &'a [u8]);
+
+/// A directory that was made writable, or an inode whose flags were in the way, and what it was before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lift {
     pub(super) path: TreePath,
+    /// Below the directory of what is staged; empty for a directory that stays.
+    place: Vec<u8>,
     pub(super) ino: u64,
     pub(super) mode: u16,
     pub(super) flags: InodeFlags,
 }
 
 impl Lift {
+    /// Gives it back to what is at `path`, if that is the inode. Gives whether it was.
+    fn put_back_at(&self, chain: &mut DirChain<'_>, path: &[u8]) -> io::Result<bool> {
+        match chain.parent(path) {
+            Err(e) if is_other_now(&e) => Ok(false),
+            parent => parent.and_then(|(dir, name)| self.put_back(dir, name)),
+        }
+    }
+
     /// Gives it back to what `name` is, if that is the inode. Gives whether it was.
-    pub(super) fn put_back(&self, dir: &Dir, name: &[u8]) -> io::Result<bool> {
+    fn put_back(&self, dir: &Dir, name: &[u8]) -> io::Result<bool> {
         let Some(found) = dir.stat_opt(name)?.filter(|found| found.ino == self.ino) else { return Ok(false) };
         let Some(fd) = open(dir, name, found.file_type)? else { return Ok(false) };
         if Stat::of_fd(&fd)?.ino != self.ino {
@@ -88,19 +105,76 @@ impl Lifts {
         Ok(Lifts { dirs: Remembered::open(dir.join(DIRS))?, moving: Remembered::open(dir.join(MOVING))? })
     }
 
+    /// Continues the list of what is given its rights again, in an area's place in the state directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io).
+    pub(super) fn of_giving_back(state: &Path) -> Result<Lifts> {
+        Ok(Lifts { dirs: Remembered::default(), moving: Remembered::open(state.join(GIVING_BACK))? })
+    }
+
     /// Makes the directory at `path` one that may be changed.
     pub(super) fn lift(&mut self, path: &TreePath, dir: &Dir) -> io::Result<()> {
         let attrs = FdAttrs(dir.as_fd());
         let (Stat { ino, mode, .. }, flags) = (dir.stat(b"")?, attrs.flags()?);
-        self.dirs.add(Lift { path: path.clone(), ino, mode, flags }).map_err(io::Error::other)?;
+        let place = Vec::new();
+        self.dirs.add(Lift { path: path.clone(), place, ino, mode, flags }).map_err(io::Error::other)?;
         lift(attrs, mode, flags)
     }
 
-    /// An inode is about to be moved away from `path` or there, and to have neither flags nor, as a directory, a mode that
-    /// forbid it.
-    pub(super) fn moves(&mut self, path: &TreePath, stat: &Stat, flags: InodeFlags) -> io::Result<()> {
+    /// An inode is about to be moved or changed, and to have neither flags nor, as a directory, a mode that forbid it.
+    pub(super) fn moves(&mut self, (path, place): At<'_>, stat: &Stat, flags: InodeFlags) -> io::Result<()> {
         let Stat { ino, mode, .. } = *stat;
-        self.moving.add(Lift { path: path.clone(), ino, mode, flags }).map_err(io::Error::other)
+        self.moving.add(Lift { path: path.clone(), place: place.to_vec(), ino, mode, flags }).map_err(io::Error::other)
+    }
+
+    /// Does something to an open file that its flags forbid. It has them again when this returns, whatever came of it.
+    pub(super) fn without_flags(
+        &mut self,
+        at: At<'_>,
+        file: &OwnedFd,
+        change: impl FnOnce(FdAttrs<'_>, &Stat) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let attrs = FdAttrs(file.as_fd());
+        let (stat, flags) = (Stat::of_fd(file)?, attrs.flags()?);
+        if flags == InodeFlags::default() {
+            return change(attrs, &stat);
+        }
+        self.moves(at, &stat, flags)?;
+        attrs.set_flags(InodeFlags::default())?;
+        let done = change(attrs, &stat);
+        attrs.set_flags(flags).and(done)
+    }
+
+    /// Gives inodes that were to move or change what was lifted for that moment: who lifted it was cut off, or failed. They
+    /// are at their path in `root` or below `staging`.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub(super) fn settle(&self, root: &Dir, staging: &Dir) -> Result<()> {
+        if self.moving.list.is_empty() {
+            return Ok(());
+        }
+        let failed = |e| Error::io("look at", staging.path(), e);
+        let mut staged = HashMap::new();
+        for name in staging.names().map_err(failed)? {
+            if let Some(stat) = staging.stat_opt(&name).map_err(failed)? {
+                staged.insert(stat.ino, name);
+            }
+        }
+        let (mut live, mut kept) = (DirChain::new(root), DirChain::new(staging));
+        for lift in &self.moving.list {
+            let mut settle = || {
+                let is_settled =
+                    lift.put_back_at(&mut live, lift.path.as_bytes())? || lift.put_back_at(&mut kept, &lift.place)?;
+                match staged.get(&lift.ino) {
+                    Some(name) if !is_settled => lift.put_back(staging, name).map(drop),
+                    _ => Ok(()),
+                }
+            };
+            settle().map_err(|e| Error::io("change", root.path_of(lift.path.as_bytes()), e))?;
+        }
+        Ok(())
     }
 
     /// The directories, in the order in which they were lifted.
@@ -113,10 +187,18 @@ impl Lifts {
         self.moving.list.iter().any(|lift| lift.ino == ino)
     }
 
-    /// What moved, or was to.
-    pub(super) fn moving(&self) -> &[Lift] {
-        &self.moving.list
+    /// Whether nothing moved, or was to.
+    pub(super) fn is_empty(&self) -> bool {
+        self.moving.list.is_empty()
     }
+}
+
+/// Everything that was given its rights again has its flags as well, durably.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn forget_giving_back(state: &Path) -> Result<()> {
+    fsio::remove_file(&state.join(GIVING_BACK))
 }
 
 fn lift(attrs: FdAttrs<'_>, mode: u16, flags: InodeFlags) -> io::Result<()> {
@@ -128,7 +210,8 @@ fn lift(attrs: FdAttrs<'_>, mode: u16, flags: InodeFlags) -> io::Result<()> {
 
 fn encode(lift: &Lift) -> Vec<u8> {
     let mut out = Vec::new();
-    Writer::new(&mut out).array(4).bytes(lift.path.as_bytes()).uint(lift.ino).uint(lift.mode).uint(lift.flags.0);
+    let w = &mut Writer::new(&mut out);
+    w.array(5).bytes(lift.path.as_bytes()).bytes(&lift.place).uint(lift.ino).uint(lift.mode).uint(lift.flags.0);
     out
 }
 
@@ -136,11 +219,12 @@ fn encode(lift: &Lift) -> Vec<u8> {
 fn decode(mut bytes: &[u8]) -> Vec<Lift> {
     let one = |bytes: &[u8]| {
         let r = &mut Reader::new("list of lifted directories", bytes);
-        r.tuple("lifted", 4).ok()?;
+        r.tuple("lifted", 5).ok()?;
         let path = TreePath::new(r.bytes("path", 1 << 16).ok()?).ok()?;
+        let place = r.bytes("place", 1 << 16).ok()?.to_vec();
         let ino = r.uint("inode").ok()?;
         let (mode, flags) = (r.small("mode", 0, 0o7777).ok()?, r.small("flags", 0, u16::MAX.into()).ok()?);
-        Some((Lift { path, ino, mode, flags: InodeFlags(flags) }, r.offset()))
+        Some((Lift { path, place, ino, mode, flags: InodeFlags(flags) }, r.offset()))
     };
     let mut list = Vec::new();
     while let Some((lift, used)) = one(bytes) {
@@ -171,12 +255,12 @@ fn open(dir: &Dir, name: &[u8], file_type: FileType) -> io::Result<Option<OwnedF
 }
 
 impl Moving {
-    /// Lifts what forbids to move `name`, which is `path` in the tree, after that is in `memory`; `None` where nothing is
+    /// Lifts what forbids to move `name`, which is `at` that place, after that is in `memory`; `None` where nothing is
     /// there, or nothing that could be lifted, or something that `is_meant` does not know by its inode number: what a
     /// neighbour has put there is none of our business.
     pub(super) fn lift(
         memory: &mut Lifts,
-        path: &TreePath,
+        at: At<'_>,
         dir: &Dir,
         name: &[u8],
         is_meant: impl Fn(u64) -> bool,
@@ -191,7 +275,7 @@ impl Moving {
         let (mode, flags, is_dir) = (opened.mode, attrs.flags()?, opened.is_dir());
         let is_locked = is_dir && mode & OWNER_CHANGES != OWNER_CHANGES;
         if is_locked || flags != InodeFlags::default() {
-            memory.moves(path, &opened, flags)?;
+            memory.moves(at, &opened, flags)?;
         }
         match opened.file_type {
             FileType::Directory => lift(attrs, mode, flags)?,
@@ -226,7 +310,10 @@ mod tests {
 
     #[test]
     fn a_list_that_was_cut_off_is_read_up_to_there() {
-        let lift = |path: &str| Lift { path: TreePath::new(path).unwrap(), ino: 7, mode: 0o555, flags: InodeFlags(8) };
+        let lift = |path: &str| {
+            let (path, place) = (TreePath::new(path).unwrap(), path.as_bytes().to_vec());
+            Lift { path, place, ino: 7, mode: 0o555, flags: InodeFlags(8) }
+        };
         let all = [lift("a"), lift("a/b"), lift("")];
         let bytes = all.iter().flat_map(encode).collect::<Vec<u8>>();
         assert_eq!(decode(&bytes), all);
@@ -250,6 +337,7 @@ mod tests {
         drop(lifts);
         let found = Lifts::open(temp.path()).unwrap().take_dirs();
         let ino = dir.stat(b"").unwrap().ino;
-        assert_eq!(found, [Lift { path, ino, mode: 0o555, flags: InodeFlags::default() }]);
+        let (place, flags) = (Vec::new(), InodeFlags::default());
+        assert_eq!(found, [Lift { path, place, ino, mode: 0o555, flags }]);
     }
 }

@@ -63,7 +63,7 @@ pub use packages::WAIT_PACKAGES_S;
 pub use plan::{
     Action, Change, CheckoutPlan, Counts, DroppedEntry, Kept, KeptBecause, Outcome, Reason, Skipped, Wanted,
 };
-pub use report::{AreaReport, ChangeKind, CheckoutReport, PathChange};
+pub use report::{AreaReport, ChangeKind, CheckoutReport, PathChange, SetAside};
 pub use rollback::{AreaRecovery, AreaRollback, BackOptions, can_roll_back, recover, rollback, undo};
 pub use run::{checkout, checkout_telling};
 pub use saved_plan::SavedPlan;

@@ -337,6 +337,15 @@ impl CheckoutPlan {
         self.actions.iter().filter(is_aside).map(|action| &action.path)
     }
 
+    /// Bytes and number of the local versions that stay beside the reference's, as copies.
+    pub(super) fn kept_aside_size(&self) -> (u64, u64) {
+        let asides = self.actions.iter().filter_map(|action| match &action.change {
+            Change::Replace { was, keep_aside: true, .. } => Some(was.allocated),
+            _ => None,
+        });
+        asides.fold((0, 0), |(bytes, count), allocated| (bytes.saturating_add(allocated), count + 1))
+    }
+
     /// Bytes that staging writes. Their blocks, which the counts tell, are more.
     pub(super) fn bytes_to_copy(&self) -> u64 {
         let of = |action: &Action| match action.wanted() {

@@ -249,8 +249,9 @@ fn list<'p>(paths: impl Iterator<Item = &'p TreePath>, count: u64) -> String {
 pub(super) fn space(target: &AreaTarget, plan: &CheckoutPlan, root: &Dir) -> Result<()> {
     let free = fsio::space(root).map_err(|e| Error::io("look at free space of", root.path(), e))?;
     let with_reserve = |needed: u64| needed.saturating_add(needed / RESERVE);
-    let (mut bytes, mut inodes) =
-        (with_reserve(plan.counts.bytes_to_write), with_reserve(plan.counts.inodes_to_create));
+    let (aside_bytes, asides) = plan.kept_aside_size();
+    let mut bytes = with_reserve(plan.counts.bytes_to_write.saturating_add(aside_bytes));
+    let mut inodes = with_reserve(plan.counts.inodes_to_create.saturating_add(asides));
     if !plan.actions.is_empty() {
         bytes = bytes.saturating_add(OWN_BYTES);
         inodes = inodes.saturating_add(OWN_INODES);

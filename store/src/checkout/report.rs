@@ -54,6 +54,22 @@ impl ChangeKind {
     }
 }
 
+/// What could neither stay nor come back where it belongs, because its name is somebody else's or its directory is gone. It
+/// is kept with what gave way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// Where it belongs, relative to the area's root.
+    pub path: TreePath,
+    /// Its name in the undo of the transaction.
+    pub kept_as: String,
+}
+
+impl SetAside {
+    pub(super) fn new(path: &TreePath, kept_as: &[u8]) -> SetAside {
+        SetAside { path: path.clone(), kept_as: String::from_utf8_lossy(kept_as).into_owned() }
+    }
+}
+
 /// One changed path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathChange {

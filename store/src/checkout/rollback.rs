@@ -9,14 +9,17 @@ pub(super) mod delivered;
 mod turn;
 pub(super) mod undos;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::change_record::{self, AskedBy, Ended, NewRecord, RecordLimits, What};
 use super::history;
 use super::journal::Journal;
+use super::lift;
 use super::options::AreaTarget;
 use super::packages::PackageLocks;
 use super::refuse;
+use super::report::SetAside;
 use super::state::{AreaRoot, HeldArea};
 use super::transaction::{self, Memory, Recovered, record_path};
 use super::tree;
@@ -52,10 +55,14 @@ pub struct AreaRollback {
     /// Paths where something else was by now than that transaction had left. What was there is kept with what the
     /// rollback displaced.
     pub changed_since: Vec<TreePath>,
+    /// Paths where nothing was any more of what that transaction had brought. What had been there before came back.
+    pub removed_since: Vec<TreePath>,
     /// What is somebody else's by now; left alone.
     pub left_alone: Vec<TreePath>,
     /// What gave way in that transaction and is not kept any more: it did not come back.
     pub not_kept: Vec<TreePath>,
+    /// What is kept in the undo of the rollback because it could not come back to its place.
+    pub set_aside: Vec<SetAside>,
     /// Processes that still use what it displaced.
     pub in_use: InUse,
 }
@@ -76,6 +83,8 @@ pub struct AreaRecovery {
     pub kept: Option<u64>,
     /// Paths that somebody changed meanwhile; left alone.
     pub left_alone: Vec<TreePath>,
+    /// What is kept in the undo of that transaction because it could not have its place.
+    pub set_aside: Vec<SetAside>,
     /// Processes that still use what it displaced.
     pub in_use: InUse,
 }
@@ -120,6 +129,7 @@ pub fn recover(target: &AreaTarget, options: &BackOptions, progress: &Progress) 
         at: held.applied(),
         kept,
         left_alone: switched.changed_meanwhile,
+        set_aside: switched.set_aside,
         in_use: switched.in_use,
     })
 }
@@ -161,12 +171,15 @@ fn roll_back_held(
     } else {
         turn::turned_around(held, &journal, was_interrupted, number, progress)?
     };
-    let TurnedAround { journal: inverse, changed_since, left_alone, not_kept, going } = turned;
-    begin(held, target, options, asked, (&journal, was_interrupted), (&inverse, &changed_since))?;
+    begin(held, target, options, asked, (&journal, was_interrupted), &turned)?;
+    let TurnedAround { journal: inverse, left_alone, not_kept, set_aside, going, .. } = turned;
     let mut switched = transaction::switch(held, &inverse, was_interrupted, progress)?;
     if inverse.tree().is_some() {
         switched.in_use = in_use::find(&going);
     }
+    let left: BTreeSet<TreePath> = switched.changed_meanwhile.iter().cloned().collect();
+    let done = |paths: Vec<TreePath>| paths.into_iter().filter(|path| !is_at_or_below(&left, path)).collect();
+    let (changed_since, removed_since) = (done(turned.changed_since), done(turned.removed_since));
     held.sync_switched(inverse.target)?;
     let names = inverse.names().saturating_sub(switched.changed_meanwhile.len());
     switched.changed_meanwhile.extend(left_alone);
@@ -184,10 +197,17 @@ fn roll_back_held(
         after: inverse.target,
         changes: names as u64,
         changed_since,
+        removed_since,
         left_alone: switched.changed_meanwhile,
         not_kept,
+        set_aside: set_aside.into_iter().chain(switched.set_aside).collect(),
         in_use: switched.in_use,
     })
+}
+
+/// Whether a path, or a directory above it, is one of these.
+fn is_at_or_below(paths: &BTreeSet<TreePath>, path: &TreePath) -> bool {
+    !paths.is_empty() && (paths.contains(path) || path.parent().is_some_and(|parent| is_at_or_below(paths, &parent)))
 }
 
 /// A transaction turned around, and what it does not bring back as it was.
@@ -195,10 +215,14 @@ pub(super) struct TurnedAround {
     pub(super) journal: Journal,
     /// Where something else was by now than had been left; it gives way.
     pub(super) changed_since: Vec<TreePath>,
+    /// Where nothing was any more of what had been left.
+    pub(super) removed_since: Vec<TreePath>,
     /// What is somebody else's by now, and stays.
     pub(super) left_alone: Vec<TreePath>,
     /// What gave way and is not kept any more.
     pub(super) not_kept: Vec<TreePath>,
+    /// What gave way and does not come back, because its name is somebody else's.
+    pub(super) set_aside: Vec<SetAside>,
     /// What gives way when whole trees change places.
     pub(super) going: Inodes,
 }
@@ -210,11 +234,14 @@ fn begin(
     options: &BackOptions,
     asked: Timestamp,
     (journal, was_interrupted): (&Journal, bool),
-    (inverse, changed_since): (&Journal, &[TreePath]),
+    turned: &TurnedAround,
 ) -> Result<()> {
+    let TurnedAround { journal: inverse, changed_since, removed_since, set_aside, .. } = turned;
     // What comes back has its rights again. Whoever finishes this after a power cut does not look whether it still has: a
     // file system may have lost that and kept the journal (btrfs does).
     held.root.sync_filesystem().map_err(|e| Error::io("sync file system of", held.root.path(), e))?;
+    lift::forget_giving_back(&held.state)?;
+    let changed_since: Vec<TreePath> = changed_since.iter().chain(removed_since).cloned().collect();
     let path = held.root.real_path().map_err(|e| Error::io("look at", held.root.path(), e))?;
     let root = held.root.try_clone().map_err(|e| Error::io("look at", held.root.path(), e))?;
     let new_record = NewRecord {
@@ -223,7 +250,7 @@ fn begin(
         root_path: &path,
         asked_by: options.asked_by.as_ref(),
         asked,
-        what: What::Rollback { of: journal, changed_since },
+        what: What::Rollback { of: journal, changed_since: &changed_since, set_aside },
     };
     if was_interrupted {
         return transaction::turn_around(held, journal.number, inverse, &new_record);
@@ -247,8 +274,10 @@ fn finished(target: &AreaTarget, held: &HeldArea, recovered: Recovered) -> Resul
         after: journal.target,
         changes: journal.names().saturating_sub(switched.changed_meanwhile.len()) as u64,
         changed_since: Vec::new(),
+        removed_since: Vec::new(),
         left_alone: switched.changed_meanwhile,
         not_kept: Vec::new(),
+        set_aside: switched.set_aside,
         in_use: switched.in_use,
     })
 }

@@ -23,7 +23,7 @@ use super::packages::PackageLocks;
 use super::plan::CheckoutPlan;
 use super::record::read_applied;
 use super::refuse;
-use super::report::{AreaReport, CheckoutReport};
+use super::report::{AreaReport, CheckoutReport, SetAside};
 use super::state::{AreaRoot, HeldArea, Marker, applied_path, state_path};
 use super::switch::Switched;
 use super::transaction::{self, JournalState};
@@ -269,7 +269,10 @@ impl<'a> Run<'a> {
                 packages.take(target, &area.path, self.progress)?;
             }
             if let Some(recovered) = transaction::recover(&mut held, self.options.asked_by.as_ref(), self.progress)? {
-                area.resumed.recovered = Some(recovered.journal.number);
+                let number = recovered.journal.number;
+                area.resumed.recovered = Some(number);
+                let set_aside = recovered.switched.set_aside.into_iter();
+                area.resumed.set_aside = set_aside.map(|aside| (number, aside)).collect();
                 let again = recovered.journal.target == Some(self.options.snapshot);
                 area.resumed.adopting = recovered.adopting.filter(|_| again);
             }
@@ -457,9 +460,16 @@ impl<'a> Run<'a> {
         report.in_use = done.in_use.clone();
         report.not_held = area.losses.report();
         report.warnings.extend(self.source_notes());
-        report.warnings.extend(done.set_aside.iter().map(|(path, name)| {
-            format!("what somebody put at {path} during the switch could not stay there; it is {name} in the undo")
+        report.warnings.extend(done.set_aside.iter().map(|SetAside { path, kept_as }| {
+            format!("what somebody put at {path} during the switch could not stay there; it is {kept_as} in the undo")
         }));
+        for (number, SetAside { path, kept_as }) in &area.resumed.set_aside {
+            let undo = area.path.join(".evenkeel/undo").join(number.to_string());
+            report.warnings.push(format!(
+                "number {number} was finished first; what could not have its place at {path} is {}",
+                undo.join(kept_as).display()
+            ));
+        }
         report.leave_alone(&area.plan, &done.changed_meanwhile);
         if self.options.switch == SwitchMode::Direct {
             let warning =

@@ -486,7 +486,7 @@ fn link_names(
         let (from_dir, from_name) = match live {
             Some(_) => from_live.parent(leader.as_bytes()).map_err(|_| unstable(root, leader))?,
             None => {
-                let place = places.get(leader).expect("a leader is staged before its links");
+                let place = places.get(leader).ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
                 from_staged.parent(place).map_err(failed)?
             }
         };

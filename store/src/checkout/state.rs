@@ -207,6 +207,7 @@ impl HeldArea {
         }
         transaction::sweep(&held.state)?;
         held.damaged = transaction::lose_damaged(&held.state, &held.marker)?;
+        held.settle_given_back()?;
         if transaction::open(&held.state)?.is_none() {
             held.leave_no_staging()?;
         }

@@ -18,6 +18,7 @@ use super::chain::{DirChain, is_other_now};
 use super::displaced;
 use super::journal::{DirTime, Meta, New, Op, Step, Was};
 use super::lift::{self, Lifts};
+use super::report::SetAside;
 use super::stage::staged_name;
 use crate::error::{Error, Result};
 use crate::format::manifest::InodeFlags;
@@ -26,7 +27,7 @@ use crate::in_use::InUse;
 use crate::path::TreePath;
 use crate::progress::Progress;
 
-pub(in crate::checkout) use aside::aside_names;
+pub(in crate::checkout) use aside::{aside_names, copy_name};
 
 /// What a switch found to be different from the plan.
 #[derive(Debug, Default)]
@@ -37,9 +38,9 @@ pub(super) struct Switched {
     pub(super) kept_aside: Vec<TreePath>,
     /// Who still uses what was displaced.
     pub(super) in_use: InUse,
-    /// What somebody put at a path in the instant in which it changed, and could not be given its name back: the path,
-    /// and the name by which it is kept with what gave way.
-    pub(super) set_aside: Vec<(TreePath, String)>,
+    /// What somebody put at a path in the instant in which it changed, and what was to come back there, where neither could
+    /// have its name.
+    pub(super) set_aside: Vec<SetAside>,
     /// Slots of the steps that were not taken and displaced nothing.
     pub(super) untaken: BTreeSet<usize>,
 }
@@ -49,6 +50,8 @@ pub(super) struct Switched {
 pub(super) enum Care {
     /// What gives way is kept.
     Undo,
+    /// The same, and so is what was to come back and cannot: there is no other of it.
+    Back,
     /// What gives way is gone. For measurements only: it cannot be taken back.
     None,
 }
@@ -75,11 +78,12 @@ impl Switch<'_> {
     pub(super) fn run(mut self, progress: &Progress) -> Result<Switched> {
         progress.start("switching", self.steps.len() as u64, 0);
         if self.resumed {
-            self.settle_moved()?;
+            self.lifts.settle(self.root, self.staging)?;
+            self.find_set_aside()?;
         }
         let steps = self.all_steps(progress);
         if steps.is_err() {
-            let _ = self.settle_moved();
+            let _ = self.lifts.settle(self.root, self.staging);
         }
         // Also after a failure: what was lifted for a moment must not stay so.
         let end = self.directories(steps.is_err());
@@ -161,7 +165,8 @@ impl Switch<'_> {
         let done = match chain.parent(step.path.as_bytes()) {
             Err(e) if is_other_now(&e) => Ok(()),
             parent => parent.and_then(|(dir, name)| {
-                displaced::put_time_back(&mut self.lifts, &step.path, (dir, name), new.ino, new.mtime)
+                let at = (&step.path, &staged_name(step.slot)[..]);
+                displaced::put_time_back(&mut self.lifts, at, (dir, name), new.ino, new.mtime)
             }),
         };
         done.map_err(|e| self.failed("change", &step.path, e))
@@ -201,9 +206,9 @@ impl Switch<'_> {
 
     /// What gave way lies in staging now, or is already away from there.
     fn gave_way(&mut self, step: &Step, was: &Was, staged: &[u8]) -> Result<()> {
-        let lifts = &mut self.lifts;
+        let (lifts, at) = (&mut self.lifts, (&step.path, staged));
         match self.care {
-            Care::Undo => displaced::put_time_back(lifts, &step.path, (self.staging, staged), was.ino, was.mtime)
+            Care::Undo | Care::Back => displaced::put_time_back(lifts, at, (self.staging, staged), was.ino, was.mtime)
                 .and_then(|()| displaced::strip(lifts, self.staging, staged, &step.path, was))
                 .map_err(|e| self.failed("keep", &step.path, e)),
             Care::None => self.discard(staged),
@@ -328,9 +333,11 @@ impl Switch<'_> {
             done => return done,
         }
         self.lifts.lift(&step.path.parent().unwrap_or_default(), dir)?;
+        let staged = staged_name(step.slot);
+        let at = (&step.path, &staged[..]);
         let moving = [
-            lift::Moving::lift(&mut self.lifts, &step.path, dir, name, |ino| step.op.knows(ino))?,
-            lift::Moving::lift(&mut self.lifts, &step.path, self.staging, &staged_name(step.slot), |_| true)?,
+            lift::Moving::lift(&mut self.lifts, at, dir, name, |ino| step.op.knows(ino))?,
+            lift::Moving::lift(&mut self.lifts, at, self.staging, &staged, |_| true)?,
         ];
         let done = op(dir, name);
         for inode in moving.into_iter().flatten() {

@@ -44,6 +44,8 @@ const DAMAGED: &str = "journal.damaged";
 pub(super) const SUMMARY: &str = "summary";
 const NEXT: &str = "applied.next";
 const BEFORE: &str = "applied.before";
+/// Transactions that changed no name, of those that can be taken back.
+const NOTES_MAX: usize = 1000;
 
 /// What the area's memory is after a transaction.
 pub(super) enum Memory<'a> {
@@ -210,18 +212,35 @@ pub(super) fn finished(state: &Path, number: u64) -> Result<Option<Journal>> {
 /// # Errors
 /// [`Error::Io`]; nothing was begun then.
 pub(super) fn begin(held: &mut HeldArea, journal: &Journal, memory: Memory<'_>, record: &NewRecord<'_>) -> Result<()> {
+    prepare(held, journal, Some(memory), record)?;
+    let to_or_from = journal.target.or(journal.base).expect("a transaction leads from or to a snapshot");
+    held.begin(to_or_from, record.adopting(), record.root_path)
+}
+
+/// Notes a transaction that changes no name: it only leads to another snapshot, in one step, and is never under way.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn note(held: &mut HeldArea, journal: &Journal, memory: Memory<'_>, record: &NewRecord<'_>) -> Result<()> {
+    held.note(record.root_path)?;
+    prepare(held, journal, None, record)?;
     let state = held.state.clone();
-    let tx = state.join(TX);
+    publish_end(&state.join(TX), journal, &held.root, &Ended { switched: &Switched::default(), recovered: None })?;
+    memory.publish(&held.applied_path())?;
+    held.end(journal.target, journal.number)?;
+    archive(&state, journal.number)
+}
+
+fn prepare(held: &HeldArea, journal: &Journal, memory: Option<Memory<'_>>, record: &NewRecord<'_>) -> Result<()> {
+    let tx = held.state.join(TX);
     fsio::remove_tree(&tx)?;
     fsio::create_dir_all(&tx)?;
-    memory.publish(&tx.join(NEXT))?;
+    memory.map_or(Ok(()), |memory| memory.publish(&tx.join(NEXT)))?;
     fsio::link(&held.applied_path(), &tx.join(BEFORE))?;
     record.write(&tx, journal)?;
     summarize(&tx, journal)?;
-    fsio::publish_file(&journal_path(&state), &journal.encode())?;
-    fsio::sync_dir(&state)?;
-    let to_or_from = journal.target.or(journal.base).expect("a transaction leads from or to a snapshot");
-    held.begin(to_or_from, record.adopting(), record.root_path)
+    fsio::publish_file(&journal_path(&held.state), &journal.encode())?;
+    fsio::sync_dir(&held.state)
 }
 
 fn summarize(tx: &Path, journal: &Journal) -> Result<()> {
@@ -245,15 +264,14 @@ pub(super) fn switch(held: &mut HeldArea, journal: &Journal, resumed: bool, prog
         held.stage_undo(number)?;
     }
     let staging = held.staging()?;
-    let lifts = Lifts::open(&held.state.join(TX))?;
     let switch = Switch {
         steps: &journal.steps,
         dirs: &journal.dirs,
         staging: &staging,
         root: &held.root,
-        care: Care::Undo,
+        care: if journal.undoes.is_some() { Care::Back } else { Care::Undo },
         resumed,
-        lifts,
+        lifts: lifts(held)?,
         done: Switched::default(),
     };
     let mut switched = switch.run(progress)?;
@@ -261,6 +279,14 @@ pub(super) fn switch(held: &mut HeldArea, journal: &Journal, resumed: bool, prog
     let users = users::of_displaced(journal, &switched.changed_meanwhile, &held.root);
     switched.in_use = users.map_err(|e| Error::io("look at", held.root.path(), e))?;
     Ok(switched)
+}
+
+/// What the transaction that is under way has lifted for a moment.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn lifts(held: &HeldArea) -> Result<Lifts> {
+    Lifts::open(&held.state.join(TX))
 }
 
 /// Who uses the old tree is for the caller to find out, who knows what was in it.
@@ -444,12 +470,18 @@ pub(super) fn drop_old(held: &HeldArea, limits: UndoLimits, now: Timestamp) -> R
             None if ended.contains_key(&number) => &mut others,
             None => continue,
         };
+        let is_note = journal.as_ref().is_some_and(|journal| journal.steps.is_empty());
         bytes = bytes.saturating_add(journal.as_ref().map_or(0, Journal::displaced_bytes));
         let is_last = number >= held.finished();
         let is_young = ended.get(&number).is_none_or(|ended| now.secs - ended.secs <= limits.seconds);
         line.has_ended |= !(line.kept < limits.records && is_young && bytes <= limits.bytes);
+        if is_note {
+            // It displaced nothing, and takes no other its place.
+            line.notes += 1;
+            line.has_ended |= line.notes > NOTES_MAX;
+        }
         if is_last || !line.has_ended {
-            line.kept += 1;
+            line.kept += usize::from(!is_note);
             continue;
         }
         forget(held, number)?;
@@ -463,6 +495,8 @@ pub(super) fn drop_old(held: &HeldArea, limits: UndoLimits, now: Timestamp) -> R
 #[derive(Default)]
 struct Line {
     kept: usize,
+    /// Those that changed no name.
+    notes: usize,
     /// Nothing older is kept.
     has_ended: bool,
 }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::local::{OpenFile, list_dir, remove_file, sync_dir};
 use super::stat::Stat;
-use super::sys::{self, On};
+use super::sys;
 use super::write::write_all_at;
 use crate::error::{Error, Result};
 
@@ -199,18 +199,6 @@ fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> std::io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Copies everything that a file holds into a new one; shares it where the file system can.
-///
-/// # Errors
-/// What the system says.
-pub fn copy_content(from: &impl std::os::fd::AsFd, to: &impl std::os::fd::AsFd) -> std::io::Result<()> {
-    sys::before_others("copy_file_range", On::Fd(to.as_fd()))?;
-    let mut from = std::fs::File::from(from.as_fd().try_clone_to_owned()?);
-    let mut to = std::fs::File::from(to.as_fd().try_clone_to_owned()?);
-    std::io::Seek::rewind(&mut from)?;
-    std::io::copy(&mut from, &mut to).map(drop)
 }
 
 /// Makes a file durable.

@@ -30,9 +30,7 @@ pub use attrs::{
 pub use below::{is_symlink_refused, is_unopenable};
 pub use clone::{can_share_content, clone_or_copy};
 pub use dir::{Dir, Replace};
-pub use durable::{
-    AppendFile, Batch, ScratchFile, TempFile, copy_content, is_temporary, publish_file, sweep_temporaries, sync_file,
-};
+pub use durable::{AppendFile, Batch, ScratchFile, TempFile, is_temporary, publish_file, sweep_temporaries, sync_file};
 pub use local::{
     DataRun, OpenFile, Space, canonicalize, create_dir, create_dir_all, data_runs, exists, file_len, gid_of_name,
     group_name, hostname, link, list_dir, now, now_coarse, owner_name, raise_open_files, read_at, read_capped,

@@ -13,11 +13,28 @@ const TEST_DIR: &str = "EVENKEEL_TEST_DIR";
 
 /// What a group may take: far more than it does on a slow machine, build included.
 const MINUTES: u32 = 30;
+/// What it may take where nothing is left out.
+const MINUTES_LONG: u32 = 24 * 60;
+
+/// How long each kind of operation is attacked, in seconds.
+const RACE_SECONDS: &str = "EVENKEEL_RACE_SECONDS";
+
+/// Says how much of what is usually sampled or cut short is run. What the caller has said already stays.
+fn to_an_extent(mut cmd: Cmd, long: bool) -> Cmd {
+    let (seconds, all) = if long { ("10", Some("all")) } else { ("2", None) };
+    let wanted = [(RACE_SECONDS, Some(seconds)), ("EVENKEEL_RACES", all), ("EVENKEEL_SWEEP", all)];
+    for (name, value) in wanted {
+        if let (Some(value), None) = (value, std::env::var_os(name)) {
+            cmd = cmd.env(name, value);
+        }
+    }
+    cmd.at_most(if long { MINUTES_LONG } else { MINUTES })
+}
 
 /// `cargo test --workspace`, one row per test binary. One build and one set of features for all of them.
-pub fn workspace() -> Vec<(String, Outcome)> {
+pub fn workspace(long: bool) -> Vec<(String, Outcome)> {
     let mut binaries = Binaries::default();
-    let cmd = Cmd::cargo().args(["test", "--workspace", "--no-fail-fast"]).at_most(MINUTES);
+    let cmd = to_an_extent(Cmd::cargo().args(["test", "--workspace", "--no-fail-fast"]), long);
     let result = cmd.tee(|line| binaries.see(line)).map_err(|message| binaries.with_running(message));
     let mut rows: Vec<(String, Outcome)> = binaries.done.iter().map(Binary::row).collect();
     if let Err(message) = result
@@ -56,7 +73,7 @@ pub fn garage() -> Outcome {
 
 /// Every test that a plain `cargo test` ignores, on an ext4 made for them, but for those of other groups; `slow_…` ones
 /// belong to `cargo xtask stress`.
-pub fn root() -> Outcome {
+pub fn root(long: bool) -> Outcome {
     let image = match Image::ext4(&target_dir().join("xtask"), "root-tests", 4 << 30, 200_000) {
         Ok(image) => image,
         Err(reason) => return Outcome::LeftOut(reason),
@@ -75,9 +92,8 @@ pub fn root() -> Outcome {
     let cmd = Cmd::cargo()
         .args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"])
         .args(["--", "--ignored", "--skip", "slow_", "--skip", "garage_"])
-        .env(TEST_DIR, image.path())
-        .at_most(MINUTES);
-    of_ignored(cmd)
+        .env(TEST_DIR, image.path());
+    of_ignored(to_an_extent(cmd, long))
 }
 
 /// Runs tests of which there must be some.

@@ -36,6 +36,8 @@ impl From<Result<String>> for Outcome {
 
 struct Options {
     fuzz_seconds: u64,
+    /// Every case of what is usually sampled, and attacks of ten seconds each.
+    long: bool,
 }
 
 struct Group {
@@ -54,7 +56,7 @@ const GROUPS: &[Group] = &[
     Group {
         name: "cargo",
         about: "unit, property, workflow and command tests: cargo test --workspace",
-        run: |_| cargo::workspace(),
+        run: |options| cargo::workspace(options.long),
     },
     Group { name: "vectors", about: "format vectors regenerated and unchanged", run: |_| one(vectors::unchanged()) },
     Group {
@@ -65,7 +67,7 @@ const GROUPS: &[Group] = &[
     Group {
         name: "root",
         about: "tests that need root, on a loop ext4 with ACLs and capabilities",
-        run: |_| one(cargo::root()),
+        run: |options| one(cargo::root(options.long)),
     },
     Group {
         name: "garage",
@@ -95,7 +97,7 @@ fn one(outcome: Outcome) -> Vec<(String, Outcome)> {
 /// # Errors
 /// A group failed, or was left out in CI.
 pub fn run(words: &[String]) -> Result<()> {
-    let args = Args::parse(words, &["--only", "--fuzz-seconds"], &["--list"])?;
+    let args = Args::parse(words, &["--only", "--fuzz-seconds"], &["--list", "--long"])?;
     if args.flag("--list") {
         GROUPS.iter().for_each(|group| println!("{:8} {}", group.name, group.about));
         return Ok(());
@@ -104,7 +106,7 @@ pub fn run(words: &[String]) -> Result<()> {
     if let Some(unknown) = only.iter().find(|name| GROUPS.iter().all(|group| group.name != **name)) {
         return Err(format!("no group '{unknown}'; cargo xtask test --list names them"));
     }
-    let options = Options { fuzz_seconds: args.number("--fuzz-seconds", 30)? };
+    let options = Options { fuzz_seconds: args.number("--fuzz-seconds", 30)?, long: args.flag("--long") };
 
     let mut rows = Vec::new();
     for group in GROUPS.iter().filter(|group| only.is_empty() || only.contains(&group.name)) {

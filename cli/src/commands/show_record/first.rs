@@ -25,7 +25,7 @@ const GROUPS: [(Group, &str); 12] = [
     (Group::Since, "changed since the checkout; what was there is kept in the undo"),
     (Group::NotHeld, "cannot be held here"),
     (Group::Aside, "local version kept beside the new one"),
-    (Group::SetAside, "put there during the switch; now in the undo"),
+    (Group::SetAside, "could not stay or come back there; now in the undo"),
     (Group::InUse, "still used by"),
     (Group::Warning, "done without"),
 ];

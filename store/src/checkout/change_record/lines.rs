@@ -263,10 +263,10 @@ pub struct PathLine {
     pub path: PathField,
 }
 
-/// Something that could not stay where somebody put it.
+/// Something that could not stay where somebody put it, or could not come back to its place.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SetAsideLine {
-    /// Where it was, relative to the area's root.
+    /// Where it belongs, relative to the area's root.
     #[serde(flatten)]
     pub path: PathField,
     /// Its name in the undo of this transaction.

@@ -11,7 +11,7 @@ use super::super::fidelity::NotHeld;
 use super::super::journal::{Journal, Op, Step, Was};
 use super::super::options::{Adopt, Mode};
 use super::super::plan::{Action, Change, CheckoutPlan, Reason, Wanted};
-use super::super::report::ChangeKind;
+use super::super::report::{ChangeKind, SetAside};
 use super::super::switch::Switched;
 use super::super::who::{ChangedBy, WHO_PATHS_MAX, Who, add_packages};
 use super::lines::{
@@ -57,8 +57,8 @@ pub(in super::super) enum What<'a> {
         /// What was wrong with what this machine had.
         warnings: &'a [String],
     },
-    /// A rollback of a journal, and where something else was by now than that had left.
-    Rollback { of: &'a Journal, changed_since: &'a [TreePath] },
+    /// A rollback of a journal, where something else was by now than that had left, and what does not come back for it.
+    Rollback { of: &'a Journal, changed_since: &'a [TreePath], set_aside: &'a [SetAside] },
 }
 
 /// What came of a switch.
@@ -140,11 +140,12 @@ impl NewRecord<'_> {
                     lines.push(&Line::NotHeld(lost))?;
                 }
             }
-            What::Rollback { of, changed_since } => {
+            What::Rollback { of, changed_since, set_aside } => {
                 taken_back(of, journal, &mut lines)?;
                 for line in changed_lines(self.root, self.root_path, changed_since) {
                     lines.push(&Line::ChangedSince(Box::new(line)))?;
                 }
+                set_aside_lines(set_aside, &mut lines)?;
             }
         }
         lines.publish(&dir.join(record_name(journal.number)))
@@ -241,6 +242,14 @@ fn changed_lines(root: &Dir, root_path: &Path, paths: &[TreePath]) -> Vec<Change
     let references: Vec<&TreePath> = paths.iter().collect();
     let line = |(path, changed_by): (&TreePath, _)| ChangedLine { path: PathField::new(path.as_bytes()), changed_by };
     paths.iter().zip(look(root, root_path, &references)).map(line).collect()
+}
+
+fn set_aside_lines(set_aside: &[SetAside], lines: &mut Lines) -> Result<()> {
+    for SetAside { path, kept_as } in set_aside {
+        let path = PathField::new(path.as_bytes());
+        lines.push(&Line::SetAside(SetAsideLine { path, kept_as: kept_as.clone() }))?;
+    }
+    Ok(())
 }
 
 fn words(difference: Difference) -> Vec<Word> {
@@ -395,10 +404,7 @@ pub(in super::super) fn publish_end(dir: &Path, journal: &Journal, root: &Dir, e
     for path in kept_aside {
         lines.push(&Line::KeptAside(PathLine { path: PathField::new(path.as_bytes()) }))?;
     }
-    for (path, name) in set_aside {
-        let path = PathField::new(path.as_bytes());
-        lines.push(&Line::SetAside(SetAsideLine { path, kept_as: name.clone() }))?;
-    }
+    set_aside_lines(set_aside, &mut lines)?;
     push_in_use(in_use, &mut lines)?;
     let meanwhile = changed_meanwhile.len() as u64;
     let is_rollback = journal.undoes.is_some();

@@ -14,9 +14,11 @@ use super::{TurnedAround, undos};
 use crate::checkout::chain::{DirChain, is_other_now};
 use crate::checkout::displaced::{self, Groups};
 use crate::checkout::journal::{DirTime, Journal, Meta, New, Op, Step, Was};
+use crate::checkout::lift::Lifts;
+use crate::checkout::report::SetAside;
 use crate::checkout::stage::staged_name;
 use crate::checkout::state::HeldArea;
-use crate::checkout::switch::aside_names;
+use crate::checkout::switch::{aside_names, copy_name};
 use crate::checkout::transaction;
 use crate::error::{Error, Result};
 use crate::fsio::{Dir, Stat};
@@ -46,7 +48,10 @@ pub(super) fn turned_around(
         if !held.has_staging()? && journal.steps.iter().any(brings) {
             return Err(gone(journal.number, &[]));
         }
-        Some(held.staging()?)
+        let staging = held.staging()?;
+        // What it had lifted must not be taken for what it was.
+        transaction::lifts(held)?.settle(&held.root, &staging)?;
+        Some(staging)
     } else {
         held.open_undo(journal.number)?
     };
@@ -58,15 +63,17 @@ pub(super) fn turned_around(
         displaced,
         interrupted,
         delivered: Delivered::read(&memory, &journal.steps, is_newest)?,
-        groups: Groups::default(),
+        groups: Groups::new(Lifts::of_giving_back(&held.state)?),
         waiting: Vec::new(),
         joined: Vec::new(),
         chain: DirChain::new(&held.root),
         steps: Vec::new(),
         next_slot,
         changed_since: Vec::new(),
+        removed_since: Vec::new(),
         left_alone: Vec::new(),
         not_kept: Vec::new(),
+        set_aside: Vec::new(),
     };
     turn.require_kept(journal)?;
     turn.count_groups(&journal.steps)?;
@@ -97,8 +104,10 @@ pub(super) fn turned_around(
     Ok(TurnedAround {
         journal: inverse,
         changed_since: sorted(turn.changed_since),
+        removed_since: sorted(turn.removed_since),
         left_alone: sorted(turn.left_alone),
         not_kept: sorted(turn.not_kept),
+        set_aside: turn.set_aside,
         going: Inodes::new(),
     })
 }
@@ -132,8 +141,10 @@ struct Turn<'a> {
     /// The first number that no step has.
     next_slot: usize,
     changed_since: Vec<TreePath>,
+    removed_since: Vec<TreePath>,
     left_alone: Vec<TreePath>,
     not_kept: Vec<TreePath>,
+    set_aside: Vec<SetAside>,
 }
 
 /// A live directory, looked through.
@@ -270,6 +281,7 @@ impl Turn<'_> {
                 let inside = if is_ours { self.look_into(&step.path, live)? } else { Inside::all_foreign(&step.path) };
                 if !inside.foreign.is_empty() {
                     self.left_alone.extend(inside.foreign);
+                    self.set_aside.push(SetAside::new(&step.path, &staged_name(step.slot)));
                     return Ok(());
                 }
                 self.changed_since.extend(inside.changed);
@@ -280,7 +292,8 @@ impl Turn<'_> {
         };
         match &live {
             Some(live) if is_ours => self.note_change(&step.path, live),
-            _ => self.changed_since.push(step.path.clone()),
+            Some(_) => self.changed_since.push(step.path.clone()),
+            None => self.removed_since.push(step.path.clone()),
         }
         let old = self.give_back(step, was)?;
         if keep_aside {
@@ -414,6 +427,12 @@ impl Turn<'_> {
     /// The local version that stayed beside the new one has its own name again; the other one goes.
     fn forget_aside(&mut self, step: &Step, was: &Was) -> Result<()> {
         let failed = |e| Error::io("look at", self.root.path_of(step.path.as_bytes()), e);
+        let copy = match &self.displaced {
+            Some(dir) => dir.stat_opt(&copy_name(&staged_name(step.slot))).map_err(failed)?,
+            None => None,
+        };
+        // What could not be copied got a further name instead.
+        let ino = copy.map_or(was.ino, |copy| copy.ino);
         let mut found = None;
         let (dir, name) = match self.chain.parent(step.path.as_bytes()) {
             Err(e) if is_other_now(&e) => return Ok(()),
@@ -421,7 +440,7 @@ impl Turn<'_> {
         };
         for aside in aside_names(name) {
             match dir.stat_opt(&aside).map_err(failed)? {
-                Some(stat) if stat.ino == was.ino => {
+                Some(stat) if stat.ino == ino => {
                     found = Some((aside, stat));
                     break;
                 }
@@ -431,6 +450,9 @@ impl Turn<'_> {
         }
         let Some((aside, stat)) = found else { return Ok(()) };
         let path = step.path.parent().unwrap_or_default().join(&aside).expect("a name beside a valid path");
+        if (stat.size, stat.mtime) != (was.size, was.mtime) {
+            self.changed_since.push(path.clone());
+        }
         let op = Op::Remove { was: Was::of(&stat) };
         self.steps.push(Step { path, slot: self.next_slot, op });
         self.next_slot += 1;

@@ -3,7 +3,7 @@
 //! undo is no reason to withhold its rights.
 
 use crate::checkout::chain::{DirChain, is_other_now};
-use crate::checkout::displaced::Groups;
+use crate::checkout::displaced::{Groups, place};
 use crate::checkout::journal::{Op, Step, Was};
 use crate::checkout::stage::staged_name;
 use crate::checkout::state::HeldArea;
@@ -39,7 +39,7 @@ pub(in crate::checkout) fn count_names(groups: &mut Groups, held: &HeldArea, num
                 if !groups.has(was.ino) {
                     continue;
                 }
-                let place = place(step, path);
+                let place = place(&staged_name(step.slot), &step.path, path);
                 match chain.parent(&place).and_then(|(dir, name)| dir.stat_opt(name)) {
                     Ok(Some(found)) if found.ino == was.ino => groups.count_known(was.ino),
                     Err(e) if !is_other_now(&e) => return Err(Error::io("look at", dir.path_of(&place), e)),
@@ -49,12 +49,4 @@ pub(in crate::checkout) fn count_names(groups: &mut Groups, held: &HeldArea, num
         }
     }
     Ok(())
-}
-
-/// Where what had a name lies in the undo.
-fn place(step: &Step, path: &TreePath) -> Vec<u8> {
-    let staged = staged_name(step.slot);
-    let below = &path.as_bytes()[step.path.as_bytes().len()..];
-    let separator: &[u8] = if below.is_empty() || below.starts_with(b"/") { b"" } else { b"/" };
-    [&staged, separator, below].concat()
 }

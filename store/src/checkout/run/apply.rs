@@ -105,7 +105,10 @@ impl<'a> Run<'a> {
         if known && area.plan.is_empty() && area.plan.counts.unproven == 0 && area.base == Some(target) {
             return Ok(self.report(area, &Switched::default()));
         }
-        let ready = area.ready.take();
+        let ready = match area.ready.take() {
+            None if area.plan.is_empty() => self.ready_to_note(area)?,
+            ready => ready,
+        };
         let Place::Held(held) = &mut area.place else { return Ok(self.report(area, &Switched::default())) };
         held.rename(&area.target.name, self.store.id());
         let start = fsio::now_coarse();
@@ -123,6 +126,11 @@ impl<'a> Run<'a> {
                     asked: self.began,
                     what: What::Checkout { plan, mode, adopt, not_held, fetch, warnings },
                 };
+                if area.plan.is_empty() {
+                    transaction::note(held, &journal, memory, &new_record)?;
+                    area.number = Some(journal.number);
+                    return self.drop_old(area).map(|()| self.report(area, &Switched::default()));
+                }
                 transaction::begin(held, &journal, memory, &new_record)?;
                 area.number = Some(journal.number);
                 let mut switched = transaction::switch(held, &journal, false, self.progress)?;
@@ -145,11 +153,33 @@ impl<'a> Run<'a> {
             let Place::Held(held) = &area.place else { return e };
             held.unrecorded(Some(target), e)
         })?;
-        if let (Some(_), Place::Held(held)) = (&journal, &area.place) {
-            area.dropped_undo = transaction::drop_old(held, self.options.undo, fsio::now())?;
-            transaction::drop_records(held, self.options.records)?;
+        if journal.is_some() {
+            self.drop_old(area)?;
         }
         Ok(self.report(area, &switched))
+    }
+
+    /// What is to be noted of a checkout that changes no name and leads from one snapshot to another: who takes the last
+    /// checkout back means this one.
+    fn ready_to_note(&self, area: &AreaRun<'_>) -> Result<Option<Ready>> {
+        let Place::Held(held) = &area.place else { return Ok(None) };
+        let target = self.options.snapshot;
+        let base = held.applied().filter(|base| *base != target);
+        if base.is_none() {
+            return Ok(None);
+        }
+        let done = Done { start: fsio::now_coarse(), changed_meanwhile: Vec::new() };
+        let record = self.sync_and_record(area, held, Some(&done))?;
+        let (number, steps, dirs) = (transaction::next_number(held)?, Vec::new(), Vec::new());
+        let journal = Journal { number, base, target: Some(target), undoes: None, steps, dirs };
+        Ok(Some(Ready { journal, record }))
+    }
+
+    /// Drops what is kept of older transactions and is too much.
+    fn drop_old(&self, area: &mut AreaRun<'_>) -> Result<()> {
+        let Place::Held(held) = &area.place else { return Ok(()) };
+        area.dropped_undo = transaction::drop_old(held, self.options.undo, fsio::now())?;
+        transaction::drop_records(held, self.options.records)
     }
 
     /// Makes a switch durable, and ends it.

@@ -6,6 +6,7 @@ use super::{AreaRun, Run};
 use crate::checkout::options::Adopt;
 use crate::checkout::packages::PackageLocks;
 use crate::checkout::refuse;
+use crate::checkout::report::SetAside;
 use crate::checkout::saved_plan::{PlannedArea, SavedPlan};
 use crate::error::Result;
 
@@ -31,6 +32,8 @@ pub(super) struct Resumed {
     pub(super) recovered: Option<u64>,
     /// Asked for again, an adoption still is one: what it kept stays.
     pub(super) adopting: Option<Adopt>,
+    /// What could not have its place in that, and its number.
+    pub(super) set_aside: Vec<(u64, SetAside)>,
     /// What became of a journal that was lost or damaged.
     pub(super) lost_journal: Option<String>,
 }
@@ -40,6 +43,7 @@ impl Resumed {
         Resumed {
             recovered: self.recovered.or(earlier.recovered),
             adopting: self.adopting.or(earlier.adopting),
+            set_aside: [&self.set_aside[..], &earlier.set_aside].concat(),
             lost_journal: self.lost_journal.or_else(|| earlier.lost_journal.clone()),
         }
     }

@@ -7,6 +7,7 @@ use crate::checkout::fidelity::Losses;
 use crate::checkout::journal::{Journal, New, Op, Step, TreeStep};
 use crate::checkout::plan::Wanted;
 use crate::checkout::refuse;
+use crate::checkout::report::SetAside;
 use crate::checkout::stage::{stage, staged_name};
 use crate::checkout::state::HeldArea;
 use crate::checkout::switch::Switched;
@@ -108,8 +109,8 @@ pub(super) fn look_back(
         |path: &TreePath| journal.tree().is_some_and(|step| step.was.within.iter().any(|(at, _)| at == path));
     let changed = whole.image.changed_in(&later).into_iter().filter(|path| !stripped(path));
     switched.set_aside.extend(changed.map(|path| {
-        let kept = format!("0/{path}");
-        (path, kept)
+        let kept_as = format!("0/{path}");
+        SetAside { path, kept_as }
     }));
     Ok(())
 }

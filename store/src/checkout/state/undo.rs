@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::{HeldArea, STAGING, UNDO};
+use crate::checkout::lift::{self, Lifts};
 use crate::error::{Error, Result};
 use crate::format::manifest::Timestamp;
 use crate::fsio::{Dir, Replace};
@@ -96,6 +97,27 @@ impl HeldArea {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Gives what gave way its flags again, where who was giving it its rights was cut off. It is in an undo, or staged.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn settle_given_back(&self) -> Result<()> {
+        let lifts = Lifts::of_giving_back(&self.state)?;
+        if lifts.is_empty() {
+            return Ok(());
+        }
+        for (number, _) in self.undos()? {
+            if let Some(dir) = self.open_undo(number)? {
+                lifts.settle(&self.root, &dir)?;
+            }
+        }
+        if self.has_staging()? {
+            lifts.settle(&self.root, &self.staging()?)?;
+        }
+        self.root.sync_filesystem().map_err(|e| Error::io("sync file system of", self.root.path(), e))?;
+        lift::forget_giving_back(&self.state)
     }
 
     /// Opens the undo of transaction `number`; `None` when nothing gave way in it, or it was dropped.

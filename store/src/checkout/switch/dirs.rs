@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The end of a switch: metadata of directories that stay, and what was lifted for a moment is put back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -10,43 +10,12 @@ use super::super::chain::{DirChain, is_other_now};
 use super::super::journal::{Meta, Op, Was};
 use super::super::lift::Lift;
 use super::Switch;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::manifest::{InodeFlags, Timestamp};
 use crate::fsio::{Dir, FdAttrs, FileType, Stat};
 use crate::path::TreePath;
 
 impl Switch<'_> {
-    /// Gives inodes that were to move, or have, what was lifted for that moment: who lifted it was cut off, or failed. They
-    /// are at their path or in staging.
-    ///
-    /// # Errors
-    /// The first failure.
-    pub(super) fn settle_moved(&self) -> Result<()> {
-        if self.lifts.moving().is_empty() {
-            return Ok(());
-        }
-        let failed = |e| Error::io("look at", self.staging.path(), e);
-        let mut staged = HashMap::new();
-        for name in self.staging.names().map_err(failed)? {
-            if let Some(stat) = self.staging.stat_opt(&name).map_err(failed)? {
-                staged.insert(stat.ino, name);
-            }
-        }
-        let mut chain = DirChain::new(self.root);
-        for lift in self.lifts.moving() {
-            let is_live = match chain.parent(lift.path.as_bytes()) {
-                Err(e) if is_other_now(&e) => Ok(false),
-                parent => parent.and_then(|(dir, name)| lift.put_back(dir, name)),
-            };
-            let is_done = match (is_live, staged.get(&lift.ino)) {
-                (Ok(false), Some(name)) => lift.put_back(self.staging, name),
-                (is_live, _) => is_live,
-            };
-            is_done.map_err(|e| self.failed("change", &lift.path, e))?;
-        }
-        Ok(())
-    }
-
     /// Metadata of directories that stay, the deepest first: a step below may need rights that they take away. After a
     /// failure as much of it as is possible.
     pub(super) fn directories(&mut self, after_failure: bool) -> Result<()> {

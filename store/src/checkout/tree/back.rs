@@ -6,6 +6,7 @@ use super::exchange::{is_root, put_back_unused, settle};
 use super::image::{Image, inodes_of, rights_of};
 use crate::checkout::displaced::Groups;
 use crate::checkout::journal::{Journal, New, Op, Step, TreeStep};
+use crate::checkout::lift::Lifts;
 use crate::checkout::options::AreaTarget;
 use crate::checkout::report::ChangeKind;
 use crate::checkout::rollback::delivered::{Delivered, Since};
@@ -49,7 +50,7 @@ pub(in crate::checkout) fn turned_around(
     } else {
         held.open_undo(journal.number)?
     };
-    let old = old_tree(displaced.as_ref(), step)?.ok_or_else(|| Error::Refused {
+    let (displaced, old) = old_tree(displaced, step)?.ok_or_else(|| Error::Refused {
         reason: format!("the tree that gave way in number {} is not there any more", journal.number),
         hint: Some("`evenkeel checkout SNAP --full` goes to any snapshot of the store".into()),
     })?;
@@ -58,28 +59,37 @@ pub(in crate::checkout) fn turned_around(
     no_mounts(target, &path, &stat)?;
     let image = Image::of(&held.root, progress)?;
     let was = rights_of(&image, &held.root)?;
-    let (mut groups, top) = (Groups::default(), TreePath::root());
-    let failed = |e| Error::io("give rights back in", old.path(), e);
-    groups.count(&old, b"", &top, &step.was).map_err(failed)?;
+    let (mut groups, top, staged) =
+        (Groups::new(Lifts::of_giving_back(&held.state)?), TreePath::root(), staged_name(0));
+    let failed = |e| Error::io("give rights back in", displaced.path_of(&staged), e);
+    groups.count(&displaced, &staged, &top, &step.was).map_err(failed)?;
     undos::count_names(&mut groups, held, journal.number)?;
-    groups.give_back(&old, b"", &top, &step.was).map_err(failed)?;
-    let born = old.stat(b"").map_err(|e| Error::io("look at", old.path(), e))?.born;
-    let new = New { ino: step.was.ino, born, mtime: step.was.mtime, late: None };
+    groups.give_back(&displaced, &staged, &top, &step.was).map_err(failed)?;
+    let new = New { ino: step.was.ino, born: old.born, mtime: step.was.mtime, late: None };
     let changes = step.changes.iter().map(|(path, kind)| (path.clone(), turned(*kind))).collect();
-    let changed_since = if interrupted {
-        Vec::new()
+    let (changed_since, removed_since) = if interrupted {
+        (Vec::new(), Vec::new())
     } else {
         let is_newest = journal.number == held.finished();
         changed_since(&image, &Delivered::read(&held.applied_path(), &journal.steps, is_newest)?)
     };
     let back = TreeStep { new, was, private: step.private, bytes: image.bytes(), changes };
     let steps = vec![Step { path: TreePath::root(), slot: 0, op: Op::Tree(Box::new(back)) }];
-    Ok(of_whole_trees(inverse(steps), changed_since, inodes_of(&image)))
+    let back = of_whole_trees(inverse(steps), changed_since, inodes_of(&image));
+    Ok(TurnedAround { removed_since, ..back })
 }
 
 /// All that somebody has put there goes with the tree, and what gave way comes back as it is.
 fn of_whole_trees(journal: Journal, changed_since: Vec<TreePath>, going: Inodes) -> TurnedAround {
-    TurnedAround { journal, changed_since, left_alone: Vec::new(), not_kept: Vec::new(), going }
+    TurnedAround {
+        journal,
+        changed_since,
+        removed_since: Vec::new(),
+        left_alone: Vec::new(),
+        not_kept: Vec::new(),
+        set_aside: Vec::new(),
+        going,
+    }
 }
 
 /// The exchange was made: the old tree comes to staging, however far it has come.
@@ -91,13 +101,11 @@ fn settle_interrupted(held: &mut HeldArea, journal: &Journal, step: &TreeStep) -
     settle(held, step)
 }
 
-fn old_tree(displaced: Option<&Dir>, step: &TreeStep) -> Result<Option<Dir>> {
+/// The old tree, and the directory that it is in.
+fn old_tree(displaced: Option<Dir>, step: &TreeStep) -> Result<Option<(Dir, Stat)>> {
     let Some(dir) = displaced else { return Ok(None) };
-    let failed = |e| Error::io("look at", dir.path(), e);
-    match dir.stat_opt(&staged_name(0)).map_err(failed)? {
-        Some(stat) if stat.ino == step.was.ino => dir.open_dir(&staged_name(0)).map(Some).map_err(failed),
-        _ => Ok(None),
-    }
+    let found = dir.stat_opt(&staged_name(0)).map_err(|e| Error::io("look at", dir.path(), e))?;
+    Ok(found.filter(|stat| stat.ino == step.was.ino).map(|stat| (dir, stat)))
 }
 
 fn turned(kind: ChangeKind) -> ChangeKind {
@@ -108,12 +116,11 @@ fn turned(kind: ChangeKind) -> ChangeKind {
     }
 }
 
-/// What is not as it was delivered: it goes to the undo of the rollback with everything else.
-fn changed_since(image: &Image, delivered: &Delivered) -> Vec<TreePath> {
+/// What is not as it was delivered, which goes to the undo of the rollback with everything else; and what is not there.
+fn changed_since(image: &Image, delivered: &Delivered) -> (Vec<TreePath>, Vec<TreePath>) {
     let is_other = |(path, stat): &&(TreePath, Stat)| delivered.since(path, stat) != Since::AsLeft;
-    let changed = image.iter().filter(is_other).map(|(path, _)| path);
-    let missing = delivered.paths().filter(|path| image.get(path).is_none());
-    let mut paths: Vec<TreePath> = changed.chain(missing).cloned().collect();
-    paths.sort_unstable();
-    paths
+    let changed = image.iter().filter(is_other).map(|(path, _)| path.clone()).collect();
+    let mut removed: Vec<TreePath> = delivered.paths().filter(|path| image.get(path).is_none()).cloned().collect();
+    removed.sort_unstable();
+    (changed, removed)
 }

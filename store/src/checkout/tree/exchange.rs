@@ -8,9 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use crate::area::PRIVATE_DIR;
 use crate::checkout::displaced;
 use crate::checkout::journal::{Journal, TreeStep};
-use crate::checkout::lift::Lifts;
 use crate::checkout::stage::staged_name;
 use crate::checkout::state::HeldArea;
+use crate::checkout::transaction;
 use crate::error::{Error, Result};
 use crate::fsio::{Dir, FdAttrs, Lock, Replace};
 use crate::id::encode_hex;
@@ -153,13 +153,13 @@ impl Place {
         let failed = self.failed("complete");
         // Both have had another name in them for a moment.
         FdAttrs(held.root.as_fd()).set_mtime(step.new.mtime).map_err(&failed)?;
-        let old = [staged_name(0)];
-        let staging = held.staging()?;
-        let (lifts, root) = (&mut Lifts::default(), TreePath::root());
-        displaced::put_time_back(lifts, &root, (&staging, &old[0]), step.was.ino, step.was.mtime).map_err(&failed)?;
-        if staging.stat_opt(&old[0]).map_err(&failed)?.is_some_and(|stat| stat.ino == step.was.ino) {
-            let tree = staging.open_dir(&old[0]).map_err(&failed)?;
-            displaced::strip(lifts, &tree, b"", &root, &step.was).map_err(&failed)?;
+        let (old, top, staging) = (staged_name(0), TreePath::root(), held.staging()?);
+        let mut lifts = transaction::lifts(held)?;
+        lifts.settle(&held.root, &staging)?;
+        let place = (&staging, &old[..]);
+        displaced::put_time_back(&mut lifts, (&top, &old), place, step.was.ino, step.was.mtime).map_err(&failed)?;
+        if staging.stat_opt(&old).map_err(&failed)?.is_some_and(|stat| stat.ino == step.was.ino) {
+            displaced::strip(&mut lifts, &staging, &old, &top, &step.was).map_err(&failed)?;
         }
         Ok(())
     }

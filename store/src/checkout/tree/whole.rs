@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! From the plan of what differs to a plan of everything: what stays as it is becomes a copy of itself.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 
 use super::image::Image;
@@ -28,6 +28,15 @@ pub(in crate::checkout) struct WholeTree {
     pub(in crate::checkout) image: Image,
     /// Attributes that belong to this machine and go over from the live inodes.
     local: Vec<(TreePath, Attributes)>,
+    /// Hard-link groups, by the first of their names in the reference.
+    groups: HashMap<TreePath, Group>,
+}
+
+/// A hard-link group. The first of its names that is made holds the inode, whichever names the reference has before it.
+#[derive(Debug)]
+struct Group {
+    inode: Inode,
+    leader: Option<TreePath>,
 }
 
 /// What differs, for the journal.
@@ -50,7 +59,7 @@ impl WholeTree {
         xattrs: &XattrRules,
         shares: bool,
     ) -> Result<WholeTree> {
-        let mut whole = WholeTree { plan: CheckoutPlan::default(), image, local: Vec::new() };
+        let mut whole = WholeTree { plan: CheckoutPlan::default(), image, local: Vec::new(), groups: HashMap::new() };
         let mut actions = plan.actions.iter().peekable();
         let mut gone = HashSet::new();
         let mut chain = DirChain::new(root);
@@ -86,6 +95,11 @@ impl WholeTree {
         shares: bool,
     ) -> Result<()> {
         let Entry { path, node } = entry;
+        if let Node::Inode(inode) = &node
+            && inode.links > 1
+        {
+            self.groups.insert(path.clone(), Group { inode: inode.clone(), leader: None });
+        }
         if outcome == Outcome::Skipped {
             self.plan.outcomes.push(outcome);
             // Nothing that could be made; what is there all the same would be lost.
@@ -112,11 +126,7 @@ impl WholeTree {
         }
         let stays = matches!(outcome, Outcome::Same(_))
             || matches!(action.map(|action| &action.change), Some(Change::Metadata { .. }));
-        let wanted = match node {
-            Node::Link { first } => Wanted::Link { leader: first, live: None },
-            Node::Inode(inode) if stays => Wanted::Copy(Box::new(inode)),
-            Node::Inode(inode) => Wanted::Inode(Box::new(inode)),
-        };
+        let wanted = self.wanted(&path, node, stays);
         let counts = &mut self.plan.counts;
         counts.inodes_to_create += u64::from(!matches!(wanted, Wanted::Link { .. }));
         if let Wanted::Inode(inode) | Wanted::Copy(inode) = &wanted
@@ -128,6 +138,27 @@ impl WholeTree {
         let inside = !path.is_root();
         self.plan.actions.push(Action { path, change: Change::Add { wanted, inside }, reason: Reason::Added });
         Ok(())
+    }
+
+    /// A new inode, or a further name of the group's one.
+    fn wanted(&mut self, path: &TreePath, node: Node, stays: bool) -> Wanted {
+        let group = match &node {
+            Node::Link { first } => self.groups.get_mut(first),
+            Node::Inode(_) => self.groups.get_mut(path),
+        };
+        let inode = match (node, group) {
+            (_, Some(Group { leader: Some(leader), .. })) => {
+                return Wanted::Link { leader: leader.clone(), live: None };
+            }
+            (_, Some(group)) => {
+                group.leader = Some(path.clone());
+                group.inode.clone()
+            }
+            (Node::Inode(inode), None) => inode,
+            // No manifest has it; staging says so.
+            (Node::Link { first }, None) => return Wanted::Link { leader: first, live: None },
+        };
+        if stays { Wanted::Copy(Box::new(inode)) } else { Wanted::Inode(Box::new(inode)) }
     }
 
     /// The path of an action at which the target has nothing.

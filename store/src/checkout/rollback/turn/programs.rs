@@ -39,9 +39,8 @@ impl Turn<'_> {
         let Some(dir) = &self.displaced else { return Ok(()) };
         for (path, live) in std::mem::take(&mut self.waiting) {
             let (slot, failed) = (self.next_slot, |e| Error::io("link a copy for", dir.path_of(path.as_bytes()), e));
-            let Some(copy) = self.groups.link_to_copy(dir, &staged_name(slot), live.ino).map_err(failed)? else {
-                continue;
-            };
+            let copy = self.groups.link_to_copy(dir, &path, &staged_name(slot), live.ino).map_err(failed)?;
+            let Some(copy) = copy else { continue };
             let new = New { ino: copy.ino, born: copy.born, mtime: copy.mtime, late: None };
             let op = Op::Replace { new, was: Was::of(&live), keep_aside: false };
             self.joined.push(path.clone());
