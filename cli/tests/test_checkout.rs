@@ -177,6 +177,7 @@ fn rollback_says_what_it_leads_back_to() {
     --- stdout
     os at r  checkout 2 taken back, 2 names
       etc/motd  not as the checkout left it; left alone
+      etc/motd  what could not come back to its place is .evenkeel/undo/3/1.found
     back at [id1 short], as it was before number 2 but for 1 path
     ");
     insta::assert_snapshot!(run(&["status"]), @"
