@@ -168,7 +168,7 @@ def tell_delta(data):
         need(H(data[at:at + length])[:16] == digest, "hash", "payload of a delta")
     # The bases of a vector are outputs of frames before.
     made, notes = deltas.chunks(data, lambda id: None)
-    due = [id for outputs, _, encoding, *_ in frames for id, _ in outputs if encoding <= deltas.DIFFERENCES]
+    due = [id for outputs, _, encoding, *_ in frames for id, _ in outputs if encoding <= deltas.AGAIN]
     need(set(made) == set(due), "hash", f"frames of a vector: {notes}")
     told = {"target": target.hex()} | ({"base": base.hex()} if base else {})
     return told | {"frames": [{"encoding": encoding, "payload-offset": at, "payload-len": length,
