@@ -100,7 +100,7 @@ impl Lifts {
     /// Continues the lists in files in `dir`.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io).
+    /// [`Error::Io`].
     pub(super) fn open(dir: &Path) -> Result<Lifts> {
         Ok(Lifts { dirs: Remembered::open(dir.join(DIRS))?, moving: Remembered::open(dir.join(MOVING))? })
     }
@@ -108,7 +108,7 @@ impl Lifts {
     /// Continues the list of what is given its rights again, in an area's place in the state directory.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io).
+    /// [`Error::Io`].
     pub(super) fn of_giving_back(state: &Path) -> Result<Lifts> {
         Ok(Lifts { dirs: Remembered::default(), moving: Remembered::open(state.join(GIVING_BACK))? })
     }
