@@ -56,6 +56,9 @@ pub fn garage() -> Outcome {
     let program = host::find(name).unwrap_or_else(|| root.join("bin").join(name));
     if !program.is_file() {
         let install = Cmd::cargo().args(["install", name, "--locked", "--version", version]).arg("--root").arg(&root);
+        // What the tests need and no more, hardly optimised: it is built on every new machine.
+        let install = install.args(["--no-default-features", "--features", "bundled-libs,sqlite"]);
+        let install = install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
         // Its build directory would be ours, with other features of the same packages.
         let build = root.join("build");
         if let Err(reason) = install.env("CARGO_TARGET_DIR", &build).at_most(MINUTES).run() {
