@@ -8,7 +8,7 @@ mod access;
 mod connection;
 mod files;
 pub mod log;
-mod name;
+pub mod name;
 mod pace;
 pub mod plan;
 mod record;

@@ -22,7 +22,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   test   [--only GROUP]… [--list]      run every group of tests, end with a table
-         [--fuzz-seconds N]            seconds a fuzz target (30)
+         [--fuzz-seconds N]            seconds a fuzz target (15)
          [--long]                      every call, act and error that is usually sampled: hours
   crash  [--fs ext4|xfs|btrfs]         power cuts on a real file system
          [--states N] [--seed S]       how many, and which

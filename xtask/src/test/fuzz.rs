@@ -27,6 +27,8 @@ pub fn run(seconds: u64) -> Result<usize> {
     if targets.is_empty() {
         return Err("there are no fuzz targets".to_owned());
     }
+    // All of them before any runs: a target that does not compile is told in minutes.
+    Cmd::cargo_of("nightly").args(["fuzz", "build"]).run()?;
     for target in &targets {
         // The first folder collects what is found, the second holds the committed seeds.
         let corpus = workspace().join("fuzz/corpus").join(target);

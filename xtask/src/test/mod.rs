@@ -106,7 +106,7 @@ pub fn run(words: &[String]) -> Result<()> {
     if let Some(unknown) = only.iter().find(|name| GROUPS.iter().all(|group| group.name != **name)) {
         return Err(format!("no group '{unknown}'; cargo xtask test --list names them"));
     }
-    let options = Options { fuzz_seconds: args.number("--fuzz-seconds", 30)?, long: args.flag("--long") };
+    let options = Options { fuzz_seconds: args.number("--fuzz-seconds", 15)?, long: args.flag("--long") };
 
     let mut rows = Vec::new();
     for group in GROUPS.iter().filter(|group| only.is_empty() || only.contains(&group.name)) {

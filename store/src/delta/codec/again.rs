@@ -9,7 +9,7 @@ use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
 
 use super::deflate::{self, Part};
-use super::{Effort, decode_plain, encode_plain, error, varint};
+use super::{Effort, decode_plain, error, varint};
 use crate::format::{DecodeError, Reason};
 use crate::limits;
 
@@ -104,7 +104,7 @@ pub fn encode(recipe: &Recipe, base: &[u8], plain: &[u8], effort: Effort) -> std
         }
     }
     let base = expanded(base, &recipe.inflate).map_err(std::io::Error::other)?;
-    let inner = encode_plain(&base, plain, effort)?;
+    let inner = super::encode(&base, plain, effort)?;
     put(plain.len());
     put(inner.encoding.into());
     payload.extend(inner.payload);

@@ -48,46 +48,29 @@ const ENOUGH_PART: usize = 256;
 /// # Errors
 /// When zstd has no memory.
 pub fn encode(base: &[u8], output: &[u8], effort: Effort) -> std::io::Result<Encoded> {
-    encode_plain(base, output, effort)
-}
-
-fn encode_plain(base: &[u8], output: &[u8], effort: Effort) -> std::io::Result<Encoded> {
     let encoding = if base.is_empty() { ENCODING_ZSTD } else { ENCODING_ZSTD_BASE };
-    let first = Encoded { encoding, payload: prefix::encode(base, output, prefix::LEVEL_FAST)? };
-    let is_hopeless = first.payload.len() > output.len() - output.len() / HOPELESS_PART;
-    let is_enough = effort == Effort::Default && first.payload.len() < output.len() / ENOUGH_PART;
+    let mut best = Encoded { encoding, payload: prefix::encode(base, output, prefix::LEVEL_FAST)? };
+    let fast_len = best.payload.len();
+    let is_hopeless = fast_len > output.len() - output.len() / HOPELESS_PART;
+    let is_enough = effort == Effort::Default && fast_len < output.len() / ENOUGH_PART;
     if effort == Effort::Fast || is_hopeless || is_enough {
-        return Ok(first);
+        return Ok(best);
     }
-    let fast_len = first.payload.len();
-    let mut best = first;
-    let mut take = |encoding, payload: Vec<u8>| {
+    if !base.is_empty()
+        && let Some(payload) = diff::encode(base, output, effort)?
+        && payload.len() < fast_len
+    {
+        best = Encoded { encoding: ENCODING_DIFF, payload };
+    }
+    // Where differences are ahead, slow zstd does not catch up, for twice their time (docs/design/delta-making.md).
+    if effort == Effort::Best || best.encoding != ENCODING_DIFF {
+        let level = if effort == Effort::Best { prefix::LEVEL_BEST } else { prefix::LEVEL_DEFAULT };
+        let payload = prefix::encode(base, output, level)?;
         if payload.len() < best.payload.len() {
             best = Encoded { encoding, payload };
         }
-    };
-    let mut diff_len = usize::MAX;
-    let tries_diff = effort == Effort::Best || looks_worth_differences(output, fast_len);
-    if !base.is_empty()
-        && tries_diff
-        && let Some(payload) = diff::encode(base, output, effort)?
-    {
-        diff_len = payload.len();
-        take(ENCODING_DIFF, payload);
-    }
-    // Where differences are far ahead of a fast attempt, a slow one does not catch up.
-    if effort == Effort::Best || diff_len > fast_len / 3 {
-        let level = if effort == Effort::Best { prefix::LEVEL_BEST } else { prefix::LEVEL_DEFAULT };
-        take(encoding, prefix::encode(base, output, level)?);
     }
     Ok(best)
-}
-
-/// Programs and libraries: addresses move, so that long runs are equal but for a byte here and there.
-fn looks_worth_differences(output: &[u8], fast_len: usize) -> bool {
-    const ELF: &[u8] = b"\x7fELF";
-    let is_program = output.starts_with(ELF) || output.windows(ELF.len()).step_by(8).take(1 << 17).any(|at| at == ELF);
-    is_program || fast_len > output.len() / 64
 }
 
 /// The output that `payload` makes of `base`, exactly `output_len` bytes; the caller still has to check its chunks.
