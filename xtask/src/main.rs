@@ -33,6 +33,7 @@ usage: cargo xtask COMMAND
          [--only CASE]… [--against TOOL]… [--list]
          [--study chunk-size]          stored bytes by average chunk size
          [--study delta]               bytes, time and memory of a delta, by effort
+         [--study wire]                bytes, requests and time of an update, against other tools
   stress [--files N] [--dir DIR]       one million small files: commit, no-change commit, memory
          [--fuzz-seconds N]            and every fuzz target for so long
 
